@@ -1,0 +1,156 @@
+"""The ordered list of model inputs: name, type, origin, default, maximum age, and its fingerprint.
+
+One document, `features.yaml`, declares what is known about a customer (four kinds of data), what a request says of its
+context, and what only the moment of the request can tell. Feast's definitions, the Redis reader, the rules and the models
+are all derived from it.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+import yaml
+
+Origin = Literal["profile", "activity", "value", "attitude", "context", "request_time", "action"]
+Value = float | str | None  # a feature's value as people write it; None is missing
+
+CUSTOMER_VIEWS: tuple[str, ...] = ("profile", "activity", "value", "attitude")
+ACTION_ID = "id"  # the action's identity as a category: `action.id`
+SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
+NAME = re.compile(r"[a-z][a-z0-9_]*\Z", re.ASCII | re.IGNORECASE)
+
+
+class ContractError(ValueError):
+    """The feature document cannot be used; the message names what was expected, what was found, and where."""
+
+
+class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One model input.
+
+    `max_age` is in seconds: an older value counts as missing. `default` stands in for a missing value; None leaves it
+    missing (NaN for the model, false in every comparison of a rule). `categories` is the vocabulary of a category, in the
+    order of its codes.
+    """
+
+    name: str
+    type: Literal["number", "category"]
+    origin: Origin
+    default: float | str | None = None
+    max_age: float | None = None
+    categories: tuple[str, ...] = ()
+
+    @property
+    def scope(self) -> str:
+        """Which of `customer`, `context`, `action` a rule writes before the name."""
+        if self.origin == "action":
+            return "action"
+        return "customer" if self.origin in CUSTOMER_VIEWS else "context"
+
+    @property
+    def key(self) -> str:
+        """The qualified name, such as `customer.recency`: unique within a contract."""
+        return f"{self.scope}.{self.name}"
+
+
+class Contract(msgspec.Struct, frozen=True):
+    """All declared inputs except action attributes, in the order in which a model sees them."""
+
+    features: tuple[Feature, ...]
+
+    @property
+    def customer(self) -> tuple[Feature, ...]:
+        """The features kept per customer in Redis, view by view."""
+        return tuple(f for view in CUSTOMER_VIEWS for f in self.features if f.origin == view)
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever order, name, type, default, age or vocabulary of an input changes."""
+        return fingerprint(self.features)
+
+    def find(self, key: str) -> Feature | None:
+        """The feature with this qualified name, if there is one."""
+        return next((f for f in self.features if f.key == key), None)
+
+
+def fingerprint(features: Iterable[Feature]) -> str:
+    """16 hexadecimal digits of SHA-256 over the canonical JSON of the inputs, order included."""
+    return hashlib.sha256(msgspec.json.encode(list(features))).hexdigest()[:16]
+
+
+def seconds(text: str) -> float:
+    """`"30 min"`, `"24h"`, `"7d"` as seconds."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|min|h|d)", text.strip())
+    if match is None:
+        raise ContractError(f"Expected a duration such as `30 min`, `24h` or `7d`, got `{text}`")
+    return float(match[1]) * SECONDS[match[2]]
+
+
+class _DeclaredFeature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A feature as people write it: the age is text with a unit."""
+
+    name: str
+    type: Literal["number", "category"]
+    origin: Literal["profile", "activity", "value", "attitude", "context", "request_time"]
+    default: float | str | None = None
+    max_age: str | None = None
+    categories: Annotated[tuple[str, ...], msgspec.Meta(max_length=100_000)] = ()
+
+    def check(self, where: str) -> Feature:
+        if NAME.match(self.name) is None:
+            raise ContractError(f"Expected a name of letters, digits and `_`, got `{self.name}` - at `{where}.name`")
+        if self.type == "category" and not self.categories:
+            raise ContractError(f"Expected `categories` for a category, got none - at `{where}`")
+        if self.type == "number" and isinstance(self.default, str):
+            raise ContractError(f"Expected `number`, got `{self.default}` - at `{where}.default`")
+        if self.type == "category" and self.default is not None and self.default not in self.categories:
+            raise ContractError(f"Expected one of the categories, got `{self.default}` - at `{where}.default`")
+        if len(set(self.categories)) != len(self.categories):
+            raise ContractError(f"Expected different categories, got one twice - at `{where}.categories`")
+        if self.origin in CUSTOMER_VIEWS and self.max_age is None:
+            raise ContractError(f"Expected `max_age` for a customer feature, got none - at `{where}`")
+        return Feature(
+            name=self.name, type=self.type, origin=self.origin, default=self.default,
+            max_age=None if self.max_age is None else seconds(self.max_age), categories=self.categories,
+        )  # fmt: skip
+
+
+class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    features: tuple[_DeclaredFeature, ...]
+
+
+def parse_contract(text: str, where: str = "features.yaml") -> Contract:
+    """The contract that a feature document declares. Raises ContractError."""
+    try:
+        document = msgspec.convert(yaml.safe_load(text), _Document)
+    except (yaml.YAMLError, msgspec.ValidationError) as error:
+        raise ContractError(f"{where}: {error}") from error
+    features = tuple(f.check(f"{where}: features[{i}]") for i, f in enumerate(document.features))
+    keys = [f.key for f in features]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise ContractError(f"{where}: Expected different names, got `{key}` twice")
+    return Contract(features)
+
+
+def read_contract(path: Path) -> Contract:
+    """The contract declared in a file. Raises ContractError, also where the file is missing."""
+    try:
+        text = path.read_text()
+    except FileNotFoundError as error:
+        raise ContractError(f"Expected a feature document, found none - at `{path}`") from error
+    return parse_contract(text, where=path.name)
+
+
+def contract_document(contract: Contract) -> str:
+    """The YAML document that declares this contract: the inverse of `parse_contract`."""
+    rows = []
+    for feature in contract.features:
+        row = msgspec.to_builtins(feature)
+        if feature.max_age is not None:
+            row["max_age"] = f"{feature.max_age / SECONDS['d']:g}d"
+        row["categories"] = list(feature.categories)
+        rows.append({k: v for k, v in row.items() if v not in (None, [])})
+    return yaml.safe_dump({"features": rows}, sort_keys=False, allow_unicode=True, width=120)

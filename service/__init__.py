@@ -1,0 +1,1 @@
+"""Answers requests: read, eligible, score, choose, answer, append."""

@@ -1,0 +1,1 @@
+"""Everything that knows HTTP, and no rule of business."""

@@ -1,0 +1,51 @@
+"""What a bundle says of itself: the format that training writes and the service reads."""
+
+from typing import Literal
+
+import msgspec
+
+from features.contract import Feature
+
+MANIFEST_FILE = "manifest.json"
+MODEL_FILE = "model.onnx"  # input `inputs`: float32 (rows, inputs); output `rate`: float32 (rows, 1), the calibrated rate
+WARMUP_FILE = "warmup.npz"  # `inputs`: float32 (rows, inputs); `rates`: float64 (rows,), as the trainer computed them
+BOOSTER_FILE = "model.txt"  # LightGBM's own text format: for explanation and audit, never loaded while serving
+PARITY_LIMIT = 1e-6  # largest accepted difference of a predicted rate between any two scorers of one bundle
+
+
+class Split(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which rows the model has seen: decisions before `until`, or customers whose hash falls below `share`."""
+
+    by: Literal["time", "customer"]
+    share: float
+    until: float | None = None  # seconds since 1970 UTC
+    salt: str = ""
+
+
+class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """rate = 1 / (1 + exp(-(slope * margin + intercept))), folded into the exported trees (Platt 1999)."""
+
+    slope: float
+    intercept: float
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A bundle's contents and origin. `files` maps each file name to its SHA-256."""
+
+    bundle_id: str
+    created_at: str  # RFC 3339
+    objective: str
+    inputs: tuple[Feature, ...]  # order of the model's columns: customer and context first, then `action.*`
+    contract_fingerprint: str  # of `inputs`
+    files: dict[str, str]
+    rows: int
+    base_rate: float
+    action_rates: dict[str, float]  # observed success rate per action in the training rows
+    split: Split
+    calibration: Calibration
+    dataset_fingerprint: str
+    parity: float  # largest difference between ONNX Runtime and LightGBM seen at export
+    seed: int
+    format: int = 1
+    metrics: dict[str, float] = {}
+    libraries: dict[str, str] = {}

@@ -1,0 +1,44 @@
+"""What the decision works on: requests as columns, customers as values, answers as records."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from service.decision.records import Scalar
+
+
+class CustomerState(msgspec.Struct, frozen=True):
+    """What is known of one customer: values by feature name, missing ones left out; `stale` names those past their age."""
+
+    values: dict[str, Scalar]
+    stale: tuple[str, ...] = ()
+
+
+UNKNOWN_CUSTOMER = CustomerState({})
+
+
+class PlacementRequest(msgspec.Struct, frozen=True):
+    """So many slots of one placement."""
+
+    id: str
+    slots: int
+
+
+class DecisionRequest(msgspec.Struct, frozen=True):
+    """One request, complete: everything that the decision may depend on.
+
+    `at` is in seconds since 1970 UTC. `decision_id` also seeds the randomness. `degraded` names what could not be read.
+    """
+
+    decision_id: str
+    customer_id: str
+    at: float
+    customer: CustomerState
+    context: dict[str, Scalar]
+    placements: tuple[PlacementRequest, ...]
+    exclude_actions: tuple[str, ...] = ()
+    candidates: tuple[str, ...] | None = None
+    degraded: tuple[str, ...] = ()
+
+
+Batch = Sequence[DecisionRequest]

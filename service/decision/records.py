@@ -1,0 +1,117 @@
+"""What is written down: the decision, the outcome, and a line of the log that carries one of them.
+
+A line is `<CRC32C, 8 hexadecimal digits> <length in bytes> <JSON>\\n`. The service writes these lines and training reads
+them; both use the structs of this module.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import google_crc32c
+import msgspec
+
+Scalar = float | str | bool | None
+
+
+class ServedItem(msgspec.Struct, frozen=True):
+    """One slot of an answer. `choice_probability` is given the earlier slots of the same placement."""
+
+    rank: int
+    action_id: str
+    treatment_id: str
+    kind: str
+    predicted_rate: float
+    utility: float
+    choice_probability: float
+    explored: bool
+
+
+class PlacementRecord(msgspec.Struct, frozen=True):
+    """What was decided for one placement, and among what.
+
+    `candidates` are the action ids that could have been chosen for the first slot, in catalog order, with their
+    `predicted_rates` and `utilities`; `dropped` maps a rule's name to the action ids it removed.
+    """
+
+    id: str
+    slots: int
+    items: tuple[ServedItem, ...]
+    fallback: bool
+    candidates: tuple[str, ...]
+    predicted_rates: tuple[float, ...]
+    utilities: tuple[float, ...]
+    dropped: dict[str, tuple[str, ...]]
+
+
+class Versions(msgspec.Struct, frozen=True):
+    """Which immutable versions made the decision. `bundle` is None where no model served."""
+
+    catalog: int
+    bundle: str | None
+    contract: str
+
+
+class DecisionRecord(msgspec.Struct, frozen=True):
+    """Everything needed to explain a decision, learn from it, and make it again.
+
+    `at` is in seconds since 1970 UTC. `customer` and `context` hold the raw values (missing ones left out) from which both
+    the rules and the model's inputs are derived.
+    """
+
+    decision_id: str
+    customer_id: str
+    at: float
+    customer: dict[str, Scalar]
+    context: dict[str, Scalar]
+    placements: tuple[PlacementRecord, ...]
+    versions: Versions
+    degraded: tuple[str, ...]
+    exclude_actions: tuple[str, ...] = ()
+    requested_candidates: tuple[str, ...] | None = None
+
+
+class OutcomeRecord(msgspec.Struct, frozen=True):
+    """What came of one served item. `at` and `received_at` are in seconds since 1970 UTC."""
+
+    outcome_id: str
+    decision_id: str
+    type: str
+    at: float
+    received_at: float
+    placement: str | None = None
+    action_id: str | None = None
+    value: float = 0.0
+    orphan: bool = False
+
+
+class Line(NamedTuple):
+    """One record of a segment, or what stands where a record should be."""
+
+    offset: int
+    payload: bytes | None  # None: the line is damaged
+    torn: bool  # the line has no end: the writer died in the middle of it
+
+
+def encode_line(payload: bytes) -> bytes:
+    """A record as a line of the log. The payload must not contain a newline; JSON does not."""
+    return b"%08x %d %b\n" % (google_crc32c.value(payload), len(payload), payload)
+
+
+def decode_lines(data: bytes) -> Iterator[Line]:
+    """The lines of a segment, damaged ones marked, a torn tail last."""
+    offset = 0
+    while offset < len(data):
+        end = data.find(b"\n", offset)
+        if end < 0:
+            yield Line(offset, None, torn=True)
+            return
+        yield Line(offset, _payload(data[offset:end]), torn=False)
+        offset = end + 1
+
+
+def _payload(line: bytes) -> bytes | None:
+    checksum, _, rest = line.partition(b" ")
+    length, _, payload = rest.partition(b" ")
+    if length != b"%d" % len(payload) or checksum != b"%08x" % google_crc32c.value(payload):
+        return None
+    return payload

@@ -1,0 +1,84 @@
+"""What can go wrong, as one tree. Each class is something a caller can do something about, and knows its HTTP status.
+
+NextbestError
+├── BadRequest              400  the request does not fit the wire format
+│   └── UnknownPlacement    404  no such placement in the catalog
+├── NotReady                503  nothing to answer with yet, or the log cannot take more
+│   └── LogUnavailable      503  the disk refused a record: nothing was acknowledged
+├── DependencyFailed        503  a store did not answer; caught where the answer degrades
+├── CatalogInvalid          422  every mistake of a catalog, each with its line
+├── BundleRefused           422  checksum, contract fingerprint or parity does not hold
+└── RegistryError           409  a version does not exist, or already does
+"""
+
+from collections.abc import Sequence
+
+
+class NextbestError(Exception):
+    """Base of every error that this project raises on purpose."""
+
+    status = 500
+    title = "Internal error"
+
+
+class BadRequest(NextbestError):
+    """The request does not fit the wire format."""
+
+    status = 400
+    title = "Bad request"
+
+
+class UnknownPlacement(BadRequest):
+    """The catalog has no such placement."""
+
+    status = 404
+    title = "Unknown placement"
+
+    def __init__(self, placement: str, known: Sequence[str], where: str) -> None:
+        names = ", ".join(f"`{name}`" for name in known) or "none"
+        super().__init__(f"Expected a known placement ({names}), got `{placement}` - at `{where}`")
+
+
+class NotReady(NextbestError):
+    """There is nothing to answer with yet."""
+
+    status = 503
+    title = "Not ready"
+
+
+class LogUnavailable(NotReady):
+    """The log could not be written: nothing was acknowledged, try again."""
+
+    title = "Log unavailable"
+
+
+class DependencyFailed(NextbestError):
+    """A store did not answer in time, or not sensibly."""
+
+    status = 503
+    title = "Dependency failed"
+
+
+class CatalogInvalid(NextbestError):
+    """A catalog with mistakes: all of them, none published."""
+
+    status = 422
+    title = "Catalog invalid"
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+class BundleRefused(NextbestError):
+    """A bundle that must not serve; the message says which promise it breaks."""
+
+    status = 422
+    title = "Bundle refused"
+
+
+class RegistryError(NextbestError):
+    """A version that does not exist, or already does."""
+
+    status = 409
+    title = "Registry conflict"

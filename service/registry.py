@@ -1,0 +1,167 @@
+"""Immutable versions on disk, and a pointer that moves atomically.
+
+    registry/catalogs/<n>.json   immutable revisions
+    registry/bundles/<id>/       immutable folders
+    registry/current             which of them serve: replaced atomically
+    registry/history.jsonl       every move of the pointer
+
+The registry knows names and bytes, not what they mean: the catalog and bundle rooms read them.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from service.errors import RegistryError
+
+
+class Pointer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which versions serve. `previous` are former champions, latest last: what `rollback` returns to."""
+
+    catalog: int | None = None
+    champion: str | None = None
+    previous: tuple[str | None, ...] = ()
+    challengers: tuple[str, ...] = ()
+    shadows: tuple[str, ...] = ()
+
+
+class CatalogRevision(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A published catalog: the document as reviewed, and who published it when."""
+
+    revision: int
+    fingerprint: str
+    author: str
+    note: str
+    at: str  # RFC 3339
+    document: dict[str, object]
+
+
+class Registry:
+    """The registry under one folder. Safe for several processes: writers take a file lock, readers need none."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @property
+    def pointer_path(self) -> Path:
+        """The file whose replacement announces a change."""
+        return self.root / "current"
+
+    def current(self) -> Pointer:
+        """The pointer as it stands; an empty one where nothing was ever published."""
+        try:
+            return msgspec.json.decode(self.pointer_path.read_bytes(), type=Pointer)
+        except FileNotFoundError:
+            return Pointer()
+        except msgspec.DecodeError as error:
+            raise RegistryError(f"Expected a pointer, found something else: {error} - at `{self.pointer_path}`") from error
+
+    def catalog(self, revision: int) -> CatalogRevision:
+        """A published catalog. Raises RegistryError where there is none."""
+        path = self.root / "catalogs" / f"{revision}.json"
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=CatalogRevision)
+        except FileNotFoundError as error:
+            raise RegistryError(f"Expected a published catalog, found no revision {revision} - at `{path}`") from error
+        except msgspec.DecodeError as error:
+            raise RegistryError(f"Expected a catalog revision, found something else: {error} - at `{path}`") from error
+
+    def revisions(self) -> list[int]:
+        """Numbers of all published catalogs, oldest first."""
+        return sorted(int(p.stem) for p in (self.root / "catalogs").glob("*.json") if p.stem.isdigit())
+
+    def publish_catalog(self, document: dict[str, object], *, fingerprint: str, author: str, note: str, at: str) -> int:
+        """Store the document as the next revision and let it serve. Returns the revision."""
+        with self._lock():
+            revision = max(self.revisions(), default=0) + 1
+            record = CatalogRevision(revision, fingerprint, author, note, at, document)
+            (self.root / "catalogs").mkdir(parents=True, exist_ok=True)
+            write_atomically(self.root / "catalogs" / f"{revision}.json", msgspec.json.encode(record))
+            self._move(msgspec.structs.replace(self.current(), catalog=revision), at=at, why=f"catalog {revision}: {note}")
+        return revision
+
+    def bundle_folder(self, bundle_id: str) -> Path:
+        """Where a bundle lies. Raises RegistryError where there is none."""
+        folder = self.root / "bundles" / bundle_id
+        if "/" in bundle_id or not folder.is_dir():
+            raise RegistryError(f"Expected a stored bundle, found none named `{bundle_id}` (known: {self.bundles()})")
+        return folder
+
+    def bundles(self) -> list[str]:
+        """Ids of all stored bundles, in the order of their names."""
+        return sorted(p.name for p in (self.root / "bundles").glob("*") if p.is_dir() and not p.name.startswith("."))
+
+    def add_bundle(self, folder: Path, bundle_id: str) -> Path:
+        """Copy a finished bundle folder in, under its id. It does not serve yet. Raises RegistryError if the id is taken."""
+        target = self.root / "bundles" / bundle_id
+        with self._lock():
+            if target.exists():
+                raise RegistryError(f"Expected a new bundle id, found that `{bundle_id}` exists")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            staged = Path(tempfile.mkdtemp(prefix=".", dir=target.parent))
+            shutil.copytree(folder, staged, dirs_exist_ok=True)
+            staged.chmod(0o755)
+            for path in staged.iterdir():
+                _sync(path)
+            staged.rename(target)
+            _sync(target.parent)
+        return target
+
+    def promote(self, bundle_id: str, *, at: str, why: str) -> Pointer:
+        """Make a stored bundle the champion."""
+        self.bundle_folder(bundle_id)
+        with self._lock():
+            now = self.current()
+            if now.champion == bundle_id:
+                return now
+            previous = (*now.previous, now.champion)[-20:]  # twenty steps back are more than anyone takes
+            moved = msgspec.structs.replace(now, champion=bundle_id, previous=previous)
+            return self._move(moved, at=at, why=why)
+
+    def rollback(self, *, at: str, why: str) -> Pointer:
+        """Return to the champion before this one. Raises RegistryError where there is none."""
+        with self._lock():
+            now = self.current()
+            if not now.previous:
+                raise RegistryError("Expected a previous champion to return to, found none")
+            moved = msgspec.structs.replace(now, champion=now.previous[-1], previous=now.previous[:-1])
+            return self._move(moved, at=at, why=why)
+
+    def _move(self, pointer: Pointer, *, at: str, why: str) -> Pointer:
+        write_atomically(self.pointer_path, msgspec.json.encode(pointer))
+        with (self.root / "history.jsonl").open("ab") as history:
+            history.write(msgspec.json.encode({"at": at, "why": why, "pointer": pointer}) + b"\n")
+        return pointer
+
+    @contextlib.contextmanager
+    def _lock(self) -> Iterator[None]:
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / ".lock").open("w") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Readers see the old content or the new one, also after a power loss."""
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    with os.fdopen(descriptor, "wb") as handle:
+        handle.write(data)
+        handle.flush()
+        os.fsync(handle.fileno())
+    Path(name).chmod(0o644)
+    Path(name).replace(path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
