@@ -10,7 +10,7 @@ from typing import NamedTuple
 import google_crc32c
 import msgspec
 
-Scalar = float | str | bool | None
+from service.catalog.entities import Scalar
 
 
 class ServedItem(msgspec.Struct, frozen=True):
