@@ -57,7 +57,7 @@ def _numbers(column: Column) -> Matrix:
 
 def _category_codes(feature: Feature, column: Column) -> Matrix:
     codes = {category: float(code) for code, category in enumerate(feature.categories)}
-    if isinstance(column, np.ndarray) and column.dtype.kind in "U":
+    if isinstance(column, np.ndarray) and column.dtype.kind == "U":
         distinct, inverse = np.unique(column, return_inverse=True)
         return np.array([codes.get(str(v), UNSEEN) for v in distinct], np.float32)[inverse]
     return np.array([codes.get(v, UNSEEN) if isinstance(v, str) else np.nan for v in column], np.float32)

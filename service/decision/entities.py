@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from service.decision.records import Scalar
+from service.catalog.entities import Scalar
 
 
 class CustomerState(msgspec.Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""What is written down: the decision, the outcome, and a line of the log that carries one of them.
+r"""What is written down: the decision, the outcome, and a line of the log that carries one of them.
 
 A line is `<CRC32C, 8 hexadecimal digits> <length in bytes> <JSON>\\n`. The service writes these lines and training reads
 them; both use the structs of this module.
