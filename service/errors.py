@@ -2,7 +2,8 @@
 
 NextbestError
 ├── BadRequest              400  the request does not fit the wire format
-│   └── UnknownPlacement    404  no such placement in the catalog
+│   ├── UnknownPlacement    404  no such placement in the catalog
+│   └── DecisionIdReused    422  the same decision id with another request
 ├── NotReady                503  nothing to answer with yet, or the log cannot take more
 │   └── LogUnavailable      503  the disk refused a record: nothing was acknowledged
 ├── DependencyFailed        503  a store did not answer; caught where the answer degrades
@@ -37,6 +38,13 @@ class UnknownPlacement(BadRequest):
     def __init__(self, placement: str, known: Sequence[str], where: str) -> None:
         names = ", ".join(f"`{name}`" for name in known) or "none"
         super().__init__(f"Expected a known placement ({names}), got `{placement}` - at `{where}`")
+
+
+class DecisionIdReused(BadRequest):
+    """A client-chosen decision id names one request for good."""
+
+    status = 422
+    title = "Decision id reused"
 
 
 class NotReady(NextbestError):

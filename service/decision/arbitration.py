@@ -21,20 +21,16 @@ def greedy(utilities: npt.NDArray[np.float64], allowed: Allowed) -> Choices:
     return np.where(allowed[np.arange(len(best)), best], best, NONE_LEFT)
 
 
-def epsilon_greedy(
-    utilities: npt.NDArray[np.float64], allowed: Allowed, epsilon: npt.NDArray[np.float64] | float
-) -> Probabilities:
-    """How likely each action is chosen: (1 - epsilon) on the best, epsilon spread evenly over all allowed (Sutton and Barto
-    2018, section 2.2).
+def epsilon_greedy(utilities: npt.NDArray[np.float64], allowed: Allowed, epsilon: float) -> Probabilities:
+    """How likely each action is chosen: 1 - epsilon on the best, epsilon spread evenly over all that is allowed.
 
-    float64, (requests, actions); a row sums to 1, or to 0 where nothing is allowed. `epsilon` is one share or one per request.
+    float64, (requests, actions); a row sums to 1, or to 0 where nothing is allowed. Sutton and Barto 2018, section 2.2.
     """
-    count = allowed.sum(axis=1)
-    share = np.broadcast_to(epsilon, count.shape) / np.maximum(count, 1)
-    probabilities = np.where(allowed, share[:, None], 0.0)
+    count = allowed.sum(axis=1, keepdims=True)
+    probabilities = np.where(allowed, epsilon / np.maximum(count, 1), 0.0)
     best = greedy(utilities, allowed)
     rows = np.flatnonzero(best != NONE_LEFT)
-    probabilities[rows, best[rows]] += 1.0 - np.broadcast_to(epsilon, count.shape)[rows]
+    probabilities[rows, best[rows]] += 1.0 - epsilon
     return probabilities
 
 

@@ -34,6 +34,9 @@ class _Scored(NamedTuple):
     rates: Rates
     utilities: npt.NDArray[np.float64]
 
+    def of(self, rows: list[int]) -> "_Scored":
+        return _Scored([self.eligible[row] for row in rows], self.allowed[rows], self.rates[rows], self.utilities[rows])
+
 
 class _Slots(NamedTuple):
     """The choices for one placement, slot by slot: (requests, slots) each, or (slots,) for one request."""
@@ -67,7 +70,7 @@ def decide(engine: Engine, batch: Batch) -> list[DecisionRecord]:
     for turn in range(max((len(r.placements) for r in batch), default=0)):
         for placement, rows in _by_placement(batch, turn).items():
             plan = engine.plans[placement]
-            for row, case in zip(rows, _cases(plan, batch, rows, turn, scored, left), strict=True):
+            for row, case in zip(rows, _cases(plan, turn, [batch[r] for r in rows], scored.of(rows), left[rows]), strict=True):
                 decided[row].append(_placement_record(engine, plan, case))
                 shown = case.slots.chosen[case.slots.chosen != NONE_LEFT]
                 left[row, shown] = False
@@ -123,14 +126,14 @@ def _by_placement(batch: Batch, turn: int) -> dict[str, list[int]]:
     return groups
 
 
-def _cases(plan: PlacementPlan, batch: Batch, rows: Sequence[int], turn: int, scored: _Scored, left: Allowed) -> Iterator[_Case]:
-    asked = [batch[row].placements[turn] for row in rows]
-    ids = [batch[row].decision_id for row in rows]
-    slots = _choose_slots(plan, asked, ids, scored.utilities[rows], left[rows] & plan.shows)
-    for position, row in enumerate(rows):
+def _cases(plan: PlacementPlan, turn: int, batch: Batch, scored: _Scored, left: Allowed) -> Iterator[_Case]:
+    asked = [request.placements[turn] for request in batch]
+    ids = [request.decision_id for request in batch]
+    slots = _choose_slots(plan, asked, ids, scored.utilities, left & plan.shows)
+    for row, request in enumerate(batch):
         yield _Case(
-            batch[row], asked[position], scored.eligible[row], scored.allowed[row], left[row], scored.rates[row],
-            scored.utilities[row], slots.row(position),
+            request, asked[row], scored.eligible[row], scored.allowed[row], left[row], scored.rates[row], scored.utilities[row],
+            slots.row(row),
         )  # fmt: skip
 
 

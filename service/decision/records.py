@@ -10,7 +10,7 @@ from typing import NamedTuple
 import google_crc32c
 import msgspec
 
-from service.catalog.entities import Scalar
+from service.catalog.entities import Kind, Scalar
 
 
 class ServedItem(msgspec.Struct, frozen=True):
@@ -19,7 +19,7 @@ class ServedItem(msgspec.Struct, frozen=True):
     rank: int
     action_id: str
     treatment_id: str
-    kind: str
+    kind: Kind
     predicted_rate: float
     utility: float
     choice_probability: float

@@ -1,0 +1,76 @@
+"""`POST /outcomes`: each outcome judged on its own, acknowledged once it is on disk."""
+
+import math
+from typing import Any
+
+import msgspec
+from litestar import MediaType, Request, Response, post
+from litestar.openapi.datastructures import ResponseSpec
+
+from service.api import examples
+from service.api.openapi import PROBLEMS, OutcomesOperation
+from service.api.wire import Outcome, OutcomesRequest, OutcomesResponse, Rejection
+from service.decision.records import OutcomeRecord
+from service.errors import BadRequest
+from service.metrics import Metrics
+from service.pipeline import Parts
+from service.ports import Acknowledgement
+
+CALL_DECODER = msgspec.json.Decoder(OutcomesRequest)
+OUTCOME_DECODER = msgspec.json.Decoder(Outcome)
+CLOCK_SKEW_S = 300.0  # how far ahead of ours a client's clock may be
+
+
+@post(
+    "/outcomes",
+    status_code=202,
+    operation_class=OutcomesOperation,
+    responses={202: ResponseSpec(OutcomesResponse, description="On disk", examples=examples.OUTCOMES_ANSWER), **PROBLEMS},
+    summary="What came of what was shown",
+    tags=["ingest"],
+)
+async def outcomes(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """Write outcomes down. Sending the same `outcome_id` again changes nothing."""
+    parts: Parts = request.app.state.parts
+    accepted, rejected = judge(await request.body(), parts.clock())
+    done = await parts.log.append_outcomes(accepted) if accepted else Acknowledgement(0, 0, 0)
+    _count(parts.metrics, done, len(rejected))
+    body = OutcomesResponse(done.accepted, done.duplicates, done.orphans, tuple(rejected))
+    return Response(msgspec.json.encode(body), status_code=202, media_type=MediaType.JSON)
+
+
+def judge(body: bytes, now: float) -> tuple[list[OutcomeRecord], list[Rejection]]:
+    """The outcomes of a call that can be written down, and the reasons against the others. Raises BadRequest."""
+    try:
+        call = CALL_DECODER.decode(body)
+    except msgspec.DecodeError as error:
+        raise BadRequest(str(error)) from error
+    accepted, rejected = [], []
+    for index, raw in enumerate(call.outcomes):
+        try:
+            accepted.append(_record(OUTCOME_DECODER.decode(raw), now))
+        except (msgspec.DecodeError, BadRequest) as error:
+            rejected.append(Rejection(index, str(error)))
+    return accepted, rejected
+
+
+def _record(outcome: Outcome, now: float) -> OutcomeRecord:
+    at = outcome.at.timestamp()
+    if at > now + CLOCK_SKEW_S:
+        raise BadRequest(f"Expected a time at most {CLOCK_SKEW_S:g} s ahead, got `{outcome.at.isoformat()}` - at `$.at`")
+    if not math.isfinite(outcome.value):
+        raise BadRequest(f"Expected a finite number, got `{outcome.value}` - at `$.value`")
+    return OutcomeRecord(
+        outcome_id=outcome.outcome_id, decision_id=outcome.decision_id, type=outcome.type, at=at, received_at=now,
+        placement=outcome.placement, action_id=outcome.action_id, value=outcome.value,
+    )  # fmt: skip
+
+
+def _count(metrics: Metrics, done: Acknowledgement, rejected: int) -> None:
+    for result, count in (
+        ("accepted", done.accepted),
+        ("duplicate", done.duplicates),
+        ("orphan", done.orphans),
+        ("rejected", rejected),
+    ):
+        metrics.outcomes.labels(result).inc(count)

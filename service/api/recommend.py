@@ -1,0 +1,145 @@
+"""`POST /recommend`: the wire format in, the pipeline's answer out."""
+
+import time
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+from litestar import MediaType, Request, Response, post
+from litestar.openapi.datastructures import ResponseSpec
+
+from service.api import examples
+from service.api.openapi import PROBLEMS, RecommendOperation
+from service.api.wire import (
+    AnswerVersions,
+    Candidate,
+    Explain,
+    Explanation,
+    Item,
+    PlacementAnswer,
+    RecommendRequest,
+    RecommendResponse,
+)
+from service.decision.engine import Engine, PlacementPlan
+from service.decision.entities import PlacementRequest
+from service.decision.records import PlacementRecord, ServedItem
+from service.errors import BadRequest, UnknownPlacement
+from service.pipeline import Answer, Ask, Pipeline
+
+DECODER = msgspec.json.Decoder(RecommendRequest)
+ENCODER = msgspec.json.Encoder()
+RESERVE_S = 0.005  # of the deadline, kept for encoding and sending
+
+
+@post(
+    "/recommend",
+    status_code=200,
+    operation_class=RecommendOperation,
+    responses={200: ResponseSpec(RecommendResponse, description="What to show", examples=examples.RECOMMEND_ANSWER), **PROBLEMS},
+    summary="What to show this customer now",
+    tags=["decide"],
+)
+async def recommend(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """Choose the next best action for each placement; never later than the deadline."""
+    started = time.perf_counter()
+    pipeline: Pipeline = request.app.state.pipeline
+    wanted = decode(await request.body())
+    answer = await pipeline.recommend(as_ask(wanted, request.app.state.parts.engine()))
+    body = render(answer, wanted.explain, started)
+    return Response(ENCODER.encode(body), media_type=MediaType.JSON)
+
+
+def decode(body: bytes) -> RecommendRequest:
+    """The request that a body holds. Raises BadRequest: expected, found, where."""
+    try:
+        return DECODER.decode(body)
+    except msgspec.DecodeError as error:
+        raise BadRequest(str(error)) from error
+
+
+def as_ask(wanted: RecommendRequest, engine: Engine) -> Ask:
+    """The request in the pipeline's terms, short forms written out. Raises BadRequest and UnknownPlacement."""
+    customer = wanted.customer_id or wanted.anonymous_id
+    if customer is None:
+        raise BadRequest("Expected `customer_id` or `anonymous_id`, got neither - at `$`")
+    return Ask(
+        decision_id=wanted.decision_id or uuid.uuid4().hex,
+        customer_id=customer,
+        context=wanted.context,
+        placements=tuple(_placements(wanted, engine)),
+        exclude_actions=wanted.exclude_actions,
+        candidates=wanted.candidates,
+        deadline=max(0.001, wanted.deadline_ms / 1000 - RESERVE_S),
+        dry_run=wanted.dry_run,
+        repeatable=wanted.decision_id is not None,
+    )
+
+
+def _placements(wanted: RecommendRequest, engine: Engine) -> Iterator[PlacementRequest]:
+    if (wanted.placement is None) == (wanted.placements is None):
+        raise BadRequest("Expected either `placement` or `placements`, got both or neither - at `$`")
+    seen = set()
+    for index, (place, slots) in enumerate(_asked(wanted)):
+        where = f"$.placements[{index}].id" if wanted.placements else "$.placement"
+        if place in seen:
+            raise BadRequest(f"Expected each placement once, got `{place}` twice - at `{where}`")
+        if place not in engine.plans:
+            raise UnknownPlacement(place, sorted(engine.plans), where)
+        seen.add(place)
+        most = engine.plans[place].placement.slots
+        if slots is not None and slots > most:
+            raise BadRequest(f"Expected at most {most} slots for `{place}`, got {slots} - at `$.placements[{index}].slots`")
+        yield PlacementRequest(place, slots or most)
+
+
+def _asked(wanted: RecommendRequest) -> list[tuple[str, int | None]]:
+    if wanted.placements is None:
+        return [(wanted.placement or "", None)]
+    return [(p.id, p.slots) for p in wanted.placements]
+
+
+def render(answer: Answer, explain: Explain, started: float) -> RecommendResponse:
+    """The answer as it goes over the wire, creatives included."""
+    record, engine = answer
+    return RecommendResponse(
+        decision_id=record.decision_id,
+        customer_id=record.customer_id,
+        placements=tuple(_placement(p, engine.plans[p.id], engine, explain) for p in record.placements),
+        experiment=None,
+        versions=AnswerVersions(record.versions.catalog, record.versions.bundle),
+        degraded=record.degraded,
+        took_ms=round((time.perf_counter() - started) * 1000, 3),
+    )
+
+
+def _placement(record: PlacementRecord, plan: PlacementPlan, engine: Engine, explain: Explain) -> PlacementAnswer:
+    return PlacementAnswer(
+        id=record.id,
+        items=tuple(_item(item, plan, engine, fallback=record.fallback) for item in record.items),
+        fallback=record.fallback,
+        explanation=_explanation(record, explain),
+    )
+
+
+def _item(item: ServedItem, plan: PlacementPlan, engine: Engine, *, fallback: bool) -> Item:
+    if fallback:
+        content, reason = plan.placement.fallback.content, "fallback"
+    else:
+        treatment = plan.treatments[engine.positions[item.action_id]]
+        content, reason = treatment.content if treatment else {}, "explored" if item.explored else "highest_utility"
+    return Item(
+        rank=item.rank, action_id=item.action_id, treatment_id=item.treatment_id, kind=item.kind, content=content,
+        predicted_rate=item.predicted_rate, utility=item.utility, choice_probability=item.choice_probability,
+        explored=item.explored, reasons=(reason,),
+    )  # fmt: skip
+
+
+def _explanation(record: PlacementRecord, explain: Explain) -> Explanation | None:
+    if explain == "none":
+        return None
+    if explain == "summary":
+        return Explanation(len(record.candidates), {rule: len(actions) for rule, actions in record.dropped.items()})
+    ranking = [Candidate(*row) for row in zip(record.candidates, record.predicted_rates, record.utilities, strict=True)]
+    ranking.sort(key=lambda candidate: -candidate.utility)
+    return Explanation(len(ranking), dict(record.dropped), tuple(ranking))

@@ -1,0 +1,99 @@
+"""`create_app(settings, parts)`: the only module that knows every other one."""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator
+from importlib.metadata import version
+from typing import Any
+
+from litestar import Litestar
+from litestar.datastructures import State
+from litestar.exceptions import HTTPException
+
+from features.homes import home_contract
+from features.layout import CustomerLayout
+from service.api.openapi import openapi_config
+from service.api.operations import live, metrics, ready
+from service.api.outcomes import outcomes
+from service.api.problems import from_framework, from_nextbest, from_unexpected
+from service.api.recommend import recommend
+from service.bundles.engines import EngineSource, watch
+from service.decision.engine import Engine
+from service.errors import NextbestError
+from service.logs import configure_logging, logger
+from service.metrics import Metrics
+from service.pipeline import Limits, Parts, Pipeline
+from service.registry import Registry
+from service.settings import Settings, settings_from
+from service.stores.customer_reader import RedisCustomerReader
+from service.stores.segment_log import SegmentLog
+
+
+def create_app(settings: Settings, parts: Parts, engines: EngineSource) -> Litestar:
+    """The service, from parts that somebody built: the real ones, or their in-memory twins."""
+    return Litestar(
+        route_handlers=[recommend, outcomes, live, ready, metrics],
+        exception_handlers={NextbestError: from_nextbest, HTTPException: from_framework, Exception: from_unexpected},
+        lifespan=[lambda app: _running(app, settings)],
+        openapi_config=openapi_config(version("nextbest")),
+        request_max_body_size=settings.body_limit,
+        state=State({"parts": parts, "engines": engines, "metrics": parts.metrics, "pipeline": Pipeline(parts)}),
+        logging_config=None,
+    )
+
+
+@contextlib.asynccontextmanager
+async def _running(app: Litestar, settings: Settings) -> AsyncIterator[None]:
+    """First the newest engine, then requests; at the end, answer what was asked and close what is open."""
+    state: Any = app.state
+    await asyncio.to_thread(state.engines.refresh)
+    watcher = asyncio.create_task(watch(state.engines, settings.watch_interval_s))
+    try:
+        yield
+    finally:
+        watcher.cancel()
+        await asyncio.gather(watcher, return_exceptions=True)
+        await state.pipeline.close()
+        await state.parts.log.close()
+        await state.parts.reader.close()
+
+
+def create_from_settings(settings: Settings) -> Litestar:
+    """The service with its real parts."""
+    contract = home_contract(settings.folder)
+    counted = Metrics(shared=settings.workers > 1)
+    engines = EngineSource(Registry(settings.folder / "registry"), contract, EngineEvents(counted))
+    parts = Parts(
+        reader=RedisCustomerReader(settings.redis_url or "", CustomerLayout(contract), timeout_ms=settings.redis_timeout_ms),
+        log=SegmentLog(settings.folder / "log"),
+        engine=lambda: engines.engine,
+        metrics=counted,
+        limits=Limits(settings.coalesce_limit, settings.batches_in_flight),
+    )
+    return create_app(settings, parts, engines)
+
+
+def create_from_environment() -> Litestar:
+    """For several workers: each builds its own service from the environment its parent set."""
+    settings = settings_from(os.environ)
+    configure_logging(settings.log_level)
+    return create_from_settings(settings)
+
+
+class EngineEvents:
+    """Counts and logs what became of a new version."""
+
+    def __init__(self, counted: Metrics) -> None:
+        self._counted = counted
+
+    def __call__(self, engine: Engine | None, problem: str | None) -> None:
+        if engine is None:
+            self._counted.refusals.inc()
+            logger.error("version refused, the one before it goes on serving", extra={"fields": {"problem": problem}})
+        else:
+            self._counted.swaps.inc()
+            self._counted.catalog.set(engine.versions.catalog)
+            logger.info(
+                "engine took over", extra={"fields": {"catalog": engine.versions.catalog, "bundle": engine.versions.bundle}}
+            )

@@ -1,0 +1,72 @@
+"""`nextbest`: finds the room that owns a command and lets it work. Loads nothing that the command does not need."""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from features.contract import ContractError
+from service.errors import NextbestError
+
+
+class Command(NamedTuple):
+    """Where a command lives: `module.main(argv, home=..., redis_url=...) -> exit code`."""
+
+    module: str
+    purpose: str
+
+
+COMMANDS = {
+    "demo": Command("training.demo", "the whole loop: import, train, serve, learn, swap (--once, --data PATH)"),
+    "serve": Command("service.server", "answer /recommend and take /outcomes"),
+    "catalog": Command("service.catalog.commands", "check, publish and list catalogs"),
+    "features": Command("features.commands", "apply, materialize and check features"),
+    "import": Command("training.commands", "take in a table of logged decisions"),
+    "simulate": Command("training.commands", "write a small world with known truth, ready to import"),
+    "train": Command("training.commands", "learn a bundle from the log"),
+    "evaluate": Command("training.commands", "what policies are worth, on rows no model saw"),
+    "promote": Command("training.commands", "let a proven bundle serve"),
+    "rollback": Command("training.commands", "return to the bundle before this one"),
+    "models": Command("training.commands", "list bundles"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code: 0 done, 1 an error to mend, 2 wrong usage."""
+    options, rest = _parser().parse_known_args(arguments)
+    command = COMMANDS.get(options.command)
+    if command is None:
+        _parser().print_help()
+        return 0 if options.command is None else 2
+    try:
+        run = importlib.import_module(command.module).main
+        code: int = run([options.command, *rest], home=Path(options.home), redis_url=options.redis_url)
+    except (NextbestError, ContractError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    listing = "\n".join(f"  {name:10} {command.purpose}" for name, command in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="nextbest",
+        description="Real-time personalisation and next-best-action.",
+        epilog=f"commands:\n{listing}\n\n`nextbest COMMAND --help` says more.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=False,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--home", default=os.environ.get("NEXTBEST_HOME", ".nextbest"), help="folder of everything kept")
+    parser.add_argument("--redis-url", default=os.environ.get("NEXTBEST_REDIS_URL"), help="a Redis; else a private one")
+    parser.add_argument("command", nargs="?", metavar="COMMAND", help="what to do")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

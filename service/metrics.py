@@ -1,0 +1,35 @@
+"""What the service counts and times, for Prometheus."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 1.0)
+SIZES = (1, 2, 4, 8, 16, 32, 64)
+
+
+class Metrics:
+    """All metrics of one process. `shared`: sum over the workers, whose values lie in PROMETHEUS_MULTIPROC_DIR."""
+
+    def __init__(self, *, shared: bool = False) -> None:
+        self.registry = CollectorRegistry()
+        self._shared = shared
+        own = self.registry
+        self.decisions = Counter("nextbest_decisions", "Decisions answered", registry=own)
+        self.items = Counter("nextbest_items", "Items served", ["placement", "kind"], registry=own)
+        self.fallbacks = Counter("nextbest_fallbacks", "Placements that showed their fallback", ["placement"], registry=own)
+        self.degraded = Counter("nextbest_degraded", "Decisions that had to do without something", ["reason"], registry=own)
+        self.outcomes = Counter("nextbest_outcomes", "Outcomes by what became of them", ["result"], registry=own)
+        self.errors = Counter("nextbest_errors", "Requests refused or failed", ["status"], registry=own)
+        self.batch = Histogram("nextbest_batch_requests", "Requests decided together", buckets=SIZES, registry=own)
+        self.stage = Histogram("nextbest_stage_seconds", "Time of a batch per stage", ["stage"], buckets=SECONDS, registry=own)
+        self.swaps = Counter("nextbest_engine_swaps", "Catalogs or bundles that took over", registry=own)
+        self.refusals = Counter("nextbest_engine_refusals", "Catalogs or bundles that were refused", registry=own)
+        self.catalog = Gauge("nextbest_catalog_revision", "Catalog that serves", registry=own, multiprocess_mode="max")
+
+    def text(self) -> bytes:
+        """The exposition format, version 0.0.4."""
+        if not self._shared:
+            return generate_latest(self.registry)
+        together = CollectorRegistry()
+        MultiProcessCollector(together)  # type: ignore[no-untyped-call]  # the library is partly annotated
+        return generate_latest(together)

@@ -1,0 +1,60 @@
+"""`nextbest serve`: start Redis where none was given, then answer requests until told to stop."""
+
+import argparse
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import uvicorn
+
+from features.redis_server import resolve_redis
+from service.app import create_from_settings
+from service.logs import configure_logging, logger
+from service.settings import PREFIX, Settings, settings_from
+
+
+def main(argv: Sequence[str], *, home: Path, redis_url: str | None) -> int:
+    """The command. Settings come from the command line, then the environment."""
+    settings = settings_from(os.environ, {"home": str(home), "redis_url": redis_url, **_options(argv)})
+    configure_logging(settings.log_level)
+    with resolve_redis(settings.redis_url, settings.folder) as url:
+        serve(settings_from(os.environ, {**_given(settings), "redis_url": url}))
+    return 0
+
+
+def _options(argv: Sequence[str]) -> dict[str, object]:
+    parser = argparse.ArgumentParser(prog="nextbest serve", description="Answer /recommend and take /outcomes.")
+    parser.add_argument("--host", help="address to listen on (default 127.0.0.1)")
+    parser.add_argument("--port", type=int, help="port to listen on (default 8080)")
+    parser.add_argument("--workers", type=int, help="processes that answer (default 1)")
+    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
+    return vars(parser.parse_args(argv[1:]))
+
+
+def serve(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT: then stop accepting, answer what was asked, and close the log."""
+    logger.info("serving", extra={"fields": {"host": settings.host, "port": settings.port, "workers": settings.workers}})
+    common = {
+        "host": settings.host,
+        "port": settings.port,
+        "log_config": None,
+        "access_log": False,
+        "loop": "uvloop",
+        "http": "httptools",
+    }
+    if settings.workers == 1:
+        uvicorn.run(create_from_settings(settings), **common)  # type: ignore[arg-type]  # the values fit their parameters
+        return
+    with tempfile.TemporaryDirectory(prefix="nextbest-metrics-") as shared:
+        os.environ.update(_environment(settings), PROMETHEUS_MULTIPROC_DIR=shared)
+        uvicorn.run("service.app:create_from_environment", factory=True, workers=settings.workers, **common)  # type: ignore[arg-type]
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    return {PREFIX + key.upper(): str(value) for key, value in _given(settings).items()}
+
+
+def _given(settings: Settings) -> dict[str, object]:
+    values = {key: getattr(settings, key) for key in settings.__struct_fields__}
+    return {key: value for key, value in values.items() if value is not None}

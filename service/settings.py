@@ -1,0 +1,65 @@
+"""What an operator can set, read once at start: command line first, then environment, then these defaults."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from service.errors import BadRequest
+
+PREFIX = "NEXTBEST_"
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Every field can be set as `NEXTBEST_<FIELD>` in the environment."""
+
+    home: str = ".nextbest"
+    """Folder of log, lake, registry, features and the private Redis."""
+
+    redis_url: str | None = None
+    """Redis to use, such as `redis://host:6379/0` or `unix:///path`; without it a private one under the home is started."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on. Loopback only until there are keys in front of the service."""
+
+    port: int = 8080
+    """Port to listen on."""
+
+    workers: int = 1
+    """Processes that answer requests; each is one event loop with its own log segments."""
+
+    redis_timeout_ms: float = 30.0
+    """Longest wait for customer features, in milliseconds; then the answer does without them."""
+
+    coalesce_limit: int = 64
+    """Most requests decided in one batch."""
+
+    batches_in_flight: int = 2
+    """Batches that may wait for Redis or the disk at the same time, per worker."""
+
+    watch_interval_s: float = 0.25
+    """How often to look whether a new catalog or bundle was published, in seconds."""
+
+    log_level: str = "info"
+    """Least severe message that is logged: debug, info, warning or error."""
+
+    body_limit: int = 4_000_000
+    """Largest accepted request body, in bytes."""
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.home)
+
+
+def settings_from(environment: Mapping[str, str], overrides: Mapping[str, object] | None = None) -> Settings:
+    """Settings from `NEXTBEST_*` variables, then from overrides that are not None. Raises BadRequest naming the setting."""
+    given: dict[str, object] = {
+        key.removeprefix(PREFIX).lower(): value
+        for key, value in environment.items()
+        if key.startswith(PREFIX) and key.removeprefix(PREFIX).lower() in Settings.__struct_fields__
+    }
+    given |= {key: value for key, value in (overrides or {}).items() if value is not None}
+    try:
+        return msgspec.convert(given, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise BadRequest(f"Settings: {error}") from error
