@@ -44,6 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         run = importlib.import_module(command.module).main
         code: int = run([options.command, *rest], home=Path(options.home), redis_url=options.redis_url)
+    except ModuleNotFoundError as error:
+        print(f"error: `nextbest {options.command}` needs `{error.name}`: pip install 'nextbest[training]'", file=sys.stderr)
+        return 1
     except (NextbestError, ContractError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

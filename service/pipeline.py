@@ -121,7 +121,7 @@ class Pipeline:
 
     def _expire(self, waiting: _Waiting) -> None:
         """The deadline is here: answer with what there is."""
-        if waiting.answer.done():
+        if waiting.answer.done() or not _known(waiting, self._parts.engine()):
             return
         record, engine = waiting.decided or self._decide_blindly(waiting.ask)
         waiting.answer.set_result(Answer(_degrade(record, NOT_LOGGED), engine))

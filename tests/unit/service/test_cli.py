@@ -1,0 +1,31 @@
+"""The command line finds the room that owns a command, and errors end in exit code 1."""
+
+import subprocess
+import sys
+
+from service.cli import COMMANDS, main
+
+
+def test_no_command_shows_every_command(capsys):
+    """A stranger sees what there is."""
+    assert main([]) == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in COMMANDS)
+
+
+def test_an_unknown_command_is_wrong_usage():
+    """Exit code 2, as shells expect."""
+    assert main(["dance"]) == 2
+
+
+def test_an_error_that_a_person_can_mend_is_one_line_and_exit_code_1(tmp_path, capsys):
+    """Nothing to roll back to: no traceback."""
+    assert main(["--home", str(tmp_path), "rollback"]) == 1
+    assert capsys.readouterr().err.startswith("error: Expected a previous champion")
+
+
+def test_help_of_the_command_line_loads_no_trainer():
+    """`nextbest --help` must not take seconds."""
+    code = "import sys, service.cli; service.cli.main([]); print([m for m in ('feast', 'lightgbm', 'numpy', 'litestar') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.rstrip().endswith("[]")
