@@ -1,0 +1,60 @@
+# Works on a fresh machine with Python 3.11 or newer, make and a C compiler. `make` alone lists the targets.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+LOCKS := requirements/roots.txt requirements/dev.txt
+ARGS ?=
+AREA ?= loop
+ROW ?=
+OUT ?=
+
+# The address that packages came from is a matter of the machine: the files hold versions and hashes only.
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --annotation-style line \
+	--no-emit-package certifi --custom-compile-command "make lock"
+
+.PHONY: help install demo test check format lock accept clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(VENV)/installed ## everything into .venv, versions and hashes as locked
+
+$(VENV)/installed: pyproject.toml $(LOCKS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo >&2 \
+		"error: Expected Python 3.11 or newer, found $$($(PYTHON) --version 2>&1) - at PYTHON=$(PYTHON)"; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(PIP) install --quiet --requirement requirements/roots.txt
+	$(PIP) install --quiet --require-hashes --requirement requirements/dev.txt
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: install ## the whole loop: import, train, serve, learn, swap (ARGS=--once, ARGS="--data PATH")
+	$(BIN)/nextbest demo $(ARGS)
+
+test: install ## all tests
+	$(BIN)/python -m pytest
+
+check: install ## format, lint, types, arrows; changes nothing
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install ## put the code into its form
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+accept: install ## what the project must show, measured (AREA=loop, ROW=2,4, OUT=table.md)
+	@AREA=$(AREA) ROW=$(ROW) OUT=$(OUT) $(BIN)/python -m tests.acceptance $(AREA)
+
+lock: install ## resolve requirements/ again, from pyproject.toml: all together first, so that the three agree
+	$(PIP) install --quiet uv
+	$(COMPILE) --upgrade pyproject.toml --extra training --group tests --group load --group build --output-file requirements/dev.txt
+	$(COMPILE) pyproject.toml --extra training --constraint requirements/dev.txt --output-file requirements/training.txt
+	$(COMPILE) pyproject.toml --constraint requirements/dev.txt --output-file requirements/serving.txt
+
+clean: ## remove what make made; keeps .nextbest
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
