@@ -18,6 +18,7 @@ CONTRACT = Contract(
         Feature("device", "category", "context", categories=("mobile", "desktop")),
     )
 )
+KINDS = ("offer", "content", "service", "nothing")
 VERSIONS = Versions(1, "tiny", CONTRACT.fingerprint)
 
 
@@ -32,8 +33,8 @@ class Tiny:
 
     @staticmethod
     def action(
-        name: str, *, placements: Sequence[str] = ("hero",), kind="offer", value=1.0, lever=1.0, priority=0.0, rules=(), span=(None, None),
-        attributes: Mapping[str, float | str] | None = None,
+        name: str, *, placements: Sequence[str] = ("hero",), kind="offer", value=1.0, lever=1.0, priority=0.0, rules=(),
+        span=(None, None), attributes: Mapping[str, float | str] | None = None,
     ) -> Action:  # fmt: skip
         treatment = Treatment(f"{name}_creative", tuple(placements), {"title": name})
         return Action(

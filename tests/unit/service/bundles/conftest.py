@@ -21,7 +21,7 @@ INPUTS = (
 
 
 def sum_model(columns: int, *, name: str = "inputs") -> onnx.ModelProto:
-    """inputs -> ReduceSum -> Sigmoid -> rate."""
+    """Inputs -> ReduceSum -> Sigmoid -> rate."""
     axes = helper.make_tensor("axes", TensorProto.INT64, [1], [1])
     nodes = [
         helper.make_node("ReduceSum", [name, "axes"], ["margin"], keepdims=1),
@@ -60,8 +60,8 @@ class BundleMaker:
         files = {n: hashlib.sha256((folder / n).read_bytes()).hexdigest() for n in (MODEL_FILE, WARMUP_FILE)}
         right = Manifest(
             bundle_id=bundle_id, created_at="2026-01-01T00:00:00Z", objective="click", inputs=INPUTS,
-            contract_fingerprint=fingerprint(INPUTS), files=files, rows=2, base_rate=0.5, action_rates={}, split=Split("time", 0.5, 1.0),
-            calibration=Calibration(1.0, 0.0), dataset_fingerprint="none", parity=0.0, seed=0,
+            contract_fingerprint=fingerprint(INPUTS), files=files, rows=2, base_rate=0.5, action_rates={},
+            split=Split("time", 0.5, 1.0), calibration=Calibration(1.0, 0.0), dataset_fingerprint="none", parity=0.0, seed=0,
         )  # fmt: skip
         return msgspec.structs.replace(right, **changes)
 

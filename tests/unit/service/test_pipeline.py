@@ -1,0 +1,272 @@
+"""The pipeline: always an answer in time, what is missing said, what was decided written down."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from service.decision.entities import CustomerState, PlacementRequest
+from service.decision.records import DecisionRecord, OutcomeRecord
+from service.errors import DecisionIdReused, DependencyFailed, LogUnavailable, NotReady, UnknownPlacement
+from service.metrics import Metrics
+from service.pipeline import NO_CUSTOMER_FEATURES, NO_MODEL, NOT_LOGGED, Ask, Limits, Parts, Pipeline
+from service.ports import Acknowledgement
+from service.stores.customer_reader import MemoryCustomerReader
+from service.stores.memory_log import MemoryDecisionLog
+
+STATES = {"c1": CustomerState({"age": 40.0}), "old": CustomerState({}, stale=("age",))}
+
+
+class SlowReader:
+    """A feature store that takes its time, and counts how many it was asked for at once."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self.batches: list[int] = []
+
+    async def read(self, customer_ids: Sequence[str], now: float) -> list[CustomerState]:
+        self.batches.append(len(customer_ids))
+        await asyncio.sleep(self._seconds)
+        return [CustomerState({"age": now}) for _ in customer_ids]
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+class DeadReader(SlowReader):
+    """A feature store that is gone."""
+
+    async def read(self, customer_ids: Sequence[str], now: float) -> list[CustomerState]:
+        raise DependencyFailed(f"Expected an answer, got none for {len(customer_ids)} customers at {now}")
+
+
+class FullLog:
+    """A disk that takes nothing any more."""
+
+    async def append_decisions(self, records: Sequence[DecisionRecord]) -> None:
+        raise LogUnavailable(f"Expected room for {len(records)} records, found none")
+
+    async def append_outcomes(self, records: Sequence[OutcomeRecord]) -> Acknowledgement:
+        raise LogUnavailable(f"Expected room for {len(records)} records, found none")
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+class StuckLog(MemoryDecisionLog):
+    """A disk that hangs."""
+
+    async def append_decisions(self, records: Sequence[DecisionRecord]) -> None:
+        await asyncio.sleep(5)
+        await super().append_decisions(records)
+
+
+def ask(decision_id: str = "d1", placement: str = "hero", **given) -> Ask:
+    return Ask(decision_id, given.pop("customer_id", "c1"), {"device": "mobile"}, (PlacementRequest(placement, 1),), **given)
+
+
+@pytest.fixture
+def engine(tiny):
+    return tiny.engine([tiny.action("gold"), tiny.action("news")], tiny.placement(epsilon=0.5), rates={"gold": 0.2, "news": 0.1})
+
+
+@pytest.fixture
+def make(engine):
+    """A pipeline of in-memory parts; a test replaces those it is about."""
+
+    def build(**parts) -> Pipeline:
+        given = {"reader": MemoryCustomerReader(STATES), "log": MemoryDecisionLog(), "engine": lambda: engine, "metrics": Metrics()}
+        return Pipeline(Parts(**(given | {"clock": lambda: 1e9} | parts)))
+
+    return build
+
+
+async def test_an_answer_is_in_the_log_as_it_was_given(make):
+    """The record that explains the decision is the record on disk: values, context, moment and versions."""
+    log = MemoryDecisionLog()
+    answer = await make(log=log).recommend(ask())
+    [logged] = log.decisions
+    assert logged == answer.record
+    assert logged.customer == {"age": 40.0}
+    assert logged.context == {"device": "mobile", "hour": 1.0, "weekday": 6.0}  # 2001-09-09 01:46:40 UTC, a Sunday
+    assert logged.degraded == ()
+
+
+async def test_requests_that_arrive_together_are_read_together(make):
+    """Forty requests in one turn of the loop: one read of forty."""
+    reader = SlowReader(0.0)
+    pipeline = make(reader=reader)
+    await asyncio.gather(*(pipeline.recommend(ask(f"d{i}")) for i in range(40)))
+    assert reader.batches == [40]
+
+
+async def test_a_batch_is_never_larger_than_its_limit(make):
+    """Seventy requests at a limit of thirty-two: all answered, in batches within the limit."""
+    reader = SlowReader(0.001)
+    pipeline = make(reader=reader, limits=Limits(coalesce=32, in_flight=2))
+    answers = await asyncio.gather(*(pipeline.recommend(ask(f"d{i}")) for i in range(70)))
+    assert [a.record.decision_id for a in answers] == [f"d{i}" for i in range(70)]
+    assert sum(reader.batches) == 70
+    assert max(reader.batches) <= 32
+
+
+async def test_a_dead_feature_store_degrades_the_answer(make):
+    """Decided from context alone, and the answer says so."""
+    answer = await make(reader=DeadReader(0)).recommend(ask())
+    assert answer.record.degraded == (NO_CUSTOMER_FEATURES,)
+    assert answer.record.placements[0].items
+
+
+async def test_a_feature_store_that_hangs_costs_the_deadline_and_no_more(make):
+    """50 ms were granted; the answer comes then, without features, and admits that it was not written down."""
+    log = MemoryDecisionLog()
+    started = asyncio.get_running_loop().time()
+    answer = await make(reader=SlowReader(5), log=log).recommend(ask(deadline=0.05))
+    assert asyncio.get_running_loop().time() - started < 0.5
+    assert answer.record.degraded == (NO_CUSTOMER_FEATURES, NOT_LOGGED)
+    assert log.decisions == []
+
+
+async def test_a_log_that_hangs_costs_the_deadline_and_no_more(make):
+    """The decision was made with everything known; only its being on disk cannot be promised."""
+    answer = await make(log=StuckLog()).recommend(ask(deadline=0.05))
+    assert answer.record.degraded == (NOT_LOGGED,)
+    assert answer.record.customer == {"age": 40.0}
+
+
+async def test_a_full_disk_degrades_the_answer(make):
+    """The customer still sees something; the answer says that it cannot be learned from."""
+    answer = await make(log=FullLog()).recommend(ask())
+    assert answer.record.degraded == (NOT_LOGGED,)
+
+
+async def test_a_stale_value_is_named(make):
+    """A feature past its age counts as missing, and `degraded` names it."""
+    answer = await make().recommend(ask(customer_id="old"))
+    assert answer.record.degraded == ("stale:age",)
+
+
+async def test_an_unknown_customer_gets_an_answer_that_is_not_degraded(make):
+    """Nothing failed: there is nothing to know."""
+    answer = await make().recommend(ask(customer_id="nobody"))
+    assert answer.record.degraded == ()
+    assert answer.record.customer == {}
+
+
+async def test_serving_without_a_model_is_said(make, tiny, engine):
+    """Ranked by priority alone."""
+    bare = tiny.engine([tiny.action("gold")])
+    object.__setattr__(bare, "versions", type(engine.versions)(1, None, "x"))
+    answer = await make(engine=lambda: bare).recommend(ask())
+    assert answer.record.degraded == (NO_MODEL,)
+
+
+async def test_the_same_client_chosen_id_gets_the_same_answer_and_one_record(make):
+    """A retry after a lost connection, at the same time or later, decides nothing new."""
+    log = MemoryDecisionLog()
+    pipeline = make(log=log)
+    first, second = await asyncio.gather(*(pipeline.recommend(ask(repeatable=True)) for _ in range(2)))
+    third = await pipeline.recommend(ask(repeatable=True))
+    assert first == second == third
+    assert len(log.decisions) == 1
+
+
+async def test_a_client_chosen_id_names_one_request_for_good(make):
+    """The same id with another customer is a mistake of the caller."""
+    pipeline = make()
+    await pipeline.recommend(ask(repeatable=True))
+    with pytest.raises(DecisionIdReused, match="`d1`"):
+        await pipeline.recommend(ask(repeatable=True, customer_id="old"))
+
+
+async def test_a_caller_who_leaves_does_not_take_anothers_answer_along(make):
+    """Two wait for one id; the first disconnects; the second is answered."""
+    pipeline = make(reader=SlowReader(0.02))
+    leaving = asyncio.create_task(pipeline.recommend(ask(repeatable=True)))
+    staying = asyncio.create_task(pipeline.recommend(ask(repeatable=True)))
+    await asyncio.sleep(0.005)
+    leaving.cancel()
+    assert (await staying).record.decision_id == "d1"
+
+
+async def test_callers_who_leave_do_not_stop_the_batch(make):
+    """One of two disconnects while the features are read: the other is answered."""
+    pipeline = make(reader=SlowReader(0.02))
+    leaving, staying = (asyncio.create_task(pipeline.recommend(ask(f"d{i}"))) for i in range(2))
+    await asyncio.sleep(0.005)
+    leaving.cancel()
+    assert (await staying).record.decision_id == "d1"
+
+
+async def test_a_dry_run_leaves_no_trace(make):
+    """Decided like any other, written down nowhere."""
+    log = MemoryDecisionLog()
+    answer = await make(log=log).recommend(ask(dry_run=True))
+    assert answer.record.placements[0].items
+    assert log.decisions == []
+
+
+async def test_an_unknown_placement_is_refused_naming_the_known(make):
+    """Before anything is read or decided."""
+    with pytest.raises(UnknownPlacement, match=r"\(`hero`\), got `side`"):
+        await make().recommend(ask(placement="side"))
+
+
+async def test_a_placement_that_a_new_catalog_dropped_meanwhile_is_refused(make, tiny, engine):
+    """Accepted under one catalog, decided under the next: the caller learns it, and others in the batch are answered."""
+    other = tiny.engine([tiny.action("x", placements=("side",))], tiny.placement("side"))
+    engines = [engine, other]
+    pipeline = make(engine=lambda: engines[0], reader=SlowReader(0.01))
+    gone = asyncio.create_task(pipeline.recommend(ask()))
+    await asyncio.sleep(0.002)
+    engines.reverse()
+    kept = asyncio.create_task(pipeline.recommend(ask("d2", "side")))
+    with pytest.raises(UnknownPlacement):
+        await gone
+    assert (await kept).record.placements[0].items[0].action_id == "x"
+
+
+async def test_before_the_first_catalog_there_is_no_answer(make):
+    """NotReady reaches the caller."""
+
+    def nothing():
+        raise NotReady("no catalog")
+
+    with pytest.raises(NotReady):
+        await make(engine=nothing).recommend(ask())
+
+
+async def test_a_defect_in_one_batch_reaches_its_callers_and_ends_there(make, engine):
+    """Nobody waits for ever, and the next request is answered."""
+    broken = [True]
+
+    def clock() -> float:
+        if broken:
+            broken.pop()
+            raise ZeroDivisionError
+        return 1e9
+
+    pipeline = make(clock=clock)
+    with pytest.raises(ZeroDivisionError):
+        await pipeline.recommend(ask())
+    assert (await pipeline.recommend(ask())).engine is engine
+
+
+async def test_closing_answers_what_was_asked(make):
+    """A service that is told to stop owes nobody an answer."""
+    pipeline = make(reader=SlowReader(0.02))
+    pending = [asyncio.create_task(pipeline.recommend(ask(f"d{i}"))) for i in range(3)]
+    await asyncio.sleep(0)
+    await pipeline.close()
+    assert all(task.done() or not task.cancelled() for task in pending)
+    assert len(await asyncio.gather(*pending)) == 3
+
+
+async def test_what_is_counted_is_what_happened(make):
+    """One good answer, one without features."""
+    counted = Metrics()
+    await make(metrics=counted).recommend(ask())
+    await make(metrics=counted, reader=DeadReader(0)).recommend(ask())
+    text = counted.text().decode()
+    assert "nextbest_decisions_total 2.0" in text
+    assert 'nextbest_degraded_total{reason="no_customer_features"} 1.0' in text
