@@ -1,0 +1,1 @@
+"""One module per row, or per few rows that share their preparation; the area's module lists them."""
