@@ -20,7 +20,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "demo": Command("training.demo", "the whole loop: import, train, serve, learn, swap (--once, --data PATH)"),
+    "demo": Command("training.demo.commands", "the whole loop: import, train, serve, learn, swap (--once, --data PATH)"),
     "serve": Command("service.server", "answer /recommend and take /outcomes"),
     "catalog": Command("service.catalog.commands", "check, publish and list catalogs"),
     "features": Command("features.commands", "apply, materialize and check features"),
@@ -73,3 +73,7 @@ def _parser() -> argparse.ArgumentParser:
 
 if __name__ == "__main__":
     sys.exit(main())
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
