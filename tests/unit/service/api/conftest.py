@@ -1,0 +1,81 @@
+"""The HTTP service over in-memory parts and a real registry."""
+
+import contextlib
+from pathlib import Path
+
+import pytest
+from litestar.testing import AsyncTestClient
+
+from features.contract import parse_contract
+from service.app import create_app
+from service.bundles.engines import EngineSource
+from service.catalog.validate import parse_catalog
+from service.decision.entities import CustomerState
+from service.metrics import Metrics
+from service.pipeline import Parts
+from service.registry import Registry
+from service.settings import Settings
+from service.stores.customer_reader import MemoryCustomerReader
+from service.stores.memory_log import MemoryDecisionLog
+
+CONTRACT = parse_contract("""
+features:
+  - {name: age, type: number, origin: profile, max_age: 1d}
+  - {name: open_complaint, type: number, origin: attitude, default: 0, max_age: 1d}
+  - {name: device, type: category, origin: context, categories: [mobile, desktop]}
+""")
+CATALOG = """
+catalog: 1
+issues: [{id: sales}]
+groups: [{id: cards, issue: sales, eligibility: {no_open_complaint: "not (customer.open_complaint > 0)"}}]
+actions:
+  - {id: gold_card, group: cards, kind: offer, value: 120, priority: 2, treatments: [
+      {id: gold_hero, placements: [home_hero, sidebar], content: {title: Gold}}]}
+  - {id: silver_card, group: cards, kind: offer, value: 60, priority: 1, treatments: [
+      {id: silver_hero, placements: [home_hero], content: {title: Silver}}]}
+placements:
+  - {id: home_hero, channel: web, slots: 2, accepts: [offer, content], explore: {epsilon: 0},
+     fallback: {action: welcome, kind: content, content: {title: Welcome}}}
+  - {id: sidebar, channel: web, slots: 1, accepts: [offer, content], explore: {epsilon: 0},
+     fallback: {action: welcome, kind: content, content: {title: Welcome}}}
+"""
+STATES = {"c42": CustomerState({"age": 40.0}), "cross": CustomerState({"open_complaint": 1.0})}
+
+
+def publish(registry: Registry, text: str = CATALOG) -> int:
+    document, catalog = parse_catalog(text, CONTRACT)
+    return registry.publish_catalog(document, fingerprint=catalog.fingerprint, author="me", note="", at="2026-01-01T00:00:00Z")
+
+
+class Service:
+    """A running service whose parts a test can look into."""
+
+    def __init__(self, folder: Path) -> None:
+        self.registry = Registry(folder / "registry")
+        self.log = MemoryDecisionLog()
+        self.clock = lambda: 1_767_268_800.0  # 2026-01-01 12:00 UTC
+
+    def client(self, **changes) -> AsyncTestClient:
+        metrics = Metrics()
+        engines = EngineSource(self.registry, CONTRACT, lambda _engine, _problem: None)
+        given = {"reader": MemoryCustomerReader(STATES), "log": self.log, "metrics": metrics, "clock": self.clock}
+        parts = Parts(engine=lambda: engines.engine, **(given | changes))
+        return AsyncTestClient(create_app(Settings(watch_interval_s=0.01, body_limit=10_000), parts, engines))
+
+
+@pytest.fixture
+def service(tmp_path) -> Service:
+    return Service(tmp_path)
+
+
+@pytest.fixture
+async def client(service):
+    """A client of a service that has a catalog."""
+    publish(service.registry)
+    async with contextlib.AsyncExitStack() as stack:
+        yield await stack.enter_async_context(service.client())
+
+
+@pytest.fixture
+def publish_catalog(service):
+    return lambda text=CATALOG: publish(service.registry, text)
