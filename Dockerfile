@@ -1,0 +1,27 @@
+# The service alone: no trainer, no feature platform, no data frames. Build: docker build -t nextbest .
+# Python 3.12: every locked package has a wheel for it, so the first stage needs no compiler.
+FROM python:3.12-slim AS build
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+WORKDIR /build
+RUN python -m venv /opt/nextbest
+COPY requirements/roots.txt requirements/serving.txt requirements/
+RUN /opt/nextbest/bin/pip install --requirement requirements/roots.txt \
+ && /opt/nextbest/bin/pip install --require-hashes --requirement requirements/serving.txt
+COPY pyproject.toml README.md LICENSE ./
+COPY service service
+COPY features features
+RUN /opt/nextbest/bin/pip install --no-deps .
+
+FROM python:3.12-slim
+# A numeric user, so that an orchestrator can verify that it is not root.
+RUN useradd --uid 10001 --user-group --create-home nextbest && install -d -o 10001 -g 10001 /data
+COPY --from=build /opt/nextbest /opt/nextbest
+ENV PATH=/opt/nextbest/bin:$PATH PYTHONUNBUFFERED=1 NEXTBEST_HOME=/data NEXTBEST_PORT=8080
+WORKDIR /data
+VOLUME /data
+USER 10001:10001
+EXPOSE 8080
+HEALTHCHECK --interval=10s --timeout=3s --start-period=10s \
+  CMD ["python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ['NEXTBEST_PORT'] + '/ready', timeout=2)"]
+# Inside a container every address is private; the published port decides who can reach it.
+CMD ["nextbest", "serve", "--host", "0.0.0.0"]
