@@ -25,7 +25,7 @@ REQUESTS = 500  # answered before memory is read: the first ones fill the caches
 def measure(context: Context) -> Measured:
     loaded = heavy_modules(context.root)
     with serving(prepared_home(context), context) as (process, url, ready):
-        _ask(url, _placement(url, context.scratch / "home"))
+        _ask(url, placement_of(context.scratch / "home"))
         memory = resident_megabytes(process.pid)
     figure = f"loads {', '.join(loaded) or 'none of them'}; ready after {ready:.2f} s; {memory:.0f} MB after {REQUESTS} requests"
     return Measured(figure, not loaded and ready <= READY_LIMIT and memory <= MEMORY_LIMIT)
@@ -85,11 +85,11 @@ def resident_megabytes(pid: int) -> float:
     return int(line.split()[1]) / 1024
 
 
-def _placement(url: str, home: Path) -> str:
+def placement_of(home: Path) -> str:
     """A placement of the newest catalog."""
     newest = max((home / "registry" / "catalogs").glob("*.json"), key=lambda path: int(path.stem), default=None)
     if newest is None:
-        raise NotRun(f"no catalog was published in {home}, so {url} has nothing to recommend")
+        raise NotRun(f"no catalog was published in {home}, so there is nothing to recommend")
     document: dict[str, Any] = json.loads(newest.read_text())["document"]
     return str(document["placements"][0]["id"])
 
