@@ -25,10 +25,11 @@ install: $(VENV)/installed ## everything into .venv, versions and hashes as lock
 $(VENV)/installed: pyproject.toml $(LOCKS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo >&2 \
 		"error: Expected Python 3.11 or newer, found $$($(PYTHON) --version 2>&1) - at PYTHON=$(PYTHON)"; exit 1; }
-	$(PYTHON) -m venv --clear $(VENV)
-	$(PIP) install --quiet --requirement requirements/roots.txt
-	$(PIP) install --quiet --require-hashes --requirement requirements/dev.txt
-	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@echo "Installing into $(VENV): about a gigabyte, one to three minutes."
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(PIP) install --quiet --requirement requirements/roots.txt
+	@$(PIP) install --quiet --require-hashes --requirement requirements/dev.txt
+	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 demo: install ## the whole loop: import, train, serve, learn, swap (ARGS=--once, ARGS="--data PATH")
