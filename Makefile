@@ -22,13 +22,17 @@ help: ## list the targets
 
 install: $(VENV)/installed ## everything into .venv, versions and hashes as locked
 
-$(VENV)/installed: pyproject.toml $(LOCKS)
+$(VENV)/locked: $(LOCKS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo >&2 \
 		"error: Expected Python 3.11 or newer, found $$($(PYTHON) --version 2>&1) - at PYTHON=$(PYTHON)"; exit 1; }
 	@echo "Installing into $(VENV): about a gigabyte, one to three minutes."
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(PIP) install --quiet --requirement requirements/roots.txt
 	@$(PIP) install --quiet --require-hashes --requirement requirements/dev.txt
+	@touch $@
+
+# A change of a tool's settings in pyproject.toml costs a second, not a new environment.
+$(VENV)/installed: pyproject.toml $(VENV)/locked
 	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
