@@ -1,0 +1,32 @@
+"""The log in memory: same promises, no disk. For tests, demonstrations, and as the reference behaviour."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from service.decision.records import DecisionRecord, OutcomeRecord
+from service.ports import Acknowledgement
+
+
+class MemoryDecisionLog:
+    """Keeps what it is given in `decisions` and `outcomes`, in order."""
+
+    def __init__(self) -> None:
+        self.decisions: list[DecisionRecord] = []
+        self.outcomes: list[OutcomeRecord] = []
+        self._decision_ids: set[str] = set()
+        self._outcome_ids: set[str] = set()
+
+    async def append_decisions(self, records: Sequence[DecisionRecord]) -> None:
+        self.decisions.extend(records)
+        self._decision_ids.update(r.decision_id for r in records)
+
+    async def append_outcomes(self, records: Sequence[OutcomeRecord]) -> Acknowledgement:
+        new = list({r.outcome_id: r for r in reversed(records) if r.outcome_id not in self._outcome_ids}.values())[::-1]
+        written = [msgspec.structs.replace(r, orphan=r.decision_id not in self._decision_ids) for r in new]
+        self.outcomes.extend(written)
+        self._outcome_ids.update(r.outcome_id for r in written)
+        return Acknowledgement(len(written), len(records) - len(written), sum(r.orphan for r in written))
+
+    async def close(self) -> None:
+        """Nothing is open."""
