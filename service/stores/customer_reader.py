@@ -3,10 +3,11 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from features.contract import ContractError
 from features.layout import CustomerLayout
+from service.catalog.entities import Scalar
 from service.decision.entities import UNKNOWN_CUSTOMER, CustomerState
 from service.errors import DependencyFailed
 from service.stores.resp import Connection, bulk, check, connect, parse_address
@@ -43,9 +44,10 @@ class RedisCustomerReader:
 
     def _state(self, customer_id: str, reply: Sequence[bytes | None], now: float) -> CustomerState:
         try:
-            return CustomerState(*self._layout.decode(reply, now))
+            values, stale = self._layout.decode(reply, now)
         except ContractError as error:
             raise DependencyFailed(f"{error} - of customer `{customer_id}`") from error
+        return CustomerState(cast("dict[str, Scalar]", values), stale)
 
     async def _ask(self, customer_ids: Sequence[str]) -> Sequence[Any]:
         self._check_breaker()

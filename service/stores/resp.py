@@ -46,7 +46,7 @@ def parse_address(url: str) -> Address:
 class _Pending(NamedTuple):
     """A question on the wire: so many replies belong to it."""
 
-    count: int
+    wanted: int
     replies: list[Any]
     answer: asyncio.Future[list[Any]]
 
@@ -82,7 +82,7 @@ class Connection(asyncio.Protocol):
     def _take(self, reply: Any) -> None:  # noqa: ANN401  # whatever Redis says
         question = self._pending[0]
         question.replies.append(reply)
-        if len(question.replies) == question.count:
+        if len(question.replies) == question.wanted:
             self._pending.popleft()
             if not question.answer.done():
                 question.answer.set_result(question.replies)

@@ -75,7 +75,12 @@ def make(engine):
     """A pipeline of in-memory parts; a test replaces those it is about."""
 
     def build(**parts) -> Pipeline:
-        given = {"reader": MemoryCustomerReader(STATES), "log": MemoryDecisionLog(), "engine": lambda: engine, "metrics": Metrics()}
+        given = {
+            "reader": MemoryCustomerReader(STATES),
+            "log": MemoryDecisionLog(),
+            "engine": lambda: engine,
+            "metrics": Metrics(),
+        }
         return Pipeline(Parts(**(given | {"clock": lambda: 1e9} | parts)))
 
     return build

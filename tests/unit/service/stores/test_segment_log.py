@@ -1,0 +1,218 @@
+"""The log on disk: what is acknowledged is there, whatever happens to the writer."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.decision.records import DecisionRecord, OutcomeRecord, Versions, encode_line
+from service.errors import LogUnavailable
+from service.ports import Acknowledgement
+from service.stores.known_ids import KnownIds, hash_id, id_of
+from service.stores.segment_log import SegmentLog
+from service.stores.segments import SegmentFollower, read_segments, segment_paths
+
+
+def decision(name: str, customer: str = "c1") -> DecisionRecord:
+    return DecisionRecord(name, customer, 1e9, {}, {}, (), Versions(1, None, "x"), ())
+
+
+def outcome(name: str, decision_id: str = "d1") -> OutcomeRecord:
+    return OutcomeRecord(name, decision_id, "click", 1e9, 1e9)
+
+
+def ids_on_disk(folder) -> list[str]:
+    return [id_of(line.payload, "decision_id") for line in read_segments(folder / "decisions") if line.payload]
+
+
+async def test_what_is_acknowledged_can_be_read_back(tmp_path):
+    """Every record, in order, whole."""
+    log = SegmentLog(tmp_path)
+    await asyncio.gather(*(log.append_decisions([decision(f"d{i}"), decision(f"e{i}")]) for i in range(100)))
+    await log.append_outcomes([outcome("o1")])
+    await log.close()
+    assert ids_on_disk(tmp_path) == [f"{letter}{i}" for i in range(100) for letter in "de"]
+    [line] = read_segments(tmp_path / "outcomes")
+    assert msgspec.json.decode(line.payload, type=OutcomeRecord) == outcome("o1")
+
+
+async def test_a_full_segment_is_followed_by_another(tmp_path):
+    """Nothing is lost at the seam."""
+    log = SegmentLog(tmp_path, segment_bytes=500)
+    for i in range(20):
+        await log.append_decisions([decision(f"d{i}")])
+    await log.close()
+    assert len(segment_paths(tmp_path / "decisions")) > 3
+    assert ids_on_disk(tmp_path) == [f"d{i}" for i in range(20)]
+
+
+async def test_a_new_process_knows_what_the_old_one_wrote(tmp_path):
+    """Duplicates and decisions are recognised after a restart, from what is on disk."""
+    first = SegmentLog(tmp_path)
+    await first.append_decisions([decision("d1")])
+    await first.append_outcomes([outcome("a")])
+    await first.close()
+    second = SegmentLog(tmp_path)
+    assert await second.append_outcomes([outcome("a"), outcome("b")]) == Acknowledgement(1, 1, 0)
+    await second.close()
+
+
+async def test_a_decision_of_another_process_is_no_orphan(tmp_path):
+    """Workers share the folder: a decision that one made is known to the other when its outcome arrives."""
+    mine, theirs = SegmentLog(tmp_path), SegmentLog(tmp_path)
+    await theirs.append_decisions([decision("theirs")])
+    assert await mine.append_outcomes([outcome("a", "theirs")]) == Acknowledgement(1, 0, 0)
+    await mine.close()
+    await theirs.close()
+
+
+async def test_a_full_queue_refuses_at_once_and_recovers(tmp_path):
+    """More than may wait is not accepted to wait; when the disk has caught up, all goes on."""
+    log = SegmentLog(tmp_path, queue_bytes=1000)
+    with pytest.raises(LogUnavailable, match="keep up"):
+        await log.append_decisions([decision(f"d{i}") for i in range(100)])
+    await log.append_decisions([decision("small")])
+    await log.close()
+    assert ids_on_disk(tmp_path) == ["small"]
+
+
+async def test_a_folder_that_cannot_be_written_acknowledges_nothing_until_it_can(tmp_path):
+    """A file stands where the folder should be; when it is gone, the next append succeeds, also for the same outcome id."""
+    (tmp_path / "log").write_text("in the way")
+    os.truncate(tmp_path / "log", 0)
+    good = SegmentLog(tmp_path / "free")
+    log = SegmentLog(tmp_path / "log")
+    with pytest.raises(LogUnavailable):
+        await log.append_decisions([decision("d1")])
+    with pytest.raises(LogUnavailable):
+        await log.append_outcomes([outcome("a")])
+    (tmp_path / "log").unlink()
+    assert await log.append_outcomes([outcome("a")]) == Acknowledgement(1, 0, 1)
+    await log.close()
+    await good.close()
+
+
+WRITES_UNTIL_FULL = """
+    import asyncio, resource, signal, sys
+    from pathlib import Path
+    from service.decision.records import DecisionRecord, Versions
+    from service.errors import LogUnavailable
+    from service.stores.segment_log import SegmentLog
+
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
+
+    async def main():
+        log = SegmentLog(Path(sys.argv[1]))
+        refused = 0
+        for i in range(40):
+            try:
+                await log.append_decisions([DecisionRecord(f"d{i}", "c", 1.0, {}, {}, (), Versions(1, None, "x"), ())])
+                print(f"d{i}", flush=True)
+            except LogUnavailable:
+                refused += 1
+        print(refused, file=sys.stderr)
+        await log.close()
+
+    asyncio.run(main())
+"""
+
+
+def test_a_write_that_the_disk_cuts_short_is_not_acknowledged_and_ends_the_segment(tmp_path):
+    """The kernel refuses a file beyond 2,000 bytes: that append fails, the next one opens a new segment."""
+    command = [sys.executable, "-c", textwrap.dedent(WRITES_UNTIL_FULL), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    acknowledged = done.stdout.split()
+    assert int(done.stderr) >= 2
+    assert len(segment_paths(tmp_path / "decisions")) in (int(done.stderr), int(done.stderr) + 1)
+    assert set(acknowledged) <= set(ids_on_disk(tmp_path))
+    assert len(acknowledged) + int(done.stderr) == 40
+
+
+WRITES_FOR_EVER = """
+    import asyncio, sys
+    from pathlib import Path
+    from service.decision.records import DecisionRecord, Versions
+    from service.stores.segment_log import SegmentLog
+
+    async def main():
+        log = SegmentLog(Path(sys.argv[1]))
+        async def write(name):
+            for i in range(1_000_000):
+                await log.append_decisions([DecisionRecord(f"{name}-{i}", "c", 1.0, {}, {}, (), Versions(1, None, "x"), ())])
+                print(f"{name}-{i}", flush=True)
+        await asyncio.gather(*(write(f"{sys.argv[2]}-{n}") for n in range(4)))
+
+    asyncio.run(main())
+"""
+
+
+def test_nothing_acknowledged_is_lost_when_the_process_is_killed(tmp_path):
+    """Ten processes, each killed without warning in the middle of writing: every acknowledged id is on disk."""
+    acknowledged = []
+    for round_number in range(10):
+        command = [sys.executable, "-c", textwrap.dedent(WRITES_FOR_EVER), str(tmp_path), str(round_number)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            lines = [process.stdout.readline() for _ in range(20 + 7 * round_number)]
+            process.send_signal(signal.SIGKILL)
+            lines += process.stdout.readlines()
+        acknowledged += [line.strip() for line in lines if line.endswith("\n")]
+    assert len(acknowledged) > 400
+    assert set(acknowledged) <= set(ids_on_disk(tmp_path))
+
+
+async def test_a_caller_who_leaves_does_not_undo_the_write(tmp_path):
+    """The outcome is on disk and known, although nobody waited for the acknowledgement."""
+    log = SegmentLog(tmp_path)
+    task = asyncio.create_task(log.append_outcomes([outcome("a")]))
+    await asyncio.sleep(0)
+    task.cancel()
+    assert await log.append_outcomes([outcome("a")]) == Acknowledgement(0, 1, 0)
+    await log.close()
+
+
+@given(st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=12), st.data())
+@settings(max_examples=50)
+def test_a_damaged_segment_keeps_every_record_that_the_damage_does_not_touch(tmp_path_factory, names, data):
+    """One flipped byte anywhere in the file."""
+    folder = tmp_path_factory.mktemp("damaged")
+    whole = bytearray(b"".join(encode_line(msgspec.json.encode(decision(n))) for n in names))
+    whole[data.draw(st.integers(0, len(whole) - 1))] ^= data.draw(st.integers(1, 255))
+    (folder / "one.log").write_bytes(whole)
+    readable = [line for line in read_segments(folder) if line.payload is not None]
+    assert len(names) - 2 <= len(readable) < len(names)
+
+
+@given(st.text(min_size=1))
+def test_an_id_is_found_without_reading_the_record(name):
+    """Also where JSON has to escape it."""
+    assert id_of(msgspec.json.encode(decision(name)), "decision_id") == name
+    assert id_of(msgspec.json.encode(outcome(name)), "outcome_id") == name
+
+
+def test_the_memory_of_ids_is_bounded_and_keeps_the_latest():
+    """At least one generation back, at most two."""
+    known = KnownIds(generation=100)
+    known.add(hash_id(str(i)) for i in range(1000))
+    assert all(hash_id(str(i)) in known for i in range(900, 1000))
+    assert hash_id("1") not in known
+
+
+def test_a_follower_starts_with_the_newest_bytes_and_goes_on_from_there(tmp_path):
+    """Older ones are passed over, a line that is being written waits for its end."""
+    line = encode_line(b'{"decision_id":"d"}')
+    (tmp_path / "1.log").write_bytes(line * 10)
+    (tmp_path / "2.log").write_bytes(line * 10 + line[:5])
+    follower = SegmentFollower(tmp_path)
+    assert len(list(follower.start(len(line) * 3))) in (2, 3)
+    assert list(follower.look()) == []
+    with (tmp_path / "2.log").open("ab") as segment:
+        segment.write(line[5:] + line)
+    assert len(list(follower.look())) == 2
