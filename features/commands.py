@@ -1,0 +1,51 @@
+"""`nextbest features apply | materialize | check`."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from features.materialize import CheckReport, apply, check, materialize
+from features.redis_server import resolve_redis
+
+SHOWN = 20  # differences; the rest are counted
+
+
+def main(argv: Sequence[str], *, home: Path, redis_url: str | None) -> int:
+    """Exit code: 0 done, 1 where Redis and the offline tables differ."""
+    options = _parser().parse_args(argv[1:])
+    with resolve_redis(redis_url, home) as url:
+        if options.verb == "apply":
+            return _show("registered {count} features of `{view}`", apply(home, url), home)
+        if options.verb == "materialize":
+            return _show("`{view}` of {count} customers is in Redis", materialize(home, url), home)
+        return report(check(home, url, options.sample))
+
+
+def report(found: CheckReport) -> int:
+    """Say what a check found; its exit code."""
+    for difference in found.differences[:SHOWN]:
+        print(
+            f"{difference.customer_id}: `{difference.feature}` is {difference.online!r} in Redis, {difference.offline!r} offline"
+        )
+    if len(found.differences) > SHOWN:
+        print(f"... and {len(found.differences) - SHOWN} more")
+    print(f"{found.customers} customers, {found.values} values: {len(found.differences)} differ, {found.stale} past their age")
+    return 1 if found.differences else 0
+
+
+def _show(line: str, counts: dict[str, int], home: Path) -> int:
+    for view, count in counts.items():
+        print(line.format(view=view, count=count))
+    if not counts:
+        print(f"no offline tables - at `{home / 'features' / 'offline'}`")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="nextbest features", description="Customer features: definitions, copies, proof.")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    verbs.add_parser("apply", help="make Feast's registry say what features.yaml says")
+    verbs.add_parser("materialize", help="copy the latest offline values to Redis")
+    checker = verbs.add_parser("check", help="compare Redis with the offline tables, value for value")
+    checker.add_argument("--sample", type=int, default=500, help="how many customers to compare (default 500)")
+    return parser
