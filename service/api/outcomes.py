@@ -43,13 +43,13 @@ def judge(body: bytes, now: float) -> tuple[list[OutcomeRecord], list[Rejection]
     """The outcomes of a call that can be written down, and the reasons against the others. Raises BadRequest."""
     try:
         call = CALL_DECODER.decode(body)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadRequest(str(error)) from error
     accepted, rejected = [], []
     for index, raw in enumerate(call.outcomes):
         try:
             accepted.append(_record(OUTCOME_DECODER.decode(raw), now))
-        except (msgspec.DecodeError, BadRequest) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, BadRequest) as error:
             rejected.append(Rejection(index, str(error)))
     return accepted, rejected
 

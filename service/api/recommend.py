@@ -54,7 +54,7 @@ def decode(body: bytes) -> RecommendRequest:
     """The request that a body holds. Raises BadRequest: expected, found, where."""
     try:
         return DECODER.decode(body)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadRequest(str(error)) from error
 
 

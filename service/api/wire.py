@@ -70,7 +70,7 @@ class Explanation(msgspec.Struct, frozen=True, omit_defaults=True):
 class PlacementAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     id: str
     items: tuple[Item, ...]
-    fallback: bool = msgspec.field()
+    fallback: bool
     explanation: Explanation | None = None
 
 

@@ -1,0 +1,120 @@
+"""Reading a document value by value, collecting every mistake with its place instead of stopping at the first."""
+
+import datetime as dt
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+from service.catalog.expressions import nearest
+
+LONGEST_ID = 128
+
+
+class Problems:
+    """Mistakes, each `where: line N: Expected ..., got ... - at path`. `lines` is empty for documents without them."""
+
+    def __init__(self, where: str, lines: Mapping[str, int]) -> None:
+        self.found: list[str] = []
+        self._where = where
+        self._lines = lines
+
+    def add(self, path: str, message: str) -> None:
+        line = f"line {self._lines[path]}: " if path in self._lines else ""
+        self.found.append(f"{self._where}: {line}{message} - at `{path or '$'}`")
+
+    def once(self, path: str, message: str) -> None:
+        """Add what several actions inherit a single time."""
+        before = len(self.found)
+        self.add(path, message)
+        if self.found[-1] in self.found[:before]:
+            self.found.pop()
+
+
+class Place:
+    """A value and where it stands. Reading it as what it is not adds a problem and gives a stand-in."""
+
+    def __init__(self, value: Any, path: str, problems: Problems) -> None:  # noqa: ANN401  # what a document may hold
+        self.value = value
+        self.path = path
+        self._problems = problems
+
+    def refuse(self, expected: str, got: object = None) -> None:
+        self._problems.add(self.path, f"Expected {expected}, got `{self.value if got is None else got}`")
+
+    def fields(self, known: Collection[str], required: Collection[str] = ()) -> dict[str, "Place"]:
+        """The entries of a mapping: unknown keys and missing ones are problems."""
+        entries = self.entries()
+        for key in entries.keys() - set(known):
+            entries[key].refuse(f"a known key{nearest(key, list(known))}", key)
+        for key in required:
+            if key not in entries:
+                self._problems.add(self.path, f"Expected key `{key}`, got none")
+        return {key: place for key, place in entries.items() if key in known}
+
+    def entries(self) -> dict[str, "Place"]:
+        """The entries of a mapping with keys of any name."""
+        if not isinstance(self.value, Mapping):
+            self.refuse("a mapping")
+            return {}
+        return {k: Place(v, f"{self.path}.{k}" if self.path else str(k), self._problems) for k, v in self.value.items()}
+
+    def items(self) -> list["Place"]:
+        """The items of a list."""
+        if not isinstance(self.value, Sequence) or isinstance(self.value, str):
+            self.refuse("a list")
+            return []
+        return [Place(v, f"{self.path}[{i}]", self._problems) for i, v in enumerate(self.value)]
+
+    def text(self) -> str:
+        """A name: any text without control characters."""
+        if not isinstance(self.value, str) or not 0 < len(self.value) <= LONGEST_ID or not self.value.isprintable():
+            self.refuse(f"a text of 1 to {LONGEST_ID} printable characters")
+            return ""
+        return self.value
+
+    def number(self, low: float = -math.inf, high: float = math.inf) -> float:
+        """A finite number within bounds, both included."""
+        if isinstance(self.value, bool) or not isinstance(self.value, int | float) or not math.isfinite(self.value):
+            self.refuse("a finite number")
+            return max(low, 0.0)
+        if not low <= self.value <= high:
+            self.refuse(f"a number {_bounds(low, high)}")
+        return float(self.value)
+
+    def whole(self, low: int, high: int) -> int:
+        """A whole number within bounds, both included."""
+        if isinstance(self.value, bool) or not isinstance(self.value, int) or not low <= self.value <= high:
+            self.refuse(f"a whole number {_bounds(low, high)}")
+            return low
+        return self.value
+
+    def choice(self, known: Sequence[str]) -> str:
+        """One of a few words."""
+        if self.value not in known:
+            self.refuse(f"one of {', '.join(f'`{k}`' for k in known)}")
+            return known[0]
+        return str(self.value)
+
+    def moment(self) -> float | None:
+        """A date or RFC 3339 time, as seconds since 1970 UTC; a date is its first moment in UTC."""
+        try:
+            moment = dt.datetime.fromisoformat(str(self.value))
+        except ValueError:
+            self.refuse("a date such as `2026-01-31` or a time such as `2026-01-31T09:00:00Z`")
+            return None
+        return (moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)).timestamp()
+
+
+def _bounds(low: float, high: float) -> str:
+    return f"from {low:g} to {high:g}" if math.isfinite(high) else f"of at least {low:g}"
+
+
+def unique(places: Sequence[tuple[str, Place]], what: str) -> Iterator[tuple[str, Place]]:
+    """The named places; a name that comes again is a problem and left out."""
+    seen: set[str] = set()
+    for name, place in places:
+        if name in seen:
+            place.refuse(f"each {what} once", name)
+        elif name:
+            seen.add(name)
+            yield name, place

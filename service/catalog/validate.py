@@ -1,0 +1,279 @@
+"""From a document to a catalog: every mistake is found, and with one mistake there is no catalog."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, cast, get_args
+
+import msgspec
+
+from features.contract import ACTION_ID, Contract, Feature
+from features.request_time import REQUEST_TIME_NAMES
+from service.catalog.checking import Place, Problems, unique
+from service.catalog.compiling import Values, compile_rule
+from service.catalog.documents import read_document
+from service.catalog.entities import Action, Catalog, CompiledRule, Fallback, Kind, Placement, Treatment
+from service.catalog.expressions import ExpressionError, Name, nearest, parse_rule
+from service.errors import CatalogInvalid
+
+FORMAT = 1
+KINDS: tuple[str, ...] = get_args(Kind)
+LEVER = (0.1, 10.0)  # beyond it a lever is a rule in disguise
+MOST_SLOTS = 50
+RULE_NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
+TOP_LEVEL = ("catalog", "note", "attributes", "rules", "issues", "groups", "actions", "placements")
+ACTION_KEYS = ("id", "group", "kind", "value", "lever", "priority", "active", "attributes", "eligibility", "treatments")
+PLACEMENT_KEYS = ("id", "channel", "slots", "accepts", "explore", "fallback")
+
+
+class _Rule(NamedTuple):
+    """A rule as written, and where."""
+
+    name: str
+    source: str
+    place: Place
+
+
+class _Level(NamedTuple):
+    """An issue or a group: what its actions inherit."""
+
+    lever: float
+    rules: tuple[_Rule, ...]
+    issue: str
+
+
+def parse_catalog(text: str, contract: Contract, where: str = "catalog") -> tuple[dict[str, Any], Catalog]:
+    """A YAML document and the catalog it describes. Raises CatalogInvalid with every mistake and its line."""
+    document = read_document(text, where)
+    return document.values, _Builder(document.values, contract, Problems(where, document.lines)).build()
+
+
+def load_catalog(document: Mapping[str, object], contract: Contract) -> Catalog:
+    """The catalog that a stored document describes. Raises CatalogInvalid with every mistake and its path."""
+    return _Builder(document, contract, Problems("catalog", {})).build()
+
+
+def fingerprint(document: Mapping[str, object]) -> str:
+    """16 hexadecimal digits: equal for equal content. The order of keys and the note do not count, the order of lists does."""
+    content = {key: value for key, value in document.items() if key != "note"}
+    return hashlib.sha256(msgspec.json.encode(content, order="sorted")).hexdigest()[:16]
+
+
+class _Builder:
+    """Builds a catalog top down: attributes, rules, issues, groups, placements, actions."""
+
+    def __init__(self, document: Mapping[str, object], contract: Contract, problems: Problems) -> None:
+        self._document = document
+        self._contract = contract
+        self._problems = problems
+        self._attributes: dict[str, str] = {}
+        self._rules: dict[str, _Rule] = {}
+        self._placements: dict[str, Placement] = {}
+
+    def build(self) -> Catalog:
+        top = Place(self._document, "", self._problems).fields(
+            TOP_LEVEL, ("catalog", "issues", "groups", "actions", "placements")
+        )
+        if "catalog" in top and top["catalog"].value != FORMAT:
+            top["catalog"].refuse(f"format {FORMAT}")
+        self._attributes = {
+            n: p.choice(("number", "category")) for n, p in _entries(top, "attributes").items() if self._free(n, p)
+        }
+        self._rules = {n: _Rule(n, _source(p), p) for n, p in _entries(top, "rules").items() if _is_rule_name(n, p)}
+        issues = {n: self._level(p, n) for n, p in _named(top, "issues", "issue")}
+        groups = {n: self._group(p, issues) for n, p in _named(top, "groups", "group")}
+        self._placements = {n: self._placement(n, p) for n, p in _named(top, "placements", "placement")}
+        named = list(_named(top, "actions", "action"))
+        names = self._names([n for n, _ in named], [p for _, p in named])
+        actions = tuple(self._action(n, p, groups, names) for n, p in named)
+        for key in ("actions", "placements"):
+            if key in top and top[key].value == []:
+                top[key].refuse("at least one", "none")
+        if self._problems.found:
+            raise CatalogInvalid(self._problems.found)
+        return Catalog(actions, self._placements, _features(names, self._attributes), fingerprint(self._document))
+
+    def _free(self, name: str, place: Place) -> bool:
+        if name == ACTION_ID or not RULE_NAME.match(name):
+            place.refuse(f"an attribute named with a-z, 0-9 and `_`, other than `{ACTION_ID}`", name)
+            return False
+        return True
+
+    def _level(self, place: Place, issue: str) -> _Level:
+        fields = place.fields(("id", "issue", "lever", "eligibility"), ("id",))
+        lever = fields["lever"].number(*LEVER) if "lever" in fields else 1.0
+        return _Level(lever, self._eligibility(fields.get("eligibility")), issue)
+
+    def _group(self, place: Place, issues: Mapping[str, _Level]) -> _Level:
+        own = self._level(place, "")
+        named = place.fields(("id", "issue", "lever", "eligibility"), ("issue",)).get("issue")
+        above = _find(named, issues, "issue")
+        return _Level(own.lever * above.lever, above.rules + own.rules, above.issue)
+
+    def _eligibility(self, place: Place | None) -> tuple[_Rule, ...]:
+        """Names of `rules`, or `name: expression`; a list of both, or a mapping."""
+        if place is None:
+            return ()
+        if isinstance(place.value, Mapping):
+            return tuple(_Rule(n, _source(p), p) for n, p in place.entries().items() if _is_rule_name(n, p))
+        return tuple(rule for item in place.items() for rule in self._one_of_eligibility(item))
+
+    def _one_of_eligibility(self, item: Place) -> tuple[_Rule, ...]:
+        if isinstance(item.value, Mapping):
+            return self._eligibility(item)
+        if item.value in self._rules:
+            return (self._rules[item.value],)
+        item.refuse(f"a rule of `rules`{nearest(str(item.value), list(self._rules))} or `name: expression`")
+        return ()
+
+    def _names(self, ids: list[str], actions: list[Place]) -> dict[str, Name]:
+        """Every name that a rule may use."""
+        names = {f.key: Name("number" if f.type == "number" else "text", f.categories) for f in self._contract.features}
+        names |= {f"context.{n}": Name("number") for n in REQUEST_TIME_NAMES}
+        names[f"action.{ACTION_ID}"] = Name("text", tuple(ids))
+        for name, kind in self._attributes.items():
+            used = {a.value["attributes"].get(name) for a in actions if isinstance(a.value.get("attributes"), Mapping)}
+            names[f"action.{name}"] = Name("number") if kind == "number" else Name("text", tuple(sorted(map(str, used - {None}))))
+        return names
+
+    def _action(self, name: str, place: Place, groups: Mapping[str, _Level], names: Mapping[str, Name]) -> Action:
+        fields = place.fields(ACTION_KEYS, ("id", "group", "kind", "value", "treatments"))
+        group = _find(fields.get("group"), groups, "group")
+        kind = cast("Kind", fields["kind"].choice(KINDS) if "kind" in fields else KINDS[0])
+        attributes = self._action_attributes(fields.get("attributes"))
+        lever = fields["lever"].number(*LEVER) if "lever" in fields else 1.0
+        start, end = _dates(fields.get("active"))
+        rules = group.rules + self._eligibility(fields.get("eligibility"))
+        return Action(
+            id=name, kind=kind, issue=group.issue, group=str(fields["group"].value) if "group" in fields else "",
+            value=fields["value"].number(0.0) if "value" in fields else 0.0,
+            lever=lever * group.lever, priority=fields["priority"].number() if "priority" in fields else 0.0,
+            active_from=start, active_until=end, attributes=attributes,
+            rules=tuple(self._compiled(rules, {"id": name, **attributes}, names)),
+            treatments=self._treatments(fields.get("treatments"), kind),
+        )  # fmt: skip
+
+    def _compiled(
+        self, rules: tuple[_Rule, ...], action: Mapping[str, float | str], names: Mapping[str, Name]
+    ) -> list[CompiledRule]:
+        defaults = {f.key: f.default for f in self._contract.features if f.default is not None}
+        values = Values({n: t.type for n, t in names.items()}, defaults, {f"action.{k}": v for k, v in action.items()})
+        compiled = []
+        for rule in rules:
+            try:
+                compiled.append(compile_rule(rule.name, rule.source, parse_rule(rule.source, names), values))
+            except ExpressionError as error:
+                self._problems.once(rule.place.path, f"{error} of `{rule.source}`")
+        return compiled
+
+    def _action_attributes(self, place: Place | None) -> dict[str, float | str]:
+        attributes: dict[str, float | str] = {}
+        for name, value in (place.entries() if place else {}).items():
+            if name not in self._attributes:
+                value.refuse(f"a declared attribute{nearest(name, list(self._attributes))}", name)
+            elif self._attributes[name] == "number":
+                attributes[name] = value.number()
+            else:
+                attributes[name] = value.text()
+        return attributes
+
+    def _treatments(self, place: Place | None, kind: Kind) -> tuple[Treatment, ...]:
+        items = [(_id(item), item) for item in (place.items() if place else [])]
+        if place is not None and place.value == []:
+            place.refuse("at least one treatment", "none")
+        return tuple(self._treatment(name, item, kind) for name, item in unique(items, "treatment"))
+
+    def _treatment(self, name: str, place: Place, kind: Kind) -> Treatment:
+        fields = place.fields(("id", "placements", "content"), ("id", "placements"))
+        shown = fields["placements"].items() if "placements" in fields else []
+        for item in shown:
+            found = self._placements.get(str(item.value))
+            if found is None:
+                item.refuse(f"a known placement{nearest(str(item.value), list(self._placements))}")
+            elif kind not in found.accepts:
+                item.refuse(f"a placement that accepts `{kind}`")
+        return Treatment(name, tuple(str(item.value) for item in shown), _content(fields.get("content")))
+
+    def _placement(self, name: str, place: Place) -> Placement:
+        fields = place.fields(PLACEMENT_KEYS, ("id", "channel", "fallback"))
+        accepts = tuple(item.choice(KINDS) for item in fields["accepts"].items()) if "accepts" in fields else KINDS
+        explore = fields["explore"].fields(("epsilon",), ("epsilon",)) if "explore" in fields else {}
+        return Placement(
+            id=name,
+            channel=fields["channel"].text() if "channel" in fields else "",
+            slots=fields["slots"].whole(1, MOST_SLOTS) if "slots" in fields else 1,
+            accepts=cast("tuple[Kind, ...]", accepts),
+            epsilon=explore["epsilon"].number(0.0, 1.0) if "epsilon" in explore else 0.0,
+            fallback=_fallback(fields.get("fallback")),
+        )
+
+
+def _features(names: Mapping[str, Name], declared: Mapping[str, str]) -> tuple[Feature, ...]:
+    """The action's identity, then its declared attributes: the model's inputs that depend on the action."""
+    identity = Feature(ACTION_ID, "category", "action", categories=names[f"action.{ACTION_ID}"].categories)
+    others = [
+        Feature(n, cast("Literal['number', 'category']", kind), "action", categories=names[f"action.{n}"].categories)
+        for n, kind in declared.items()
+    ]
+    return (identity, *others)
+
+
+def _entries(top: Mapping[str, Place], key: str) -> dict[str, Place]:
+    return top[key].entries() if key in top else {}
+
+
+def _named(top: Mapping[str, Place], key: str, what: str) -> list[tuple[str, Place]]:
+    items = top[key].items() if key in top else []
+    return list(unique([(_id(item), item) for item in items], what))
+
+
+def _id(place: Place) -> str:
+    if not isinstance(place.value, Mapping) or "id" not in place.value:
+        place.refuse("a mapping with an `id`", type(place.value).__name__)
+        return ""
+    return place.entries()["id"].text()
+
+
+def _find(place: Place | None, known: Mapping[str, _Level], what: str) -> _Level:
+    if place is not None and place.value in known:
+        return known[place.value]
+    if place is not None:
+        place.refuse(f"a known {what}{nearest(str(place.value), list(known))}")
+    return _Level(1.0, (), "")
+
+
+def _source(place: Place) -> str:
+    if isinstance(place.value, bool):
+        return str(place.value)
+    if not isinstance(place.value, str):
+        place.refuse("an expression")
+        return "True"
+    return place.value
+
+
+def _is_rule_name(name: str, place: Place) -> bool:
+    if RULE_NAME.match(name) is None:
+        place.refuse("a rule's name of a-z, 0-9 and `_`: it is the reason code", name)
+        return False
+    return True
+
+
+def _dates(place: Place | None) -> tuple[float | None, float | None]:
+    fields = place.fields(("from", "until")) if place else {}
+    start = fields["from"].moment() if "from" in fields else None
+    end = fields["until"].moment() if "until" in fields else None
+    if place is not None and start is not None and end is not None and end <= start:
+        place.refuse("`until` after `from`")
+    return start, end
+
+
+def _content(place: Place | None) -> dict[str, object]:
+    return {key: entry.value for key, entry in place.entries().items()} if place else {}
+
+
+def _fallback(place: Place | None) -> Fallback:
+    fields = place.fields(("action", "treatment", "kind", "content"), ("action", "kind")) if place else {}
+    action = fields["action"].text() if "action" in fields else ""
+    treatment = fields["treatment"].text() if "treatment" in fields else action
+    kind = cast("Kind", fields["kind"].choice(KINDS) if "kind" in fields else KINDS[0])
+    return Fallback(action, treatment, kind, _content(fields.get("content")))
