@@ -217,7 +217,8 @@ def _leave(private: _Private, lifeline: int, users: int) -> None:
         except BlockingIOError:
             return
         os.close(last)
-        _wait_until_gone(private)
+        with contextlib.suppress(RedisNotStarted):  # slow to stop: no error of the one who leaves, and the next one waits
+            _wait_until_gone(private)
 
 
 def _wait_until_gone(private: _Private) -> None:
