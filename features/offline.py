@@ -97,7 +97,7 @@ def _cast(column: pa.ChunkedArray, wanted: pa.Field, where: str) -> pa.ChunkedAr
         raise ContractError(f"Expected `double`, got `{column.type}` - at `{where}.{wanted.name}`")
     try:
         return column.cast(wanted.type, safe=not pa.types.is_timestamp(wanted.type))
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+    except pa.ArrowException as error:
         raise ContractError(f"Expected `{wanted.type}`, got `{column.type}` - at `{where}.{wanted.name}`: {error}") from error
 
 

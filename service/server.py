@@ -48,7 +48,7 @@ def serve(settings: Settings) -> None:
         return
     with tempfile.TemporaryDirectory(prefix="nextbest-metrics-") as shared:
         os.environ.update(_environment(settings), PROMETHEUS_MULTIPROC_DIR=shared)
-        uvicorn.run("service.app:create_from_environment", factory=True, workers=settings.workers, **common)  # type: ignore[arg-type]
+        uvicorn.run("service.app:create_from_environment", factory=True, workers=settings.workers, **common)  # type: ignore[arg-type]  # as above
 
 
 def _environment(settings: Settings) -> dict[str, str]:
