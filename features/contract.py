@@ -20,6 +20,7 @@ Value = float | str | None  # a feature's value as people write it; None is miss
 CUSTOMER_VIEWS: tuple[str, ...] = ("profile", "activity", "value", "attitude")
 ACTION_ID = "id"  # the action's identity as a category: `action.id`
 SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
+UNREADABLE = "\x85\u2028\u2029"  # line breaks to YAML: PyYAML 6.0 writes them bare and reads back spaces
 NAME = re.compile(r"[a-z][a-z0-9_]*\Z", re.ASCII | re.IGNORECASE)
 
 
@@ -150,7 +151,14 @@ def contract_document(contract: Contract) -> str:
     for feature in contract.features:
         row = msgspec.to_builtins(feature)
         if feature.max_age is not None:
-            row["max_age"] = f"{feature.max_age / SECONDS['d']:g}d"
+            row["max_age"] = _duration(feature.max_age)
         row["categories"] = list(feature.categories)
         rows.append({k: v for k, v in row.items() if v not in (None, [])})
-    return yaml.safe_dump({"features": rows}, sort_keys=False, allow_unicode=True, width=120)
+    readable = not any(mark in category for f in contract.features for category in f.categories for mark in UNREADABLE)
+    return yaml.safe_dump({"features": rows}, sort_keys=False, allow_unicode=readable, width=120)
+
+
+def _duration(age: float) -> str:
+    """Whole days as days, anything else as seconds: the inverse of `seconds`."""
+    days, rest = divmod(age, SECONDS["d"])
+    return f"{age:f}s" if rest else f"{days:.0f}d"

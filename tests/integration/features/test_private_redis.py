@@ -65,8 +65,15 @@ def _listens(home: Path) -> bool:
 
 def _servers(home: Path) -> list[str]:
     """Redis processes of this home, as they call themselves; the guard's shell is not one."""
-    titles = [path.read_text(errors="replace") for path in Path("/proc").glob("[0-9]*/cmdline")]
+    titles = [_title(path) for path in Path("/proc").glob("[0-9]*/cmdline")]
     return [title for title in titles if str(home) in title and "redis-server" in title.split("\0")[0]]
+
+
+def _title(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:  # it ended while we looked
+        return ""
 
 
 def _becomes(condition: Callable[[], bool], patience: float = 5.0) -> bool:

@@ -1,0 +1,29 @@
+"""What only the moment of a request tells."""
+
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from features.contract import Contract, ContractError, Feature
+from features.request_time import REQUEST_TIME_NAMES, check_request_time, request_time_values
+
+
+@given(st.integers(0, 4_000_000_000))
+def test_hour_and_weekday_are_those_of_the_calendar_in_utc(at):
+    """Monday is 0, as the calendar of Python says."""
+    moment = datetime.fromtimestamp(at, UTC)
+    assert request_time_values(at + 0.5) == {"hour": moment.hour, "weekday": moment.weekday()}
+
+
+def test_the_names_it_announces_are_the_values_it_gives():
+    """A contract is checked against the names, a request gets the values."""
+    assert tuple(request_time_values(0.0)) == REQUEST_TIME_NAMES
+
+
+def test_a_declared_moment_that_nothing_produces_is_refused():
+    """Such an input would be missing in every request, silently."""
+    check_request_time(Contract((Feature(name="hour", type="number", origin="request_time"),)))
+    with pytest.raises(ContractError, match=r"Expected .*`hour`, `weekday`, got `moon_phase` - at `features\[0\]`"):
+        check_request_time(Contract((Feature(name="moon_phase", type="number", origin="request_time"),)))

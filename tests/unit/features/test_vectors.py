@@ -1,0 +1,60 @@
+"""Named values to a matrix: missing, defaults, categories, and one row at a time or all at once."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from features.contract import Feature
+from features.vectors import UNSEEN, encode_column, encode_value, vectorize
+
+AGE = Feature(name="age", type="number", origin="profile")
+REGION = Feature(name="region", type="category", origin="profile", categories=("north", "south"))
+anything = st.none() | st.floats() | st.booleans() | st.integers() | st.sampled_from(["north", "south", "west", ""])
+
+
+@pytest.mark.parametrize("missing", [None, math.nan, math.inf, -math.inf, 1e39, "12"])
+def test_what_is_no_finite_number_is_missing(missing):
+    """NaN without a default, the default where there is one."""
+    assert math.isnan(encode_value(AGE, missing))
+    with_default = Feature(name="age", type="number", origin="profile", default=40.0)
+    assert encode_value(with_default, missing) == 40.0
+
+
+def test_a_category_is_its_position_and_an_unseen_one_is_told_from_a_missing_one():
+    """Unseen has a code of its own; missing is NaN, or the default's code."""
+    codes = encode_column(REGION, ["south", "north", "west", None, 3.0])
+    assert codes[:3].tolist() == [1.0, 0.0, UNSEEN]
+    assert np.isnan(codes[3:]).all()
+    assert encode_value(Feature(name="r", type="category", origin="profile", categories=("a", "b"), default="b"), None) == 1.0
+
+
+def test_columns_stand_in_the_order_of_the_inputs_and_an_absent_one_is_missing_throughout():
+    """The order of a model's inputs is the contract's, not the table's."""
+    matrix = vectorize([REGION, AGE], {"customer.age": [1, 2.5]}, rows=2)
+    assert matrix.dtype == np.float32
+    assert np.isnan(matrix[:, 0]).all()
+    assert matrix[:, 1].tolist() == [1.0, 2.5]
+
+
+def test_a_column_of_another_length_is_refused():
+    """Values must never slide to another customer."""
+    with pytest.raises(ValueError, match="broadcast"):
+        vectorize([AGE], {"customer.age": [1.0, 2.0, 3.0]}, rows=2)
+
+
+@given(st.lists(anything, max_size=8))
+def test_a_batch_says_what_its_rows_say_one_by_one(values):
+    """Live decisions and training share one function; a batch must not change a value."""
+    for feature in (AGE, REGION):
+        one_by_one = np.array([encode_value(feature, value) for value in values], np.float32)
+        np.testing.assert_array_equal(encode_column(feature, values), one_by_one)
+
+
+@given(st.lists(st.floats(width=32), max_size=8), st.lists(st.sampled_from(["north", "west"]), max_size=8))
+def test_an_array_says_what_a_list_says(numbers, names):
+    """Training hands in arrays, requests hand in lists."""
+    np.testing.assert_array_equal(encode_column(AGE, np.array(numbers, np.float64)), encode_column(AGE, numbers))
+    np.testing.assert_array_equal(encode_column(REGION, np.array(names, "U")), encode_column(REGION, names))
