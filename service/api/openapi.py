@@ -6,11 +6,11 @@ from typing import Any
 import msgspec
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.openapi.spec import Components, OpenAPIMediaType, Operation, Reference, RequestBody
+from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody
 
 from service.api import examples
 from service.api.problems import MEDIA_TYPE
-from service.api.wire import OUTCOMES_PER_CALL, Outcome, Problem, RecommendRequest
+from service.api.wire import OUTCOMES_PER_CALL, Outcome, OutcomesRequest, Problem, RecommendRequest
 
 PROBLEMS: dict[int, ResponseSpec] = {
     status: ResponseSpec(Problem, description=what, media_type=MEDIA_TYPE, generate_examples=False)
@@ -24,9 +24,29 @@ PROBLEMS: dict[int, ResponseSpec] = {
 }
 
 
-def _body(name: str, example: dict[str, Any]) -> RequestBody:
-    schema = Reference(ref=f"#/components/schemas/{name}")
-    return RequestBody(content={"application/json": OpenAPIMediaType(schema=schema, example=example)}, required=True)
+def _body(kind: type, example: dict[str, Any], **properties: dict[str, Any]) -> RequestBody:
+    """A body of this type; `properties` replace what msgspec says of a field."""
+    (reference,), definitions = msgspec.json.schema_components([kind], ref_template="{name}")
+    schema = _inlined(reference, definitions)
+    schema["properties"] |= properties
+    content = OpenAPIMediaType(schema=schema, example=example)
+    return RequestBody(content={"application/json": content}, required=True)
+
+
+def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:  # noqa: ANN401  # JSON Schema nests freely
+    """References replaced by what they refer to: Litestar drops components that no response uses."""
+    if isinstance(schema, list):
+        return [_inlined(item, definitions) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        return _inlined(definitions[schema["$ref"]], definitions)
+    return {key: _inlined(value, definitions) for key, value in schema.items()}
+
+
+def _list_of(kind: type, most: int) -> dict[str, Any]:
+    (reference,), definitions = msgspec.json.schema_components([kind], ref_template="{name}")
+    return {"type": "array", "minItems": 1, "maxItems": most, "items": _inlined(reference, definitions)}
 
 
 @dataclass
@@ -34,32 +54,17 @@ class RecommendOperation(Operation):
     """Adds the request body."""
 
     def __post_init__(self) -> None:
-        self.request_body = _body("RecommendRequest", examples.RECOMMEND_REQUEST)
+        self.request_body = _body(RecommendRequest, examples.RECOMMEND_REQUEST)
 
 
 @dataclass
 class OutcomesOperation(Operation):
-    """Adds the request body."""
+    """Adds the request body, whose outcomes the service decodes one by one."""
 
     def __post_init__(self) -> None:
-        self.request_body = _body("OutcomesRequest", examples.OUTCOMES_REQUEST)
+        self.request_body = _body(OutcomesRequest, examples.OUTCOMES_REQUEST, outcomes=_list_of(Outcome, OUTCOMES_PER_CALL))
 
 
 def openapi_config(version: str) -> OpenAPIConfig:
     """The document served under `/schema`."""
-    _, schemas = msgspec.json.schema_components([RecommendRequest, Outcome], ref_template="#/components/schemas/{name}")
-    schemas["OutcomesRequest"] = {
-        "title": "OutcomesRequest",
-        "type": "object",
-        "additionalProperties": False,
-        "required": ["outcomes"],
-        "properties": {
-            "outcomes": {
-                "type": "array",
-                "minItems": 1,
-                "maxItems": OUTCOMES_PER_CALL,
-                "items": {"$ref": "#/components/schemas/Outcome"},
-            }
-        },
-    }
-    return OpenAPIConfig(title="nextbest", version=version, components=Components(schemas=schemas))
+    return OpenAPIConfig(title="nextbest", version=version)

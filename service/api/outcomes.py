@@ -25,7 +25,10 @@ CLOCK_SKEW_S = 300.0  # how far ahead of ours a client's clock may be
     "/outcomes",
     status_code=202,
     operation_class=OutcomesOperation,
-    responses={202: ResponseSpec(OutcomesResponse, description="On disk", examples=examples.OUTCOMES_ANSWER), **PROBLEMS},
+    responses={
+        202: ResponseSpec(OutcomesResponse, description="On disk", generate_examples=False, examples=examples.OUTCOMES_ANSWER),
+        **PROBLEMS,
+    },
     summary="What came of what was shown",
     tags=["ingest"],
 )

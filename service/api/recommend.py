@@ -36,7 +36,12 @@ RESERVE_S = 0.005  # of the deadline, kept for encoding and sending
     "/recommend",
     status_code=200,
     operation_class=RecommendOperation,
-    responses={200: ResponseSpec(RecommendResponse, description="What to show", examples=examples.RECOMMEND_ANSWER), **PROBLEMS},
+    responses={
+        200: ResponseSpec(
+            RecommendResponse, description="What to show", generate_examples=False, examples=examples.RECOMMEND_ANSWER
+        ),
+        **PROBLEMS,
+    },
     summary="What to show this customer now",
     tags=["decide"],
 )

@@ -2,12 +2,15 @@
 
 import datetime as dt
 import math
+import sys
+import unicodedata
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from service.catalog.expressions import nearest
 
 LONGEST_ID = 128
+LARGEST = sys.float_info.max
 
 
 class Problems:
@@ -21,13 +24,6 @@ class Problems:
     def add(self, path: str, message: str) -> None:
         line = f"line {self._lines[path]}: " if path in self._lines else ""
         self.found.append(f"{self._where}: {line}{message} - at `{path or '$'}`")
-
-    def once(self, path: str, message: str) -> None:
-        """Add what several actions inherit a single time."""
-        before = len(self.found)
-        self.add(path, message)
-        if self.found[-1] in self.found[:before]:
-            self.found.pop()
 
 
 class Place:
@@ -67,14 +63,14 @@ class Place:
 
     def text(self) -> str:
         """A name: any text without control characters."""
-        if not isinstance(self.value, str) or not 0 < len(self.value) <= LONGEST_ID or not self.value.isprintable():
-            self.refuse(f"a text of 1 to {LONGEST_ID} printable characters")
+        if not isinstance(self.value, str) or not 0 < len(self.value) <= LONGEST_ID or any(map(_is_control, self.value)):
+            self.refuse(f"a text of 1 to {LONGEST_ID} characters, none a control character")
             return ""
         return self.value
 
     def number(self, low: float = -math.inf, high: float = math.inf) -> float:
         """A finite number within bounds, both included."""
-        if isinstance(self.value, bool) or not isinstance(self.value, int | float) or not math.isfinite(self.value):
+        if isinstance(self.value, bool) or not isinstance(self.value, int | float) or not abs(self.value) <= LARGEST:
             self.refuse("a finite number")
             return max(low, 0.0)
         if not low <= self.value <= high:
@@ -105,16 +101,19 @@ class Place:
         return (moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)).timestamp()
 
 
+def _is_control(character: str) -> bool:
+    return unicodedata.category(character) in {"Cc", "Cs"}
+
+
 def _bounds(low: float, high: float) -> str:
     return f"from {low:g} to {high:g}" if math.isfinite(high) else f"of at least {low:g}"
 
 
 def unique(places: Sequence[tuple[str, Place]], what: str) -> Iterator[tuple[str, Place]]:
-    """The named places; a name that comes again is a problem and left out."""
+    """The named places; a name that comes again is a problem, and is still checked."""
     seen: set[str] = set()
     for name, place in places:
-        if name in seen:
+        if name and name in seen:
             place.refuse(f"each {what} once", name)
-        elif name:
-            seen.add(name)
-            yield name, place
+        seen.add(name)
+        yield name, place

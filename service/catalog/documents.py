@@ -1,5 +1,6 @@
 """A YAML document as plain values, with the line of everything in it."""
 
+import math
 from typing import Any, NamedTuple
 
 import yaml
@@ -8,6 +9,10 @@ from service.errors import CatalogInvalid
 
 LARGEST = 10 * 2**20  # bytes
 MOST_NODES = 500_000  # after aliases are expanded: bounds what a small document can blow up to
+DEEPEST = 50  # levels; also ends an alias that contains itself
+LARGEST_WHOLE = 2**63  # what JSON readers everywhere take
+TAG = "tag:yaml.org,2002:"
+TEXT_TAGS = ("str", "timestamp", "value", "merge")
 PLAIN_TAGS = ("int", "float", "bool", "null")  # dates stay the text that was written
 
 
@@ -48,6 +53,7 @@ class _Reader:
         self._loader = loader
         self._where = where
         self._left = MOST_NODES
+        self._level = 0
         self.lines: dict[str, int] = {}
         self.problems: list[str] = []
 
@@ -56,21 +62,49 @@ class _Reader:
         if self._left < 0:
             raise yaml.YAMLError(f"more than {MOST_NODES} values after aliases are expanded")
         self.lines[path] = node.start_mark.line + 1
-        if isinstance(node, yaml.MappingNode):
-            return self._mapping(node, path)
-        if isinstance(node, yaml.SequenceNode):
-            return [self.read(child, f"{path}[{i}]") for i, child in enumerate(node.value)]
-        plain = node.tag.rpartition(":")[2] in PLAIN_TAGS
-        return self._loader.construct_object(node) if plain else node.value
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(node)
+        if self._level == DEEPEST:
+            raise yaml.YAMLError(f"more than {DEEPEST} levels at line {node.start_mark.line + 1}")
+        self._level += 1
+        values = self._mapping(node, path) if isinstance(node, yaml.MappingNode) else self._list(node, path)
+        self._level -= 1
+        return values
+
+    def _list(self, node: yaml.Node, path: str) -> list[Any]:
+        return [self.read(child, f"{path}[{i}]") for i, child in enumerate(node.value)]
+
+    def _scalar(self, node: yaml.ScalarNode) -> str | float | bool | None:
+        """Numbers, truths and null as such, anything else as the text that was written."""
+        kind = node.tag.removeprefix(TAG)
+        if kind in TEXT_TAGS:
+            return str(node.value)
+        if kind not in PLAIN_TAGS:
+            self._refuse(node, "a plain value", node.tag)
+            return None
+        try:
+            value: float | bool | None = self._loader.construct_object(node)
+        except ValueError:
+            value = math.nan
+        if isinstance(value, int | float) and not abs(value) < (math.inf if isinstance(value, float) else LARGEST_WHOLE):
+            self._refuse(node, "a finite number", node.value[:40])
+        return value
+
+    def _refuse(self, node: yaml.Node, expected: str, got: str) -> None:
+        line = node.start_mark.line + 1
+        self.problems.append(f"{self._where}: line {line}: Expected {expected}, got `{got}`")
 
     def _mapping(self, node: yaml.MappingNode, path: str) -> dict[str, Any]:
         values: dict[str, Any] = {}
         for key, value in node.value:
-            line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode):
-                self.problems.append(f"{self._where}: line {line}: Expected a text as key, got a {key.id}")
+                self._refuse(key, "a text as key", key.id)
+            elif key.tag != f"{TAG}str":
+                self._refuse(key, "a text as key (quote it)", key.value)
             elif key.value in values:
-                self.problems.append(f"{self._where}: line {line}: Expected each key once, got `{key.value}` again")
+                self._refuse(key, "each key once", key.value)
             else:
-                values[key.value] = self.read(value, f"{path}.{key.value}" if path else key.value)
+                place = f"{path}.{key.value}" if path else key.value
+                values[key.value] = self.read(value, place)
+                self.lines[place] = key.start_mark.line + 1
         return values

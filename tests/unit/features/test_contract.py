@@ -25,10 +25,11 @@ def features(draw: st.DrawFn) -> Feature:
     origin = draw(st.sampled_from(["profile", "activity", "value", "attitude", "context", "request_time"]))
     categories = tuple(draw(st.lists(texts, max_size=4, unique=True)))
     default = st.sampled_from(categories) if categories else st.floats(allow_nan=False, allow_infinity=False)
-    return Feature(
-        name=draw(names), type="category" if categories else "number", origin=origin, default=draw(st.none() | default),
-        max_age=None if origin in ("context", "request_time") else draw(st.integers(1, 900)) * draw(st.sampled_from([86_400.0, 3600.0, 0.25])), categories=categories,
-    )  # fmt: skip
+    kept = origin not in ("context", "request_time")
+    age = draw(st.integers(1, 900)) * draw(st.sampled_from([86_400.0, 3600.0, 0.25])) if kept else None
+    kind = "category" if categories else "number"
+    chosen = draw(st.none() | default)
+    return Feature(name=draw(names), type=kind, origin=origin, default=chosen, max_age=age, categories=categories)
 
 
 def test_a_document_declares_features_in_its_own_order():

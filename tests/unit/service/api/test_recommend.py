@@ -29,7 +29,8 @@ async def test_the_answer_names_what_to_show_and_how_likely_that_was(client):
                 "id": "home_hero",
                 "items": [
                     {
-                        "rank": 1, "action_id": "gold_card", "treatment_id": "gold_hero", "kind": "offer", "content": {"title": "Gold"},
+                        "rank": 1, "action_id": "gold_card", "treatment_id": "gold_hero", "kind": "offer",
+                        "content": {"title": "Gold"},
                         "predicted_rate": 0.0, "utility": 0.0, "choice_probability": 1.0, "explored": False,
                         "reasons": ["highest_utility"],
                     }
@@ -184,7 +185,9 @@ async def test_the_document_at_schema_describes_what_the_service_takes(client):
     assert set(document["paths"]) == {"/recommend", "/outcomes", "/live", "/ready", "/metrics"}
     body = document["paths"]["/recommend"]["post"]["requestBody"]["content"]["application/json"]
     assert body["example"] == RECOMMEND_REQUEST
-    assert "RecommendRequest" in document["components"]["schemas"]
+    assert body["schema"]["properties"]["placements"]["anyOf"][0]["items"]["properties"]["slots"]
+    outcomes = document["paths"]["/outcomes"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert "decision_id" in outcomes["properties"]["outcomes"]["items"]["properties"]
     assert document["paths"]["/recommend"]["post"]["responses"]["200"]["content"]["application/json"]["examples"]
 
 
