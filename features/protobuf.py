@@ -12,6 +12,7 @@ from features.contract import ContractError
 
 STRING, INT32, INT64, DOUBLE, FLOAT, BOOL, NULL = 0x12, 0x18, 0x20, 0x29, 0x35, 0x38, 0x98
 INTEGERS = (INT32, INT64, BOOL)
+HALF, WHOLE = 1 << 31, 1 << 32
 NULL_VALUE = b"\x98\x01\x00"  # null_val = 0; Feast itself writes a missing value as no field at all
 SECONDS, NANOS = 0x08, 0x10
 LONGEST_VARINT = 10  # bytes
@@ -37,7 +38,7 @@ def decode_value(raw: bytes) -> float | str | None:
     if raw[0] in INTEGERS:
         value, end = _varint(raw, 1)
         if end == len(raw):
-            return float(value)
+            return _whole(raw[0], value)
     raise MalformedValue(f"Expected a number, a string or nothing as Feast writes it, got {raw[:40]!r}")
 
 
@@ -72,6 +73,13 @@ def encode_timestamp(microseconds: int) -> bytes:
     seconds, rest = divmod(microseconds, 1_000_000)
     fields = ((SECONDS, seconds), (NANOS, rest * 1000))
     return b"".join(bytes((tag,)) + _encode_varint(value) for tag, value in fields if value)
+
+
+def _whole(kind: int, value: int) -> float:
+    """A 64-bit number as its field's type: protobuf cuts an int32 to its lower half, and any bool but 0 is true."""
+    if kind == BOOL:
+        return float(value != 0)
+    return float((value + HALF) % WHOLE - HALF if kind == INT32 else value)
 
 
 @lru_cache(maxsize=4096)  # categories are few: 0.1 us where decoding takes 1
