@@ -1,0 +1,126 @@
+"""Learning a success rate: gradient-boosted trees on float32, then a calibration of their margin."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import lightgbm
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from features.contract import ACTION_ID, Feature
+from features.vectors import Matrix
+from service.bundles.manifest import Calibration
+from service.errors import NotReady
+from training.calibrate import IDENTITY, fit_platt, sigmoid
+from training.scores import scores
+
+Values = npt.NDArray[np.float64]
+Progress = Callable[[int, int], None]  # (done, of so many)
+
+VALIDATION_SHARE = 0.2  # the last rows as given: they stop the training and calibrate it
+FEWEST_ROWS = 200
+FEWEST_POSITIVES = 20
+
+
+class FitSettings(msgspec.Struct, frozen=True):
+    """Modest by default: 16,000 rows of a rate near 0.15 must not be learned by heart."""
+
+    seed: int = 0
+    threads: int = 2
+    rounds: int = 300
+    learning_rate: float = 0.05
+    leaves: int = 15
+    rows_per_leaf: int = 100
+    patience: int = 30  # rounds without improvement on the validation rows
+    identity_dropout: float = 0.1  # share of rows that hide the action's id, so that its attributes must explain it
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained and calibrated model. `metrics` are measured on the validation rows."""
+
+    booster: lightgbm.Booster
+    calibration: Calibration
+    columns: tuple[Feature, ...]
+    settings: FitSettings
+    metrics: dict[str, float]
+
+    @property
+    def rounds(self) -> int:
+        """Trees that count."""
+        return int(self.booster.best_iteration)
+
+    def rates(self, inputs: Matrix) -> Values:
+        """The reference: predicted rates computed in float64. float32 (rows, columns) -> (rows,)."""
+        return sigmoid(self.calibration.slope * margins(self.booster, inputs) + self.calibration.intercept)
+
+
+def fit(
+    inputs: Matrix, labels: Values, columns: Sequence[Feature], settings: FitSettings, progress: Progress | None = None
+) -> Fitted:
+    """Train on all but the last fifth of the rows. Same rows and settings, same model.
+
+    Shapes: float32 (rows, columns), 0 or 1 (rows,). Raises NotReady where there is too little to learn from.
+    """
+    cut = int(len(labels) * (1 - VALIDATION_SHARE))
+    if len(labels) < FEWEST_ROWS or not FEWEST_POSITIVES <= labels.sum() <= len(labels) - FEWEST_POSITIVES:
+        raise NotReady(
+            f"Expected at least {FEWEST_ROWS} rows with {FEWEST_POSITIVES} successes and failures, found {len(labels)} rows with "
+            f"{labels.sum():.0f} successes"
+        )
+    shown = _hide_identities(inputs[:cut], columns, settings)
+    names = [f"c{i}" for i in range(len(columns))]  # LightGBM refuses some characters of ours
+    train = lightgbm.Dataset(shown, labels[:cut], feature_name=names, params={"feature_pre_filter": False, "verbosity": -1})
+    check = lightgbm.Dataset(inputs[cut:], labels[cut:], reference=train)
+    callbacks = [lightgbm.early_stopping(settings.patience, verbose=False), _Told(progress, settings.rounds)]
+    booster = lightgbm.train(_parameters(settings), train, settings.rounds, valid_sets=[check], callbacks=callbacks)
+    return _calibrated(booster, inputs[cut:], labels[cut:], tuple(columns), settings)
+
+
+def _calibrated(
+    booster: lightgbm.Booster, inputs: Matrix, labels: Values, columns: tuple[Feature, ...], settings: FitSettings
+) -> Fitted:
+    enough = FEWEST_POSITIVES <= labels.sum() <= len(labels) - FEWEST_POSITIVES
+    calibration = fit_platt(margins(booster, inputs), labels) if enough else IDENTITY
+    fitted = Fitted(booster, calibration, columns, settings, {})
+    return Fitted(booster, calibration, columns, settings, scores(labels, fitted.rates(inputs)))
+
+
+def margins(booster: lightgbm.Booster, inputs: Matrix) -> Values:
+    """Sums of the leaves, before calibration: (rows,)."""
+    found: Values = booster.predict(inputs, raw_score=True, num_iteration=booster.best_iteration)
+    return found
+
+
+def _parameters(settings: FitSettings) -> dict[str, Any]:
+    return {
+        "objective": "binary", "metric": "binary_logloss", "learning_rate": settings.learning_rate, "num_leaves": settings.leaves,
+        "min_data_in_leaf": settings.rows_per_leaf, "num_threads": settings.threads, "seed": settings.seed,
+        "deterministic": True, "force_col_wise": True, "zero_as_missing": False, "verbosity": -1, "feature_pre_filter": False,
+    }  # fmt: skip
+
+
+def _hide_identities(inputs: Matrix, columns: Sequence[Feature], settings: FitSettings) -> Matrix:
+    """Some rows without the action's id, where attributes can take its place: a new action is scored from those."""
+    positions = [i for i, c in enumerate(columns) if c.scope == "action"]
+    identity = next((i for i in positions if columns[i].name == ACTION_ID), None)
+    if identity is None or len(positions) == 1:
+        return inputs
+    hidden = inputs.copy()
+    rows = np.random.default_rng(settings.seed).random(len(inputs)) < settings.identity_dropout
+    hidden[rows, identity] = np.nan
+    return hidden
+
+
+class _Told:
+    """Tells the progress after each round."""
+
+    def __init__(self, progress: Progress | None, rounds: int) -> None:
+        self._progress = progress
+        self._rounds = rounds
+
+    def __call__(self, environment: Any) -> None:  # noqa: ANN401  # LightGBM's callback environment has no public type
+        if self._progress is not None:
+            self._progress(environment.iteration + 1, self._rounds)

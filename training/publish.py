@@ -1,0 +1,76 @@
+"""A fitted model as a bundle in the registry. It does not serve until it is promoted."""
+
+import datetime as dt
+import hashlib
+import io
+import platform
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from features.contract import fingerprint
+from features.vectors import Matrix
+from service.bundles.manifest import BOOSTER_FILE, MANIFEST_FILE, MODEL_FILE, WARMUP_FILE, Manifest, Split
+from service.registry import Registry
+from training.export import check_parity, export_onnx
+from training.fit import Fitted
+
+WARMUP_ROWS = 64
+LIBRARIES = ("lightgbm", "onnx", "onnxruntime", "numpy")
+
+
+class Provenance(msgspec.Struct, frozen=True):
+    """What a model was trained for and on."""
+
+    objective: str
+    rows: int
+    base_rate: float
+    action_rates: dict[str, float]
+    split: Split
+    dataset_fingerprint: str
+
+
+def publish_bundle(registry: Registry, fitted: Fitted, provenance: Provenance, inputs: Matrix, created: dt.datetime) -> str:
+    """Export, prove parity, store. Returns the bundle's id. Raises BundleRefused where ONNX and LightGBM differ.
+
+    `inputs`: rows as the model meets them, float32 (rows, columns).
+    """
+    model = export_onnx(fitted)
+    parity = check_parity(model, fitted, inputs, fitted.settings.seed)
+    files = {MODEL_FILE: model, WARMUP_FILE: _warmup(fitted, inputs), BOOSTER_FILE: _booster(fitted)}
+    checksums = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    bundle_id = f"{provenance.objective}-{created:%Y%m%d-%H%M%S}-{checksums[MODEL_FILE][:6]}"
+    manifest = Manifest(
+        bundle_id=bundle_id, created_at=created.isoformat(timespec="seconds"), objective=provenance.objective,
+        inputs=fitted.columns, contract_fingerprint=fingerprint(fitted.columns), files=checksums, rows=provenance.rows,
+        base_rate=provenance.base_rate, action_rates=provenance.action_rates, split=provenance.split,
+        calibration=fitted.calibration, dataset_fingerprint=provenance.dataset_fingerprint, parity=parity,
+        seed=fitted.settings.seed, metrics={**fitted.metrics, "trees": float(fitted.rounds)}, libraries=_libraries(),
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        for name, data in files.items():
+            (folder / name).write_bytes(data)
+        (folder / MANIFEST_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=1))
+        registry.add_bundle(folder, bundle_id)
+    return bundle_id
+
+
+def _warmup(fitted: Fitted, inputs: Matrix) -> bytes:
+    """Rows for the first calls of a new scorer, with the rates that LightGBM gives them: the service checks them."""
+    rows = inputs[np.linspace(0, len(inputs) - 1, WARMUP_ROWS).astype(int)]
+    data = io.BytesIO()
+    np.savez(data, inputs=rows, rates=fitted.rates(rows))
+    return data.getvalue()
+
+
+def _booster(fitted: Fitted) -> bytes:
+    text: str = fitted.booster.model_to_string(num_iteration=fitted.rounds)
+    return text.encode()
+
+
+def _libraries() -> dict[str, str]:
+    return {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}

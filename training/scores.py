@@ -1,0 +1,38 @@
+"""How good predicted rates are, in the figures that people compare."""
+
+import numpy as np
+import numpy.typing as npt
+
+Values = npt.NDArray[np.float64]
+
+BINS = 10
+
+
+def scores(labels: Values, rates: Values) -> dict[str, float]:
+    """Area under the ROC curve, mean log loss, base rate, and expected calibration error. Shapes: (rows,) each."""
+    clipped = np.clip(rates, 1e-12, 1 - 1e-12)
+    loss = -np.mean(labels * np.log(clipped) + (1 - labels) * np.log(1 - clipped))
+    return {
+        "auc": round(area_under_curve(labels, rates), 6),
+        "log_loss": round(float(loss), 6),
+        "base_rate": round(float(labels.mean()), 6),
+        "calibration_error": round(calibration_error(labels, rates), 6),
+    }
+
+
+def area_under_curve(labels: Values, rates: Values) -> float:
+    """Chance that a success is ranked above a failure, ties half: Mann and Whitney 1947. 0.5 without both."""
+    positives = labels.sum()
+    negatives = len(labels) - positives
+    if positives == 0 or negatives == 0:
+        return 0.5
+    _, inverse, counts = np.unique(rates, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]  # the mean rank of equal rates, counted from 1
+    return float((ranks[labels > 0].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def calibration_error(labels: Values, rates: Values) -> float:
+    """Mean distance between predicted and observed rate over ten bins of equal size. Naeini et al. 2015."""
+    order = np.argsort(rates, kind="stable")
+    bins = np.array_split(order, BINS)
+    return float(sum(len(b) * abs(labels[b].mean() - rates[b].mean()) for b in bins if len(b)) / len(labels))
