@@ -63,11 +63,12 @@ def connection_string(redis_url: str) -> str:
     url = urlsplit(redis_url)
     if url.scheme not in ("redis", "rediss", "unix"):
         raise ContractError(f"Expected a URL with `redis`, `rediss` or `unix`, got `{url.scheme}` - at `redis_url`")
+    query = dict(parse_qsl(url.query))
     options: dict[str, object] = {"username": _plain(url.username), "password": _plain(url.password)}
     if url.scheme == "unix":
-        options |= {"unix_socket_path": unquote(url.path), "db": int(dict(parse_qsl(url.query)).get("db", 0))}
+        options |= {"unix_socket_path": unquote(url.path), "db": _database(query.get("db", ""))}
     else:
-        options |= {"db": int(url.path.strip("/") or 0), "ssl": True if url.scheme == "rediss" else None}
+        options |= {"db": _database(query.get("db", url.path.strip("/"))), "ssl": True if url.scheme == "rediss" else None}
     given = {key: value for key, value in options.items() if value is not None}
     if any("," in str(value) for value in given.values()):
         raise ContractError("Expected a Redis URL without commas, which Feast takes as separators - at `redis_url`")
@@ -76,7 +77,14 @@ def connection_string(redis_url: str) -> str:
 
 
 def _plain(text: str | None) -> str | None:
-    return None if text is None else unquote(text)
+    return unquote(text) if text else None
+
+
+def _database(text: str) -> int:
+    try:
+        return int(text or 0)
+    except ValueError as error:
+        raise ContractError(f"Expected a database number, got `{text}` - at `redis_url`") from error
 
 
 def _view(contract: Contract, home: Path, view: str, entity: Entity) -> FeatureView:
