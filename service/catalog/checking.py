@@ -37,6 +37,10 @@ class Place:
     def refuse(self, expected: str, got: object = None) -> None:
         self._problems.add(self.path, f"Expected {expected}, got `{self.value if got is None else got}`")
 
+    def refuse_with(self, message: str) -> None:
+        """A problem that somebody else put into words."""
+        self._problems.add(self.path, message)
+
     def fields(self, known: Collection[str], required: Collection[str] = ()) -> dict[str, "Place"]:
         """The entries of a mapping: unknown keys and missing ones are problems."""
         entries = self.entries()

@@ -1,16 +1,19 @@
 """Checked rules as functions: one per action, with the action's own values folded in.
 
 The function is compiled from a fresh syntax tree that is built here node by node; the text that a person wrote is never
-compiled. A rule of two comparisons takes 0.17 us.
+compiled. A rule of two comparisons takes 0.28 us.
 """
 
 import ast
+import sys
 from collections.abc import Mapping
 from typing import cast
 
 from service.catalog.entities import CompiledRule, Rule
 
 GUARDED_TYPES = {"number": "(int, float)", "text": "str"}
+HIGHEST = ast.Constant(sys.float_info.max)  # what is not finite is missing, as it is for the model
+LOWEST = ast.Constant(-sys.float_info.max)
 RUNTIME = {
     "__builtins__": {},
     "isinstance": isinstance,
@@ -54,6 +57,7 @@ class _Folding:
     def __init__(self, values: Values) -> None:
         self._values = values
         self._variables = 0
+        self._arithmetic_inside = False
         self.needs: dict[str, None] = {}
 
     def truth(self, node: ast.expr) -> ast.expr:
@@ -69,6 +73,7 @@ class _Folding:
     def _comparison(self, node: ast.Compare) -> ast.expr:
         guards: list[ast.expr] = []
         known: dict[str, ast.expr] = {}
+        self._arithmetic_inside = any(isinstance(part, ast.BinOp) for part in ast.walk(node))
         operands = [self._value(n, guards, known) for n in (node.left, *node.comparators)]
         if None in operands:
             return ast.Constant(value=False)  # the action lacks the value
@@ -111,7 +116,7 @@ class _Folding:
         self.needs[qualified] = None
         if qualified not in known:
             variable = self._variable()
-            known[qualified] = ast.Name(variable, ast.Load())
+            known[qualified] = self._operand(qualified, variable)
             guards.extend(self._guards(scope, name, variable))
         return known[qualified]
 
@@ -126,7 +131,14 @@ class _Folding:
             read = ast.NamedExpr(ast.Name(variable, ast.Store()), chosen)
         numbers = self._values.types[f"{scope}.{name}"] == "number"
         wanted: ast.expr = _pair("int", "float") if numbers else ast.Name("str", ast.Load())
-        return [_call("isinstance", [read, wanted])]
+        finite = ast.Compare(LOWEST, [ast.LtE(), ast.LtE()], [ast.Name(variable, ast.Load()), HIGHEST])
+        return [_call("isinstance", [read, wanted]), *([finite] if numbers else [])]
+
+    def _operand(self, qualified: str, variable: str) -> ast.expr:
+        """The value itself; a float where it is calculated with: sums of whole numbers can outgrow what a float holds."""
+        value = ast.Name(variable, ast.Load())
+        calculated = self._arithmetic_inside and self._values.types[qualified] == "number"
+        return ast.BinOp(value, ast.Mult(), ast.Constant(1.0)) if calculated else value
 
     def _variable(self) -> str:
         self._variables += 1

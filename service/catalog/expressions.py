@@ -52,7 +52,7 @@ def parse_rule(source: str, names: Mapping[str, Name]) -> ast.expr:
 def _parse(source: str) -> ast.Expression:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # `"\\d"` and `1or 2` are doubtful: refused here, not warned of in a log
+            warnings.simplefilter("error")  # `"\d"` and `1or 2` are doubtful: refused here, not warned of in a log
             _check_ascii(source)
             return ast.parse(source, mode="eval")
     except SyntaxError as error:

@@ -1,5 +1,6 @@
 """From a document to a catalog: every mistake is found, and with one mistake there is no catalog."""
 
+import ast
 import hashlib
 import re
 from collections.abc import Mapping
@@ -68,6 +69,8 @@ class _Builder:
         self._problems = problems
         self._attributes: dict[str, str] = {}
         self._rules: dict[str, _Rule] = {}
+        self._written: list[_Rule] = []
+        self._trees: dict[str, ast.expr | None] = {}
         self._placements: dict[str, Placement] = {}
 
     def build(self) -> Catalog:
@@ -79,16 +82,18 @@ class _Builder:
         self._attributes = {
             n: p.choice(("number", "category")) for n, p in _entries(top, "attributes").items() if self._free(n, p)
         }
-        self._rules = {n: _Rule(n, _source(p), p) for n, p in _entries(top, "rules").items() if _is_rule_name(n, p)}
-        issues = {n: self._level(p, n) for n, p in _named(top, "issues", "issue")}
+        self._rules = {rule.name: rule for rule in self._read_rules(_entries(top, "rules"))}
+        issues = {n: self._issue(p, n) for n, p in _named(top, "issues", "issue")}
         groups = {n: self._group(p, issues) for n, p in _named(top, "groups", "group")}
         self._placements = {n: self._placement(n, p) for n, p in _named(top, "placements", "placement")}
         named = list(_named(top, "actions", "action"))
         names = self._names([n for n, _ in named], [p for _, p in named])
         actions = tuple(self._action(n, p, groups, names) for n, p in named)
+        for rule in self._written:
+            self._tree(rule, names)  # also where no action comes to use it
         for key in ("actions", "placements"):
             if key in top and top[key].value == []:
-                top[key].refuse("at least one", "none")
+                _at_least_one(top[key])
         if self._problems.found:
             raise CatalogInvalid(self._problems.found)
         return Catalog(actions, self._placements, _features(names, self._attributes), fingerprint(self._document))
@@ -99,29 +104,32 @@ class _Builder:
             return False
         return True
 
-    def _level(self, place: Place, issue: str) -> _Level:
-        fields = place.fields(("id", "issue", "lever", "eligibility"), ("id",))
-        lever = fields["lever"].number(*LEVER) if "lever" in fields else 1.0
-        return _Level(lever, self._eligibility(fields.get("eligibility")), issue)
+    def _issue(self, place: Place, name: str) -> _Level:
+        fields = place.fields(("id", "lever", "eligibility"), ("id",))
+        return _Level(_lever(fields), self._eligibility(fields.get("eligibility")), name)
 
     def _group(self, place: Place, issues: Mapping[str, _Level]) -> _Level:
-        own = self._level(place, "")
-        named = place.fields(("id", "issue", "lever", "eligibility"), ("issue",)).get("issue")
-        above = _find(named, issues, "issue")
-        return _Level(own.lever * above.lever, above.rules + own.rules, above.issue)
+        fields = place.fields(("id", "issue", "lever", "eligibility"), ("id", "issue"))
+        above = _find(fields.get("issue"), issues, "issue")
+        return _Level(_lever(fields) * above.lever, above.rules + self._eligibility(fields.get("eligibility")), above.issue)
+
+    def _read_rules(self, entries: Mapping[str, Place]) -> tuple[_Rule, ...]:
+        rules = tuple(_Rule(n, _source(p), p) for n, p in entries.items() if _is_rule_name(n, p))
+        self._written.extend(rules)
+        return rules
 
     def _eligibility(self, place: Place | None) -> tuple[_Rule, ...]:
         """Names of `rules`, or `name: expression`; a list of both, or a mapping."""
         if place is None:
             return ()
         if isinstance(place.value, Mapping):
-            return tuple(_Rule(n, _source(p), p) for n, p in place.entries().items() if _is_rule_name(n, p))
+            return self._read_rules(place.entries())
         return tuple(rule for item in place.items() for rule in self._one_of_eligibility(item))
 
     def _one_of_eligibility(self, item: Place) -> tuple[_Rule, ...]:
         if isinstance(item.value, Mapping):
             return self._eligibility(item)
-        if item.value in self._rules:
+        if isinstance(item.value, str) and item.value in self._rules:
             return (self._rules[item.value],)
         item.refuse(f"a rule of `rules`{nearest(str(item.value), list(self._rules))} or `name: expression`")
         return ()
@@ -132,8 +140,11 @@ class _Builder:
         names |= {f"context.{n}": Name("number") for n in REQUEST_TIME_NAMES}
         names[f"action.{ACTION_ID}"] = Name("text", tuple(ids))
         for name, kind in self._attributes.items():
-            used = {a.value["attributes"].get(name) for a in actions if isinstance(a.value.get("attributes"), Mapping)}
-            names[f"action.{name}"] = Name("number") if kind == "number" else Name("text", tuple(sorted(map(str, used - {None}))))
+            used = {
+                text for a in actions if isinstance(own := a.value.get("attributes"), Mapping)
+                if isinstance(text := own.get(name), str)
+            }  # fmt: skip
+            names[f"action.{name}"] = Name("number") if kind == "number" else Name("text", tuple(sorted(used)))
         return names
 
     def _action(self, name: str, place: Place, groups: Mapping[str, _Level], names: Mapping[str, Name]) -> Action:
@@ -141,13 +152,12 @@ class _Builder:
         group = _find(fields.get("group"), groups, "group")
         kind = cast("Kind", fields["kind"].choice(KINDS) if "kind" in fields else KINDS[0])
         attributes = self._action_attributes(fields.get("attributes"))
-        lever = fields["lever"].number(*LEVER) if "lever" in fields else 1.0
         start, end = _dates(fields.get("active"))
         rules = group.rules + self._eligibility(fields.get("eligibility"))
         return Action(
             id=name, kind=kind, issue=group.issue, group=str(fields["group"].value) if "group" in fields else "",
             value=fields["value"].number(0.0) if "value" in fields else 0.0,
-            lever=lever * group.lever, priority=fields["priority"].number() if "priority" in fields else 0.0,
+            lever=_lever(fields) * group.lever, priority=fields["priority"].number() if "priority" in fields else 0.0,
             active_from=start, active_until=end, attributes=attributes,
             rules=tuple(self._compiled(rules, {"id": name, **attributes}, names)),
             treatments=self._treatments(fields.get("treatments"), kind),
@@ -158,13 +168,19 @@ class _Builder:
     ) -> list[CompiledRule]:
         defaults = {f.key: f.default for f in self._contract.features if f.default is not None}
         values = Values({n: t.type for n, t in names.items()}, defaults, {f"action.{k}": v for k, v in action.items()})
-        compiled = []
-        for rule in rules:
+        trees = [(rule, self._tree(rule, names)) for rule in rules]
+        return [compile_rule(rule.name, rule.source, tree, values) for rule, tree in trees if tree is not None]
+
+    def _tree(self, rule: _Rule, names: Mapping[str, Name]) -> ast.expr | None:
+        """What a rule says, read once however many actions inherit it; its mistake is a problem once."""
+        path = rule.place.path
+        if path not in self._trees:
             try:
-                compiled.append(compile_rule(rule.name, rule.source, parse_rule(rule.source, names), values))
+                self._trees[path] = parse_rule(rule.source, names)
             except ExpressionError as error:
-                self._problems.once(rule.place.path, f"{error} of `{rule.source}`")
-        return compiled
+                self._trees[path] = None
+                rule.place.refuse_with(f"{error} of the expression")
+        return self._trees[path]
 
     def _action_attributes(self, place: Place | None) -> dict[str, float | str]:
         attributes: dict[str, float | str] = {}
@@ -178,14 +194,12 @@ class _Builder:
         return attributes
 
     def _treatments(self, place: Place | None, kind: Kind) -> tuple[Treatment, ...]:
-        items = [(_id(item), item) for item in (place.items() if place else [])]
-        if place is not None and place.value == []:
-            place.refuse("at least one treatment", "none")
+        items = [(_id(item), item) for item in (_at_least_one(place) if place else []) if _is_mapping(item)]
         return tuple(self._treatment(name, item, kind) for name, item in unique(items, "treatment"))
 
     def _treatment(self, name: str, place: Place, kind: Kind) -> Treatment:
         fields = place.fields(("id", "placements", "content"), ("id", "placements"))
-        shown = fields["placements"].items() if "placements" in fields else []
+        shown = _at_least_one(fields["placements"]) if "placements" in fields else []
         for item in shown:
             found = self._placements.get(str(item.value))
             if found is None:
@@ -196,7 +210,7 @@ class _Builder:
 
     def _placement(self, name: str, place: Place) -> Placement:
         fields = place.fields(PLACEMENT_KEYS, ("id", "channel", "fallback"))
-        accepts = tuple(item.choice(KINDS) for item in fields["accepts"].items()) if "accepts" in fields else KINDS
+        accepts = tuple(item.choice(KINDS) for item in _at_least_one(fields["accepts"])) if "accepts" in fields else KINDS
         explore = fields["explore"].fields(("epsilon",), ("epsilon",)) if "explore" in fields else {}
         return Placement(
             id=name,
@@ -224,18 +238,34 @@ def _entries(top: Mapping[str, Place], key: str) -> dict[str, Place]:
 
 def _named(top: Mapping[str, Place], key: str, what: str) -> list[tuple[str, Place]]:
     items = top[key].items() if key in top else []
-    return list(unique([(_id(item), item) for item in items], what))
+    return list(unique([(_id(item), item) for item in items if _is_mapping(item)], what))
+
+
+def _at_least_one(place: Place) -> list[Place]:
+    if place.value == []:
+        place.refuse("at least one", "none")
+    return place.items()
+
+
+def _is_mapping(place: Place) -> bool:
+    if not isinstance(place.value, Mapping):
+        place.refuse("a mapping with an `id`")
+        return False
+    return True
 
 
 def _id(place: Place) -> str:
-    if not isinstance(place.value, Mapping) or "id" not in place.value:
-        place.refuse("a mapping with an `id`", type(place.value).__name__)
-        return ""
-    return place.entries()["id"].text()
+    """The id, or nothing where there is none: reading the fields tells that."""
+    entries = place.entries()
+    return entries["id"].text() if "id" in entries else ""
+
+
+def _lever(fields: Mapping[str, Place]) -> float:
+    return fields["lever"].number(*LEVER) if "lever" in fields else 1.0
 
 
 def _find(place: Place | None, known: Mapping[str, _Level], what: str) -> _Level:
-    if place is not None and place.value in known:
+    if place is not None and isinstance(place.value, str) and place.value in known:
         return known[place.value]
     if place is not None:
         place.refuse(f"a known {what}{nearest(str(place.value), list(known))}")
