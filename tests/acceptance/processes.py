@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from tests.acceptance.row import NotRun
 
-OURS = ("NEXTBEST_", "MAKE", "PYTEST_")  # variables that would make a child behave as this process does
+OURS = ("NEXTBEST_", "MAKE", "PYTEST_", "PROMETHEUS_")  # variables that would make a child behave as this process does
 TAIL = 600  # characters of output that an error quotes
 
 
