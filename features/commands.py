@@ -1,8 +1,11 @@
 """`nextbest features apply | materialize | check`."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+import redis
 
 from features.materialize import CheckReport, apply, check, materialize
 from features.redis_server import resolve_redis
@@ -11,14 +14,22 @@ SHOWN = 20  # differences; the rest are counted
 
 
 def main(argv: Sequence[str], *, home: Path, redis_url: str | None) -> int:
-    """Exit code: 0 done, 1 where Redis and the offline tables differ."""
+    """Exit code: 0 done, 1 where Redis and the offline tables differ, or Redis does not answer."""
     options = _parser().parse_args(argv[1:])
     with resolve_redis(redis_url, home) as url:
-        if options.verb == "apply":
-            return _show("registered {count} features of `{view}`", apply(home, url), home)
-        if options.verb == "materialize":
-            return _show("`{view}` of {count} customers is in Redis", materialize(home, url), home)
-        return report(check(home, url, options.sample))
+        try:
+            return _run(options, home, url)
+        except redis.RedisError as error:
+            print(f"error: Expected Redis to answer, got: {error} - at `{url.rsplit('@')[-1]}`", file=sys.stderr)
+            return 1
+
+
+def _run(options: argparse.Namespace, home: Path, url: str) -> int:
+    if options.verb == "apply":
+        return _show("registered {count} features of `{view}`", apply(home, url), home)
+    if options.verb == "materialize":
+        return _show("`{view}` of {count} customers is in Redis", materialize(home, url), home)
+    return report(check(home, url, options.sample))
 
 
 def report(found: CheckReport) -> int:
@@ -47,5 +58,11 @@ def _parser() -> argparse.ArgumentParser:
     verbs.add_parser("apply", help="make Feast's registry say what features.yaml says")
     verbs.add_parser("materialize", help="copy the latest offline values to Redis")
     checker = verbs.add_parser("check", help="compare Redis with the offline tables, value for value")
-    checker.add_argument("--sample", type=int, default=500, help="how many customers to compare (default 500)")
+    checker.add_argument("--sample", type=_count, default=500, help="how many customers to compare (default 500)")
     return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"Expected a number of customers, 1 or more, got `{text}`")
+    return int(text)

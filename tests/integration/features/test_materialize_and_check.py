@@ -110,3 +110,20 @@ def test_a_home_without_tables_has_nothing_to_copy_and_nothing_that_differs(tmp_
     """A fresh home is no error."""
     assert materialize(tmp_path, redis_url) == {}
     assert check(tmp_path, redis_url, sample=10).customers == 0
+
+
+def test_a_redis_that_does_not_answer_is_an_error_without_its_password(home: Path, tmp_path: Path, capsys):
+    """Exit code 1 and one line; secrets stay out of terminals."""
+    nowhere = f"unix://:secret@{tmp_path}/nobody.sock"
+    assert main(["features", "materialize"], home=home, redis_url=nowhere) == 1
+    said = capsys.readouterr().err
+    assert "error: Expected Redis to answer" in said
+    assert "secret" not in said
+
+
+@pytest.mark.parametrize("sample", ["0", "-3", "many"])
+def test_a_check_of_no_customers_is_wrong_usage(home: Path, sample: str, capsys):
+    """It would prove nothing and say that nothing differs."""
+    with pytest.raises(SystemExit, match="2"):
+        main(["features", "check", f"--sample={sample}"], home=home, redis_url="redis://unused")
+    assert "Expected a number of customers" in capsys.readouterr().err
