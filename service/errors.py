@@ -8,6 +8,7 @@ NextbestError
 │   └── LogUnavailable      503  the disk refused a record: nothing was acknowledged
 ├── DependencyFailed        503  a store did not answer; caught where the answer degrades
 ├── CatalogInvalid          422  every mistake of a catalog, each with its line
+├── ImportInvalid           422  every mistake of a table or its mapping, each with its line or row
 ├── BundleRefused           422  checksum, contract fingerprint or parity does not hold
 └── RegistryError           409  a version does not exist, or already does
 """
@@ -90,3 +91,14 @@ class RegistryError(NextbestError):
 
     status = 409
     title = "Registry conflict"
+
+
+class ImportInvalid(NextbestError):
+    """A table or its mapping with mistakes: all of them, nothing imported."""
+
+    status = 422
+    title = "Import invalid"
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)

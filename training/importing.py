@@ -1,0 +1,239 @@
+"""`nextbest import`: a foreign table of logged decisions becomes decisions, outcomes, features, and a catalog to start from."""
+
+import datetime as dt
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from features.contract import Contract, Feature, parse_contract, read_contract
+from features.homes import contract_path, write_home_contract
+from features.offline import write_view
+from service.errors import ImportInvalid
+from training.drafting import draft_catalog
+from training.lake import DECISION_COLUMNS, MOMENT, OUTCOME_COLUMNS, is_imported, write_by_day
+from training.mapping import LITERAL, TableMapping, read_mapping
+from training.tables import Columns, read_table
+
+YEAR = 365 * 86_400.0
+SNAPSHOT_AGE = 10 * YEAR  # a foreign table is a snapshot: its values do not grow old until fresher ones come
+STEPS = 6
+
+Progress = Callable[[int, int], None]
+Attributes = dict[str, dict[str, float | str]]  # by action
+
+
+class ImportReport(NamedTuple):
+    """What came in. `already`: this table with this mapping was imported before, and nothing was changed."""
+
+    rows: int
+    outcomes: int
+    actions: tuple[str, ...]
+    contract: Contract
+    catalog: Path
+    already: bool
+
+
+class _Log(NamedTuple):
+    """The table in our terms: arrays of equal length, and what the actions are like."""
+
+    decisions: dict[str, pa.Array]
+    values: dict[str, pa.Array]  # `customer.<name>` and `context.<name>`
+    outcomes: dict[str, pa.Array]  # type -> value; null where there is none
+    attributes: Attributes
+
+
+def import_table(home: Path, table: Path, mapping: Path, progress: Progress = lambda _done, _of: None) -> ImportReport:
+    """Take in a table. Raises ImportInvalid with every mistake; then nothing was written."""
+    meaning = read_mapping(mapping)
+    name = f"import-{_fingerprint(table, mapping)}"
+    progress(1, STEPS)
+    log = _read(table, mapping, meaning, name)
+    progress(2, STEPS)
+    contract = _contract(home, meaning, mapping, log)
+    actions = tuple(sorted({*pc.unique(log.decisions["action_id"]).to_pylist(), *log.attributes}))
+    decisions, outcomes = _decisions(log), _outcomes(log)
+    report = ImportReport(
+        decisions.num_rows, outcomes.num_rows, actions, contract, home / "catalog.yaml", is_imported(home, name)
+    )
+    if report.already:
+        progress(STEPS, STEPS)
+        return report
+    write_home_contract(home, contract)
+    progress(3, STEPS)
+    _write_views(home, contract, log)
+    progress(4, STEPS)
+    write_by_day(home, "outcomes", name, outcomes, "at")
+    progress(5, STEPS)
+    _write_catalog(report, meaning, mapping, log)
+    write_by_day(home, "decisions", name, decisions, "decided_at")  # last: its presence says that the import is complete
+    progress(STEPS, STEPS)
+    return report
+
+
+def _fingerprint(table: Path, mapping: Path) -> str:
+    if not table.is_file():
+        raise ImportInvalid([f"Expected a table, found none - at `{table}`"])
+    return hashlib.sha256(table.read_bytes() + mapping.read_bytes()).hexdigest()[:12]
+
+
+def _read(path: Path, mapping: Path, meaning: TableMapping, name: str) -> _Log:
+    table = read_table(path)
+    missing = [
+        f"{mapping.name}: Expected a column of `{path.name}` ({', '.join(table.column_names)}), got `{column}` - at `{place}`"
+        for column, place in meaning.columns.items()
+        if column not in table.column_names
+    ]
+    if missing or not table.num_rows:
+        raise ImportInvalid(missing or [f"{path.name}: Expected rows, found none"])
+    columns = Columns(table, path.name)
+    decisions = _decision_columns(columns, meaning, name)
+    values = {f"customer.{c}": _value(columns, c, kind) for c, kind in meaning.features.items()}
+    values |= {f"context.{c}": _value(columns, c, kind) for c, kind in meaning.context.items()}
+    outcomes = {c: _outcome(columns, c, kind) for c, kind in meaning.outcomes.items()}
+    attributes = _attributes(mapping, meaning, columns.problems)
+    if columns.problems:
+        raise ImportInvalid(columns.problems)
+    return _Log(decisions, values, outcomes, attributes)
+
+
+def _decision_columns(columns: Columns, meaning: TableMapping, name: str) -> dict[str, pa.Array]:
+    rows = columns.table.num_rows
+    ids, first = pa.array([f"{name}-{row}" for row in range(rows)]), pa.repeat(pa.scalar(1, pa.int32()), rows)
+    now = dt.datetime.now(dt.UTC).replace(microsecond=0)
+    known = isinstance(meaning.choice_probability, str)
+    return {
+        "decision_id": ids,
+        "customer_id": columns.text(meaning.customer_id, required=True) if meaning.customer_id else ids,
+        "decided_at": columns.moment(meaning.decided_at) if meaning.decided_at else pa.repeat(pa.scalar(now, MOMENT), rows),
+        "placement": _literal_or_column(columns, meaning.placement),
+        "slot": columns.number(meaning.slot).cast(pa.int32(), safe=False) if meaning.slot else first,
+        "action_id": _literal_or_column(columns, meaning.action_id),
+        "choice_probability": columns.probability(str(meaning.choice_probability))
+        if known
+        else pa.repeat(pa.scalar(float(meaning.choice_probability)), rows),
+        "source": pa.repeat("import", rows),
+    }  # fmt: skip
+
+
+def _literal_or_column(columns: Columns, name: str) -> pa.Array:
+    if name.startswith(LITERAL):
+        return pa.repeat(name.removeprefix(LITERAL), columns.table.num_rows)
+    return columns.text(name, required=True)
+
+
+def _value(columns: Columns, name: str, kind: str) -> pa.Array:
+    return columns.number(name) if kind == "number" else columns.text(name)
+
+
+def _outcome(columns: Columns, name: str, kind: str) -> pa.Array:
+    """The value of an outcome where there is one, null where there is none."""
+    values = columns.number(name)
+    if kind == "binary":
+        odd = [v for v in pc.unique(values).to_pylist() if v not in (0.0, 1.0, None)]
+        if odd:
+            columns.problems.append(f"Expected 0 or 1 for a binary outcome, got `{odd[0]:g}` - in column `{name}`")
+    return pc.if_else(pc.equal(values, 0.0), None, values)
+
+
+def _attributes(mapping: Path, meaning: TableMapping, problems: list[str]) -> Attributes:
+    if meaning.actions_table is None or meaning.actions_key is None:
+        return {}
+    table = read_table(mapping.parent / meaning.actions_table)
+    missing = [c for c in (meaning.actions_key, *meaning.attributes) if c not in table.column_names]
+    if missing:
+        known = ", ".join(table.column_names)
+        problems.extend(f"{mapping.name}: Expected a column of `{meaning.actions_table}` ({known}), got `{c}`" for c in missing)
+        return {}
+    columns = Columns(table, meaning.actions_table)
+    values = {c: _value(columns, c, kind).to_pylist() for c, kind in meaning.attributes.items()}
+    keys = columns.text(meaning.actions_key, required=True).to_pylist()
+    problems.extend(columns.problems)
+    return {key: {c: values[c][row] for c in values if values[c][row] is not None} for row, key in enumerate(keys)}
+
+
+def _contract(home: Path, meaning: TableMapping, mapping: Path, log: _Log) -> Contract:
+    """The contract of the home: as it is, as the mapping's author wrote it, or derived from the table."""
+    if contract_path(home).exists():
+        contract = read_contract(contract_path(home))
+    elif meaning.contract_file:
+        path = mapping.parent / meaning.contract_file
+        contract = parse_contract(path.read_text(), path.name) if path.is_file() else read_contract(path)
+    else:
+        return Contract((*(_feature(f"customer.{c}", k, meaning, log) for c, k in meaning.features.items()),
+                         *(_feature(f"context.{c}", k, meaning, log) for c, k in meaning.context.items())))  # fmt: skip
+    wanted = {f"customer.{c}": k for c, k in meaning.features.items()} | {f"context.{c}": k for c, k in meaning.context.items()}
+    problems = []
+    for key, kind in wanted.items():
+        found = contract.find(key)
+        if found is None or found.type != kind:
+            got = f"a {found.type}" if found else "none"
+            problems.append(f"{mapping.name}: Expected `{key}` as a {kind} in the feature document of this home, found {got}")
+    if problems:
+        raise ImportInvalid([*problems, "Use another --home for a table with other features, or change features/features.yaml"])
+    return contract
+
+
+def _feature(key: str, kind: str, meaning: TableMapping, log: _Log) -> Feature:
+    scope, name = key.split(".", 1)
+    categories = tuple(sorted(v for v in pc.unique(log.values[key]).to_pylist() if v is not None)) if kind == "category" else ()
+    origin = "context" if scope == "context" else meaning.views.get(name, "profile")
+    return Feature(
+        name=name, type="category" if kind == "category" else "number", origin=origin,  # type: ignore[arg-type]  # checked views
+        max_age=None if scope == "context" else SNAPSHOT_AGE, categories=categories or (("",) if kind == "category" else ()),
+    )  # fmt: skip
+
+
+def _decisions(log: _Log) -> pa.Table:
+    columns = {name: log.decisions[name] for name in DECISION_COLUMNS} | log.values
+    return pa.table(columns)
+
+
+def _outcomes(log: _Log) -> pa.Table:
+    """An impression for every decision, since it was shown, and the outcomes that there are."""
+    tables = [_outcome_rows(log, "impression", pa.repeat(0.0, len(log.decisions["decision_id"])))]
+    tables += [_outcome_rows(log, kind, values) for kind, values in log.outcomes.items()]
+    return pa.concat_tables(tables)
+
+
+def _outcome_rows(log: _Log, kind: str, values: pa.Array) -> pa.Table:
+    there, decided = pc.is_valid(values), log.decisions
+    rows = {
+        "outcome_id": pc.binary_join_element_wise(decided["decision_id"], pa.scalar(kind), "-"),
+        "decision_id": decided["decision_id"], "type": pa.repeat(kind, len(values)), "value": values,
+        "at": decided["decided_at"], "placement": decided["placement"], "action_id": decided["action_id"],
+    }  # fmt: skip
+    return pa.table(rows, schema=pa.schema(OUTCOME_COLUMNS)).filter(there)
+
+
+def write_customer_views(
+    home: Path, contract: Contract, customers: pa.Array, moments: pa.Array, values: dict[str, pa.Array]
+) -> None:
+    """Customer features into the offline tables: those that `values` (`customer.<name>`) names."""
+    for view in sorted({f.origin for f in contract.customer}):
+        given = [f for f in contract.customer if f.origin == view]
+        columns = {f.name: values.get(f.key, pa.nulls(len(customers), _arrow_type(f))) for f in given}
+        if any(f.key in values for f in given):
+            write_view(home, view, pa.table({"customer_id": customers, "event_timestamp": moments, **columns}))
+
+
+def _arrow_type(feature: Feature) -> pa.DataType:
+    return pa.float64() if feature.type == "number" else pa.string()
+
+
+def _write_views(home: Path, contract: Contract, log: _Log) -> None:
+    write_customer_views(home, contract, log.decisions["customer_id"], log.decisions["decided_at"], log.values)
+
+
+def _write_catalog(report: ImportReport, meaning: TableMapping, mapping: Path, log: _Log) -> None:
+    """A draft to review; one that is there already is somebody's work and stays."""
+    if report.catalog.exists():
+        return
+    if meaning.catalog_file:
+        report.catalog.write_text((mapping.parent / meaning.catalog_file).read_text())
+        return
+    placements: Sequence[str] = sorted(pc.unique(log.decisions["placement"]).to_pylist())
+    report.catalog.write_text(draft_catalog(report.actions, placements, meaning.attributes, log.attributes))
