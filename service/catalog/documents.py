@@ -35,7 +35,7 @@ def read_document(text: str, where: str) -> Document:
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise CatalogInvalid([f"{where}: {line}Expected YAML, got something else: {error.problem}"]) from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise CatalogInvalid([f"{where}: Expected YAML, got something else: {error}"]) from error
     finally:
         loader.dispose()
