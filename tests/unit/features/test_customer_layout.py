@@ -84,6 +84,13 @@ def test_each_feature_has_its_own_age_within_a_view(customer):
     assert customer.read() == ({"age": 40.0}, ("last_channel",))
 
 
+def test_the_maximum_age_itself_still_counts(customer):
+    """`max_age` is the oldest that a value may be."""
+    assert customer.write("activity", {"visits": 3.0}, age_days=2).read() == ({"visits": 3.0}, ())
+    assert customer.write("profile", {"age": 3.0}, age_days=400).read() == ({"visits": 3.0, "age": 3.0}, ())
+    assert customer.write("activity", {"visits": 3.0, "last_channel": "web"}, age_days=5).read().stale == ("visits",)
+
+
 def test_a_value_without_a_moment_is_stale(customer):
     """Nothing says that it is fresh."""
     customer.write("profile", {"age": 40.0})
