@@ -41,10 +41,12 @@ class ExpressionError(ValueError):
 def parse_rule(source: str, names: Mapping[str, Name]) -> ast.expr:
     """The checked syntax tree of a rule. `names` are the qualified names (`customer.age`). Raises ExpressionError."""
     if len(source) > LONGEST:
-        raise ExpressionError(f"Expected at most {LONGEST} characters, got {len(source)}")
+        raise ExpressionError(f"Expected at most {LONGEST} characters, got {len(source)} - at line 1, column {LONGEST + 1}")
     tree = _parse(source.strip())
     if sum(not isinstance(node, ast.expr_context) for node in ast.walk(tree)) > MOST_NODES:
-        raise ExpressionError(f"Expected at most {MOST_NODES} parts, got more: name parts of the rule and combine the names")
+        raise ExpressionError(
+            f"Expected at most {MOST_NODES} parts, got more: name parts of the rule and combine the names - at line 1, column 1"
+        )
     _Checker(names).truth(tree.body, 1)
     return tree.body
 
