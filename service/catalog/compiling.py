@@ -43,6 +43,12 @@ def compile_rule(name: str, source: str, tree: ast.expr, values: Values) -> Comp
     return CompiledRule(name=name, expression=source, key=f"{name}: {text}", passes=_function(body), needs=tuple(folding.needs))
 
 
+def action_names(tree: ast.expr) -> tuple[str, ...]:
+    """The qualified names of the action's own values that a rule reads: actions with equal ones share its function."""
+    names = (f"action.{n.attr}" for n in ast.walk(tree) if isinstance(n, ast.Attribute) and ast.unparse(n.value) == "action")
+    return tuple(dict.fromkeys(names))
+
+
 def _function(body: ast.expr) -> Rule:
     arguments = ast.arguments(
         posonlyargs=[], args=[ast.arg("customer"), ast.arg("context")], kwonlyargs=[], kw_defaults=[], defaults=[]

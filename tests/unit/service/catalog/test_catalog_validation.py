@@ -61,6 +61,16 @@ def test_inherited_rules_that_fold_to_the_same_are_shared_by_key(good, contract)
     assert [r.key for r in gold.rules[:2]] == [r.key for r in mens.rules]
 
 
+def test_a_rule_is_compiled_anew_only_for_actions_whose_values_it_folds_in(good, contract):
+    """A catalog of thousands loads while the service answers; each action still meets its own price."""
+    text = good.replace('adult: "customer.age >= 18"', 'adult: "customer.age >= action.price"')
+    _, shared = parse_catalog(good, contract)
+    assert shared.actions[0].rules[0] is shared.actions[1].rules[0]
+    _, folded = parse_catalog(text, contract)
+    gold, mens, _ = folded.actions
+    assert [a.rules[0].passes({"age": 50.0}, {}) for a in (gold, mens)] == [False, True]
+
+
 def test_a_stored_document_gives_the_same_catalog(good, contract):
     """What the registry hands back after JSON is what was reviewed."""
     document, catalog = parse_catalog(good, contract)
