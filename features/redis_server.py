@@ -76,9 +76,10 @@ def resolve_redis(url: str | None, home: Path) -> Iterator[str]:
         yield url
         return
     private = _private(home)
-    with _lock(private, "start.lock", fcntl.LOCK_EX):
-        lifeline = _join(private)
-        users = _open_lock(private, "users.lock", fcntl.LOCK_SH)
+    with _lock(private, "start.lock"):
+        users = os.open(private.data / "users.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        lifeline = _join(private, users)
+        fcntl.flock(users, fcntl.LOCK_SH)
     try:
         yield private.url
     finally:
@@ -119,15 +120,27 @@ def _short_folder(data: Path) -> Path:
     return folder
 
 
-def _join(private: _Private) -> int:
+def _join(private: _Private, users: int) -> int:
     """Become a user of the running instance, or start it; the descriptor that keeps it alive."""
     lifeline = _hold_pipe(private)
+    if lifeline is not None and (not _is_shared(users) or _ping(private.socket) is None):
+        os.close(lifeline)  # its users were all killed, and the guard is about to stop it; or the server itself died
+        lifeline = None
     if lifeline is None:
-        return _start(private)
-    if _ping(private.socket) is None:  # the guard is there, but its server died
-        os.close(lifeline)
-        return _start(private)
-    return lifeline  # it may still be loading, but whoever started it holds the lock until it is ready
+        lifeline = _start(private)
+    # The kernel closes a dead process's descriptors lowest first: above the lock, so that a held lock means a held pipe.
+    above = fcntl.fcntl(lifeline, fcntl.F_DUPFD_CLOEXEC, users + 1)
+    os.close(lifeline)
+    return above  # it may still be loading, but whoever started it holds the lock until it is ready
+
+
+def _is_shared(users: int) -> bool:
+    """Whether anyone else uses the instance."""
+    try:
+        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False
 
 
 def _hold_pipe(private: _Private) -> int | None:
@@ -209,16 +222,13 @@ def _log_tail(private: _Private) -> str:
 
 def _leave(private: _Private, lifeline: int, users: int) -> None:
     """Let go; the last user waits until the server has written everything and is gone."""
-    with _lock(private, "start.lock", fcntl.LOCK_EX):
-        os.close(lifeline)
+    with _lock(private, "start.lock"):
+        others = _is_shared(users)
         os.close(users)
-        try:
-            last = _open_lock(private, "users.lock", fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return
-        os.close(last)
-        with contextlib.suppress(RedisNotStarted):  # slow to stop: no error of the one who leaves, and the next one waits
-            _wait_until_gone(private)
+        os.close(lifeline)
+        if not others:
+            with contextlib.suppress(RedisNotStarted):  # slow to stop: no error of the one who leaves, and the next one waits
+                _wait_until_gone(private)
 
 
 def _wait_until_gone(private: _Private) -> None:
@@ -230,19 +240,10 @@ def _wait_until_gone(private: _Private) -> None:
 
 
 @contextlib.contextmanager
-def _lock(private: _Private, name: str, kind: int) -> Iterator[None]:
-    descriptor = _open_lock(private, name, kind)
+def _lock(private: _Private, name: str) -> Iterator[None]:
+    descriptor = os.open(private.data / name, os.O_RDWR | os.O_CREAT, 0o600)
     try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)
-
-
-def _open_lock(private: _Private, name: str, kind: int) -> int:
-    descriptor = os.open(private.data / name, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, kind)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor

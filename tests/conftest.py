@@ -5,10 +5,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import prometheus_client.values  # noqa: F401  # before any test imports Feast, which makes it keep metrics in shared files
+import hypothesis
 import pytest
 import redis
 
 from features.redis_server import resolve_redis
+
+# A shared machine may be slow at any moment: how long one example takes says nothing about the rule under test.
+hypothesis.settings.register_profile("shared", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("shared")
 
 
 @pytest.fixture(scope="session")

@@ -30,6 +30,7 @@ with resolve_redis(None, Path(sys.argv[1])) as url:
 def home() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="nb-") as folder:  # pytest's own folders are too long for a socket
         yield Path(folder)
+        assert _becomes(lambda: not _servers(Path(folder)))  # a server that is on its way out still writes
 
 
 @pytest.fixture
