@@ -4,8 +4,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import prometheus_client.values  # noqa: F401  # before any test imports Feast, which makes it keep metrics in shared files
 import hypothesis
+import prometheus_client.values  # noqa: F401  # before any test imports Feast, which makes it keep metrics in shared files
 import pytest
 import redis
 
