@@ -1,0 +1,134 @@
+"""`nextbest evaluate`: what policies are worth on rows that no model saw, and whether a new bundle may serve."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from features.contract import Contract
+from features.homes import home_contract
+from service.bundles.loading import load_bundle, read_manifest
+from service.bundles.manifest import Manifest
+from service.catalog.entities import Catalog
+from service.catalog.validate import load_catalog, parse_catalog
+from service.decision.decide import choice_table
+from service.decision.engine import Engine, build_engine, by_priority
+from service.decision.records import Versions
+from service.errors import NotReady
+from service.registry import Registry
+from training.examples import Examples, Objective, load_examples
+from training.judging import Report, report
+from training.policies import ALWAYS, BUNDLE, UNIFORM, PolicyRows, Values, always, chunks, uniform
+from training.split import seen
+
+Progress = Callable[[int, int], None]
+
+
+class Subject(NamedTuple):
+    """What is evaluated: a bundle with a catalog, against the champion, if there is one."""
+
+    objective: Objective
+    contract: Contract
+    catalog: Catalog
+    bundle: str
+    champion: str | None
+
+
+def evaluate(
+    home: Path,
+    objective: str | None = None,
+    bundle: str | None = None,
+    catalog: Path | None = None,
+    progress: Progress = lambda _done, _of: None,
+) -> Report:
+    """Evaluate a bundle (the newest, where None) with a catalog (the one that serves, where None).
+
+    Raises NotReady where bundle, catalog or rows are missing.
+    """
+    registry, contract = Registry(home / "registry"), home_contract(home)
+    chosen = bundle or newest_bundle(registry, objective)
+    manifest = read_manifest(registry.bundle_folder(chosen))
+    subject = Subject(
+        Objective(objective or manifest.objective), contract, current_catalog(registry, contract, catalog), chosen,
+        registry.current().champion,
+    )  # fmt: skip
+    examples = load_examples(home, subject.objective, contract)
+    return judge(subject, registry, examples, progress)
+
+
+def newest_bundle(registry: Registry, objective: str | None) -> str:
+    """The bundle that was trained last, for this objective. Raises NotReady where there is none."""
+    manifests = [read_manifest(registry.bundle_folder(name)) for name in registry.bundles()]
+    fitting = [m for m in manifests if objective in (None, m.objective)] or manifests
+    if not fitting:
+        raise NotReady("Expected a trained bundle, found none: run `nextbest train`")
+    return max(fitting, key=lambda m: (m.created_at, m.bundle_id)).bundle_id
+
+
+def current_catalog(registry: Registry, contract: Contract, path: Path | None = None) -> Catalog:
+    """The catalog of a file, or the one that serves. Raises NotReady where none was published, and CatalogInvalid."""
+    if path is not None:
+        return parse_catalog(path.read_text(encoding="utf-8"), contract, path.name)[1]
+    serving = registry.current().catalog
+    if serving is None:
+        raise NotReady("Expected a published catalog, found none: run `nextbest catalog publish FILE`")
+    return load_catalog(registry.catalog(serving).document, contract)
+
+
+def engine_of(registry: Registry, subject: Subject, bundle: str) -> Engine:
+    """The engine that would serve this bundle with the catalog."""
+    loaded = load_bundle(registry.bundle_folder(bundle), subject.contract)
+    actions = by_priority(subject.catalog)
+    return build_engine(
+        subject.catalog, subject.contract, loaded.scorer(actions), Versions(0, bundle, subject.contract.fingerprint)
+    )
+
+
+def judge(subject: Subject, registry: Registry, examples: Examples, progress: Progress) -> Report:
+    """Values, gains and a verdict from the rows that neither the bundle nor the champion saw."""
+    names = dict.fromkeys(name for name in (subject.bundle, subject.champion) if name)
+    manifests = [read_manifest(registry.bundle_folder(name)) for name in names]
+    unseen = examples.take(~np.any([seen(m.split, examples) for m in manifests], axis=0))
+    if not len(unseen):
+        raise NotReady(
+            f"Expected rows that no model saw, found none among {len(examples)}: serve on, or train with a smaller share"
+        )
+    engines = {f"{BUNDLE}{name}": engine_of(registry, subject, name) for name in names}
+    rates = _mean_rewards(examples.take(seen(manifests[0].split, examples)), engines[f"{BUNDLE}{subject.bundle}"])
+    estimated = _estimate(unseen, engines, None if _predicts(manifests[0], subject) else rates, progress)
+    return report(subject.objective.name, subject.bundle, subject.champion, unseen, estimated)
+
+
+def _predicts(manifest: Manifest, subject: Subject) -> bool:
+    return manifest.objective == subject.objective.name
+
+
+def _mean_rewards(learned: Examples, engine: Engine) -> Values:
+    """The reward model where the bundle predicts something else: each action's mean in the rows it learned from."""
+    overall = float(learned.label.mean()) if len(learned) else 0.0
+    positions = [engine.positions.get(a, len(engine.actions)) for a in learned.action_id.tolist()]
+    counts = np.bincount(positions, minlength=len(engine.actions) + 1)[:-1]
+    sums = np.bincount(positions, learned.label, minlength=len(engine.actions) + 1)[:-1]
+    means: Values = np.where(counts > 0, sums / np.maximum(counts, 1), overall)
+    return means
+
+
+def _estimate(unseen: Examples, engines: Mapping[str, Engine], means: Values | None, progress: Progress) -> PolicyRows:
+    found, done = PolicyRows(unseen), 0
+    first = next(iter(engines.values()))
+    statics = {f"{ALWAYS}{a}": first.positions[a] for a in sorted(set(unseen.action_id.tolist())) if a in first.positions}
+    for chunk in chunks(unseen, first):
+        tables = {name: choice_table(engine, chunk.requests, chunk.placement) for name, engine in engines.items()}
+        own = next(iter(tables.values()))
+        rates = own.predicted_rates if means is None else np.broadcast_to(means, own.predicted_rates.shape)
+        found.add(UNIFORM, chunk, uniform(own.allowed), rates)
+        for name, position in statics.items():
+            found.add(name, chunk, always(own.allowed, position), rates)
+        for name, table in tables.items():
+            found.add(name, chunk, table.probabilities, rates)
+        done += len(chunk.rows)
+        progress(done, len(unseen))
+    if not done:
+        raise NotReady(f"Expected rows of a placement of the catalog ({', '.join(first.plans)}), found none")
+    return found

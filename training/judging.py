@@ -1,0 +1,120 @@
+"""Values, gains and a verdict: what the estimates of an evaluation amount to."""
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+import msgspec
+import numpy as np
+
+from training import off_policy
+from training.examples import Examples
+from training.off_policy import ESTIMATORS, Clusters, Interval, Values, mean_interval
+from training.policies import ALWAYS, BUNDLE, PolicyRows
+
+Verdict = Literal["promote", "keep", "refuse"]
+
+LOGGED = "logged"
+MEAN, DOUBLY_ROBUST = "mean", "dr"
+REFRESH_MARGIN = 0.05  # of the champion's value: what a refresh must be proven not to lose
+DIGITS = 6
+
+
+class PolicyValue(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A policy's mean reward per decision with its 95 % interval."""
+
+    value: float
+    ci: tuple[float, float]
+    estimator: str
+    ess: float | None = None
+    max_weight: float | None = None
+    estimators: dict[str, float] | None = None
+
+
+class Gain(msgspec.Struct, frozen=True):
+    """A difference of two values on the same rows, with its 95 % interval."""
+
+    value: float
+    ci: tuple[float, float]
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What `evaluate --json` prints."""
+
+    objective: str
+    rows: int
+    policies: dict[str, PolicyValue]
+    best_static: str | None
+    gain_over_logged: Gain
+    gain_over_best_static: Gain | None
+    beats_best_static: bool
+    verdict: Verdict
+    reasons: tuple[str, ...]
+
+
+class _Judged(NamedTuple):
+    """Contributions of every policy on the same rows, and who goes together."""
+
+    contributions: dict[str, Values]
+    clusters: Clusters
+
+    def gain(self, policy: str, over: str) -> Gain:
+        return _gain(mean_interval(self.contributions[policy] - self.contributions[over], self.clusters))
+
+
+def report(objective: str, bundle: str, champion: str | None, unseen: Examples, found: PolicyRows) -> Report:
+    """What the rows say of the bundle, against the champion, or against the log where none serves."""
+    clusters = np.unique(unseen.customer_id, return_inverse=True)[1]
+    contributions = {LOGGED: unseen.label, **{p: off_policy.doubly_robust(found.rows(p)) for p in found.policies}}
+    judged = _Judged(contributions, clusters)
+    policies = {LOGGED: _logged_value(judged), **{p: _policy_value(found, judged, p) for p in found.policies}}
+    own, best = f"{BUNDLE}{bundle}", _best_static(policies)
+    over_best = judged.gain(own, best) if best else None
+    against = f"{BUNDLE}{champion}" if champion not in (None, bundle) else LOGGED
+    verdict, reasons = _verdict(own, against, found, judged)
+    return Report(
+        objective=objective, rows=len(unseen), policies=policies, best_static=best,
+        gain_over_logged=judged.gain(own, LOGGED), gain_over_best_static=over_best,
+        beats_best_static=over_best is not None and over_best.ci[0] > 0.0, verdict=verdict, reasons=tuple(reasons),
+    )  # fmt: skip
+
+
+def _logged_value(judged: _Judged) -> PolicyValue:
+    interval = mean_interval(judged.contributions[LOGGED], judged.clusters)
+    return PolicyValue(*_rounded(interval), estimator=MEAN)
+
+
+def _policy_value(found: PolicyRows, judged: _Judged, policy: str) -> PolicyValue:
+    rows = found.rows(policy)
+    return PolicyValue(
+        *_rounded(mean_interval(judged.contributions[policy], judged.clusters)), estimator=DOUBLY_ROBUST,
+        ess=round(off_policy.effective_sample_size(rows.weight), 1), max_weight=round(float(rows.weight.max()), DIGITS),
+        estimators={name: round(float(estimator(rows).mean()), DIGITS) for name, estimator in ESTIMATORS.items()},
+    )  # fmt: skip
+
+
+def _best_static(policies: Mapping[str, PolicyValue]) -> str | None:
+    """The best of those that the log can say something about."""
+    known = [p for p, v in policies.items() if p.startswith(ALWAYS) and (v.ess or 0.0) >= off_policy.FEWEST_EFFECTIVE]
+    return max(known, key=lambda p: policies[p].value, default=None)
+
+
+def _verdict(own: str, against: str, found: PolicyRows, judged: _Judged) -> tuple[Verdict, list[str]]:
+    compared = [policy for policy in (own, against) if policy != LOGGED]
+    refusals = [f"{policy}: {doubt}" for policy in compared for doubt in off_policy.doubts(found.rows(policy).weight)]
+    if refusals:
+        return "refuse", refusals
+    gain, value = judged.gain(own, against), float(judged.contributions[against].mean())
+    told = f"gain over {against}: {gain.value:+.6f} [{gain.ci[0]:+.6f}, {gain.ci[1]:+.6f}]"
+    if gain.ci[0] > 0.0:
+        return "promote", [told]
+    if against != LOGGED and gain.ci[0] > -REFRESH_MARGIN * value:
+        return "promote", [told, f"a refresh: the champion's value is at most {REFRESH_MARGIN:.0%} higher"]
+    return "keep", [told, "the interval does not exclude a loss"]
+
+
+def _gain(interval: Interval) -> Gain:
+    return Gain(*_rounded(interval))
+
+
+def _rounded(interval: Interval) -> tuple[float, tuple[float, float]]:
+    return round(interval.value, DIGITS), (round(interval.low, DIGITS), round(interval.high, DIGITS))

@@ -1,0 +1,69 @@
+"""`nextbest train`: from the log to a bundle in the registry."""
+
+import datetime as dt
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from features.homes import home_contract
+from service.bundles.loading import read_manifest
+from service.bundles.manifest import Split
+from service.errors import BadRequest
+from service.registry import Registry
+from training.evaluate import current_catalog
+from training.examples import Examples, Objective, load_examples, outcome_types
+from training.fit import FitSettings, fit
+from training.publish import Provenance, publish_bundle
+from training.split import TRAIN_SHARE, choose_split, seen
+
+Progress = Callable[[int, int], None]
+
+IMPRESSION = "impression"  # comes of every decision that was shown: nothing to learn
+
+
+def train(
+    home: Path,
+    objective: str | None = None,
+    share: float = TRAIN_SHARE,
+    settings: FitSettings | None = None,
+    progress: Progress = lambda _done, _of: None,
+) -> str:
+    """Learn from the older part of the log (`share` of its rows), publish, and return the bundle's id. It does not serve yet.
+
+    Raises NotReady where there is too little to learn from, and BundleRefused where the export would not predict the same.
+    """
+    registry, contract = Registry(home / "registry"), home_contract(home)
+    catalog = current_catalog(registry, contract)
+    wanted = Objective(objective or default_objective(home, registry))
+    if wanted.is_value:
+        raise BadRequest(f"Expected an outcome whose rate can be learned, got `{wanted.name}` - at `--objective`")
+    examples = load_examples(home, wanted, contract)
+    split = choose_split(examples, share)
+    learned = examples.take(seen(split, examples))
+    columns = (*contract.features, *catalog.attributes)
+    inputs = learned.matrix(columns, {action.id: action.attributes for action in catalog.actions})
+    fitted = fit(inputs, learned.label, columns, settings or FitSettings(), progress)
+    return publish_bundle(registry, fitted, _provenance(wanted, learned, split), inputs, dt.datetime.now(dt.UTC))
+
+
+def default_objective(home: Path, registry: Registry) -> str:
+    """What the champion predicts; without one, the only outcome that there is. Raises BadRequest naming them."""
+    champion = registry.current().champion
+    if champion is not None:
+        return read_manifest(registry.bundle_folder(champion)).objective
+    known = [name for name in outcome_types(home) if name != IMPRESSION]
+    if len(known) != 1:
+        listed = ", ".join(f"`{name}`" for name in known) or "none so far"
+        raise BadRequest(f"Expected an objective among the outcomes ({listed}), got none - at `--objective`")
+    return known[0]
+
+
+def _provenance(objective: Objective, learned: Examples, split: Split) -> Provenance:
+    actions, inverse = np.unique(learned.action_id, return_inverse=True)
+    rates = np.bincount(inverse, learned.label) / np.bincount(inverse)
+    return Provenance(
+        objective=objective.name, rows=len(learned), base_rate=float(learned.label.mean()),
+        action_rates=dict(zip(actions.tolist(), rates.tolist(), strict=True)), split=split,
+        dataset_fingerprint=learned.fingerprint,
+    )  # fmt: skip

@@ -1,0 +1,102 @@
+"""What a policy would have earned, estimated from the log of another one. Pure functions of arrays.
+
+Every estimator gives one contribution per row; their mean is its value. Contributions of two policies on the same rows may be
+subtracted row by row, which is how a gain gets its interval.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Values = npt.NDArray[np.float64]
+Clusters = npt.NDArray[np.intp]
+
+NORMAL_95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
+FEWEST_EFFECTIVE = 100.0  # rows; below it an interval from the normal approximation says little
+LARGEST_SHARE = 0.05  # of the total weight on one row: above it that row decides alone
+
+
+class Rows(NamedTuple):
+    """The logged rows as one policy sees them. All float64, (rows,).
+
+    `weight` is the policy's probability of the served action, divided by the logged one. `predicted` is the reward model's
+    estimate for the served action, `expected` its mean over the policy's own choices.
+    """
+
+    weight: Values
+    reward: Values
+    predicted: Values
+    expected: Values
+
+
+class Interval(NamedTuple):
+    """A mean with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def direct_method(rows: Rows) -> Values:
+    """The reward model alone: no variance from weights, all of its bias. Dudik, Langford and Li 2011, eq. 1."""
+    return rows.expected
+
+
+def inverse_propensity(rows: Rows) -> Values:
+    """Rewards, weighted. Unbiased where every choice of the policy could have been logged. Dudik et al. 2011, eq. 2."""
+    return rows.weight * rows.reward
+
+
+def self_normalized(rows: Rows) -> Values:
+    """Weights divided by their mean: a ratio, linearised so that it has contributions. Swaminathan and Joachims 2015, eq. 6."""
+    mean = rows.weight.mean()
+    if mean == 0.0:
+        return np.zeros_like(rows.reward)
+    value = float((rows.weight * rows.reward).mean()) / float(mean)
+    contributions: Values = value + rows.weight / mean * (rows.reward - value)
+    return contributions
+
+
+def doubly_robust(rows: Rows) -> Values:
+    """The reward model, corrected by weighted residuals: right if either model or weights are. Dudik et al. 2011, eq. 3."""
+    return rows.expected + rows.weight * (rows.reward - rows.predicted)
+
+
+ESTIMATORS: dict[str, Callable[[Rows], Values]] = {
+    "dm": direct_method,
+    "ips": inverse_propensity,
+    "snips": self_normalized,
+    "dr": doubly_robust,
+}
+
+
+def mean_interval(contributions: Values, clusters: Clusters) -> Interval:
+    """Mean of (rows,) with a 95 % interval that allows for rows of one customer to go together.
+
+    Variance of a mean over clusters: Liang and Zeger 1986, with the factor G / (G - 1). `clusters`: (rows,), 0 to G - 1.
+    """
+    value = float(contributions.mean())
+    sums = np.bincount(clusters, contributions - value)
+    groups = max(2, int(np.count_nonzero(np.bincount(clusters))))
+    error = float(np.sqrt((sums**2).sum() * groups / (groups - 1)) / len(contributions))
+    return Interval(value, value - NORMAL_95 * error, value + NORMAL_95 * error)
+
+
+def effective_sample_size(weights: Values) -> float:
+    """How many unweighted rows the weighted ones are worth: (sum w)^2 / sum w^2. Kish 1965, section 11.7."""
+    squares = float((weights**2).sum())
+    return float(weights.sum()) ** 2 / squares if squares else 0.0
+
+
+def doubts(weights: Values) -> list[str]:
+    """Why the weighted rows cannot carry a verdict, in words; empty where they can."""
+    found = []
+    effective = effective_sample_size(weights)
+    if effective < FEWEST_EFFECTIVE:
+        found.append(f"effective sample size {effective:.0f} of {len(weights)} rows, at least {FEWEST_EFFECTIVE:.0f} are needed")
+    total = float(weights.sum())
+    if total and (share := float(weights.max()) / total) > LARGEST_SHARE:
+        found.append(f"one row carries {share:.0%} of the weight (weight {weights.max():.4g}), at most {LARGEST_SHARE:.0%} may")
+    return found

@@ -1,0 +1,116 @@
+"""Rules for choosing, as tables of probabilities: a fixed action, uniform, a bundle with its catalog."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from service.decision.engine import Engine
+from service.decision.entities import CustomerState, DecisionRequest, PlacementRequest
+from training.examples import Examples
+from training.off_policy import Rows
+
+Values = npt.NDArray[np.float64]
+Positions = npt.NDArray[np.intp]
+
+ROWS_AT_ONCE = 4096  # 4,096 rows x 100 actions x 3 tables of float64 are 10 MB
+UNKNOWN = -1  # in place of an action that the catalog does not have (any more)
+ALWAYS = "always:"
+UNIFORM = "uniform"
+BUNDLE = "bundle:"
+
+
+class Chunk(NamedTuple):
+    """Some rows of the log at one placement. `rows` are positions in the examples; the served action is at `served`."""
+
+    rows: Positions
+    requests: Sequence[DecisionRequest]
+    served: Positions
+    placement: str
+
+
+def chunks(examples: Examples, engine: Engine) -> Iterator[Chunk]:
+    """The rows, placement by placement. Rows of a placement that the catalog does not have are left out."""
+    served = np.array([engine.positions.get(a, UNKNOWN) for a in examples.action_id.tolist()], np.intp)
+    earlier = _earlier_slots(examples)
+    for placement in engine.plans:
+        here = np.flatnonzero(examples.placement == placement)
+        for start in range(0, len(here), ROWS_AT_ONCE):
+            rows = here[start : start + ROWS_AT_ONCE]
+            yield Chunk(rows, [_request(examples, int(row), earlier) for row in rows], served[rows], placement)
+
+
+def _earlier_slots(examples: Examples) -> Mapping[int, tuple[str, ...]]:
+    """For a row of a later slot: what the slots before it show, which it cannot show again."""
+    shown: dict[tuple[str, str], list[tuple[int, str]]] = {}
+    for row in np.flatnonzero(examples.slot > 1).tolist():
+        shown[examples.decision_id[row], str(examples.placement[row])] = []
+    if not shown:
+        return {}
+    keys = [(d, str(p)) for d, p in zip(examples.decision_id, examples.placement.tolist(), strict=True)]
+    for row, key in enumerate(keys):
+        if key in shown:
+            shown[key].append((int(examples.slot[row]), str(examples.action_id[row])))
+    return {
+        row: tuple(action for slot, action in shown[key] if slot < examples.slot[row])
+        for row, key in enumerate(keys) if key in shown
+    }  # fmt: skip
+
+
+def _request(examples: Examples, row: int, earlier: Mapping[int, tuple[str, ...]]) -> DecisionRequest:
+    """The logged request, as far as a choice for one slot depends on it."""
+    known = {key: value for key, column in examples.values.items() if (value := column[row]) is not None}
+    customer = {key.partition(".")[2]: value for key, value in known.items() if key.startswith("customer.")}
+    context = {key.partition(".")[2]: value for key, value in known.items() if key.startswith("context.")}
+    asked = (PlacementRequest(str(examples.placement[row]), 1),)
+    return DecisionRequest(
+        examples.decision_id[row], str(examples.customer_id[row]), float(examples.decided_at[row]), CustomerState(dict(customer)),
+        dict(context), asked, exclude_actions=earlier.get(row, ()),
+    )  # fmt: skip
+
+
+class PolicyRows:
+    """Collects, chunk by chunk, what the estimators need of every policy.
+
+    Where a policy has nothing to offer, it does what the log did: weight 1, and the reward as it was.
+    """
+
+    def __init__(self, examples: Examples) -> None:
+        self._reward = examples.label
+        self._logged = examples.choice_probability
+        self._columns: dict[str, tuple[Values, Values, Values]] = {}
+
+    def add(self, policy: str, chunk: Chunk, probabilities: Values, rates: Values) -> None:
+        """One policy's choices for a chunk, and what a reward model expects of each: (rows, actions) both."""
+        if policy not in self._columns:
+            size = len(self._reward)
+            self._columns[policy] = (np.ones(size), self._reward.copy(), self._reward.copy())
+        weight, predicted, expected = self._columns[policy]
+        every = np.flatnonzero(probabilities.sum(axis=1) > 0.0)
+        rows, served = chunk.rows[every], chunk.served[every]
+        weight[rows] = np.where(served == UNKNOWN, 0.0, probabilities[every, served]) / self._logged[rows]
+        predicted[rows] = rates[every, served]
+        expected[rows] = (probabilities * rates).sum(axis=1)[every]
+
+    def rows(self, policy: str) -> Rows:
+        """Every row of the log as the policy sees it."""
+        weight, predicted, expected = self._columns[policy]
+        return Rows(weight, self._reward, predicted, expected)
+
+    @property
+    def policies(self) -> list[str]:
+        return list(self._columns)
+
+
+def uniform(allowed: npt.NDArray[np.bool_]) -> Values:
+    """Every allowed action with the same probability: (rows, actions)."""
+    table: Values = allowed / np.maximum(allowed.sum(axis=1, keepdims=True), 1)
+    return table
+
+
+def always(allowed: npt.NDArray[np.bool_], position: int) -> Values:
+    """One action wherever it may be offered; nothing elsewhere: (rows, actions)."""
+    table = np.zeros(allowed.shape)
+    table[:, position] = allowed[:, position]
+    return table
