@@ -10,6 +10,7 @@ NextbestError
 ├── CatalogInvalid          422  every mistake of a catalog, each with its line
 ├── ImportInvalid           422  every mistake of a table or its mapping, each with its line or row
 ├── BundleRefused           422  checksum, contract fingerprint or parity does not hold
+├── PromotionRefused        409  a bundle's evaluation does not carry a promotion
 └── RegistryError           409  a version does not exist, or already does
 """
 
@@ -84,6 +85,17 @@ class BundleRefused(NextbestError):
 
     status = 422
     title = "Bundle refused"
+
+
+class PromotionRefused(NextbestError):
+    """The evidence does not carry it; the message gives the verdict and its reasons."""
+
+    status = 409
+    title = "Promotion refused"
+
+    def __init__(self, bundle: str, verdict: str, reasons: Sequence[str]) -> None:
+        listed = "; ".join(reasons)
+        super().__init__(f"Expected the verdict `promote` for bundle `{bundle}`, got `{verdict}`: {listed} (`--force` overrides)")
 
 
 class RegistryError(NextbestError):

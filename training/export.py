@@ -19,6 +19,7 @@ from service.errors import BundleRefused
 from training.fit import Fitted
 
 PARITY_ROWS = 10_000
+DUMPED_INFINITY = 1e300  # how LightGBM's dump writes an infinite threshold, which parts the missing values from all others
 NASTY_SHARE = 0.5  # of the values; the others stay as they come
 ONNX_VERSION, ML_VERSION, IR_VERSION = 17, 3, 8  # old enough for every ONNX Runtime that the service accepts
 
@@ -108,6 +109,8 @@ def _read_branch(node: dict[str, Any]) -> _Branch:
 
 def round_down(threshold: float) -> np.float32:
     """The largest float32 that is not above the threshold."""
+    if abs(threshold) >= DUMPED_INFINITY:
+        return np.float32(np.copysign(np.inf, threshold))
     with np.errstate(over="ignore"):
         nearest = np.float32(threshold)
     return np.nextafter(nearest, np.float32(-np.inf)) if float(nearest) > threshold else nearest
@@ -141,7 +144,8 @@ def _thresholds(fitted: Fitted) -> list[list[np.float32]]:
     for tree in fitted.booster.dump_model(num_iteration=fitted.rounds)["tree_info"]:
         for node in _branches(tree["tree_structure"]):
             threshold = round_down(node["threshold"])
-            around = (np.nextafter(threshold, np.float32(-np.inf)), threshold, np.nextafter(threshold, np.float32(np.inf)))
+            with np.errstate(over="ignore"):  # the largest float32 has infinity for its neighbour
+                around = (np.nextafter(threshold, np.float32(-np.inf)), threshold, np.nextafter(threshold, np.float32(np.inf)))
             found[node["split_feature"]].update(around)
     return [sorted(column) for column in found]
 

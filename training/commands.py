@@ -1,0 +1,151 @@
+"""`nextbest import | simulate | train | evaluate | promote | rollback | models`."""
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from service.bundles.loading import read_manifest
+from service.errors import NotReady
+from service.registry import Registry
+from training.evaluate import evaluate
+from training.fit import FitSettings
+from training.importing import import_table
+from training.learn import train
+from training.progress import progress_bar
+from training.promotion import promote, rollback
+from training.simulate import World, write_world
+from training.split import TRAIN_SHARE
+from training.summary import evaluation_table, models_table, terminal
+
+
+def main(argv: Sequence[str], *, home: Path, redis_url: str | None) -> int:  # noqa: ARG001  # every command is called alike
+    """Exit code: 0 done, 1 an error to mend. Errors are raised for the command line to tell."""
+    options = _parser().parse_args(argv)
+    run: Callable[[argparse.Namespace, Path], int] = options.run
+    return run(options, home)
+
+
+def _import(options: argparse.Namespace, home: Path) -> int:
+    with progress_bar(f"Importing {options.table.name}") as tell:
+        report = import_table(home, options.table, options.mapping, tell)
+    if report.already:
+        print("this table was imported before with this mapping: nothing to do")
+    else:
+        print(f"imported {report.rows} decisions with {report.outcomes} outcomes and {len(report.actions)} actions")
+    print(f"review `{report.catalog}`, then: nextbest catalog publish {report.catalog}")
+    return 0
+
+
+def _simulate(options: argparse.Namespace, home: Path) -> int:  # noqa: ARG001  # every verb is called alike
+    world = World(options.customers, options.seed)
+    table, mapping = write_world(options.folder, world, options.decisions, options.end, options.seed)
+    print(
+        f"wrote {options.decisions} decisions on {options.customers} customers\nnext: nextbest import {table} --mapping {mapping}"
+    )
+    return 0
+
+
+def _train(options: argparse.Namespace, home: Path) -> int:
+    with progress_bar("Training") as tell:
+        settings = FitSettings(seed=options.seed, threads=options.threads)
+        bundle = train(home, options.objective, options.share, settings, tell)
+    print(bundle)
+    return 0
+
+
+def _evaluate(options: argparse.Namespace, home: Path) -> int:
+    with progress_bar("Evaluating") as tell:
+        report = evaluate(home, options.objective, options.bundle, options.catalog, tell)
+    if options.json:
+        print(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
+    else:
+        evaluation_table(report, terminal())
+    return 0
+
+
+def _promote(options: argparse.Namespace, home: Path) -> int:
+    with progress_bar("Evaluating") as tell:
+        done = promote(home, options.bundle, why=options.why, force=options.force, progress=tell)
+    reasons = "; ".join(done.report.reasons) if done.report else "forced"
+    print(f"`{done.bundle}` serves: {reasons}")
+    return 0
+
+
+def _rollback(options: argparse.Namespace, home: Path) -> int:
+    pointer = rollback(home, options.why)
+    print(f"`{pointer.champion}` serves again" if pointer.champion else "no bundle serves any more: actions rank by priority")
+    return 0
+
+
+def _models(options: argparse.Namespace, home: Path) -> int:  # noqa: ARG001  # every verb is called alike
+    registry = Registry(home / "registry")
+    manifests = [read_manifest(registry.bundle_folder(name)) for name in registry.bundles()]
+    if not manifests:
+        raise NotReady("Expected a trained bundle, found none: run `nextbest train`")
+    models_table(sorted(manifests, key=lambda m: (m.created_at, m.bundle_id)), registry.current(), terminal())
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="nextbest")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+
+    def verb(name: str, run: Callable[[argparse.Namespace, Path], int], purpose: str) -> argparse.ArgumentParser:
+        added = verbs.add_parser(name, help=purpose, description=purpose)
+        added.set_defaults(run=run)
+        return added
+
+    importing = verb("import", _import, "take in a table of logged decisions")
+    importing.add_argument("table", type=Path, metavar="TABLE", help="CSV or Parquet, .gz too")
+    importing.add_argument("--mapping", type=Path, required=True, metavar="FILE", help="which column means what (TOML)")
+
+    simulating = verb("simulate", _simulate, "write a small world with known truth, ready to import")
+    simulating.add_argument("folder", type=Path, metavar="FOLDER")
+    simulating.add_argument("--customers", type=_positive, default=4000)
+    simulating.add_argument("--decisions", type=_positive, default=12_000)
+    simulating.add_argument("--seed", type=int, default=0)
+    simulating.add_argument(
+        "--end", type=float, default=time.time(), help="when its 30 days end, in seconds since 1970 (default now)"
+    )
+
+    training = verb("train", _train, "learn a bundle from the log")
+    training.add_argument("--objective", help="outcome whose rate is learned (default: the champion's, or the only one)")
+    training.add_argument("--share", type=_share, default=TRAIN_SHARE, help="of the rows to learn from; the rest prove it")
+    training.add_argument("--seed", type=int, default=0)
+    training.add_argument("--threads", type=_positive, default=2)
+
+    evaluating = verb("evaluate", _evaluate, "what policies are worth, on rows no model saw")
+    evaluating.add_argument("--objective", help="outcome, or `value:OUTCOME` (default: the bundle's)")
+    evaluating.add_argument("--bundle", help="its id (default: the newest)")
+    evaluating.add_argument("--catalog", type=Path, metavar="FILE", help="a draft (default: the one that serves)")
+    evaluating.add_argument("--json", action="store_true", help="for machines")
+
+    promoting = verb("promote", _promote, "let a proven bundle serve")
+    promoting.add_argument("bundle", nargs="?", help="its id (default: the newest)")
+    promoting.add_argument("--why", default="", help="a note for the history")
+    promoting.add_argument("--force", action="store_true", help="without evidence; the history says so")
+
+    rolling = verb("rollback", _rollback, "return to the bundle before this one")
+    rolling.add_argument("--why", default="", help="a note for the history")
+
+    verb("models", _models, "list bundles")
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"Expected a whole number, 1 or more, got `{text}`")
+    return int(text)
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not 0.0 < share < 1.0:
+        raise argparse.ArgumentTypeError(f"Expected a share between 0 and 1, got `{text}`")
+    return share

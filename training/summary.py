@@ -1,0 +1,77 @@
+"""Evaluations and bundles as tables for a terminal."""
+
+from collections.abc import Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from service.bundles.manifest import Manifest
+from service.registry import Pointer
+from training.judging import Gain, PolicyValue, Report
+from training.policies import ALWAYS
+
+MOST_STATICS = 5  # the best ones; `--json` has all
+NARROWEST = 100  # characters; a pipe says 80, which would cut figures
+
+
+def terminal() -> Console:
+    """Where tables go; never so narrow that figures are cut."""
+    return Console(width=max(NARROWEST, Console().width), highlight=False)
+
+
+def plain_table(columns: str, numbers: str = "", title: str | None = None) -> Table:
+    """A table whose columns are named by words; those in `numbers` are aligned at the right."""
+    table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
+    right = numbers.split(",")
+    for name in columns.split(","):
+        table.add_column(name, justify="right" if name in right else "left", no_wrap=True)
+    return table
+
+
+def evaluation_table(report: Report, console: Console) -> None:
+    """Values with intervals, gains, verdict."""
+    title = f"{report.objective} per decision, on {report.rows:,} rows that no model saw"
+    numbers = "value,effective rows,largest weight"
+    table = plain_table("policy,value,95 % interval,estimator,effective rows,largest weight", numbers, title)
+    for name in _shown(report):
+        table.add_row(name, *_cells(report.policies[name]))
+    console.print(table)
+    console.print(f"gain over logged       {_told(report.gain_over_logged)}")
+    if report.best_static and report.gain_over_best_static:
+        proven = "beats it" if report.beats_best_static else "not proven to beat it"
+        console.print(f"gain over best static  {_told(report.gain_over_best_static)}  ({report.best_static}: {proven})")
+    console.print(f"verdict                {report.verdict}: {'; '.join(report.reasons)}")
+
+
+def _cells(value: PolicyValue) -> tuple[str, ...]:
+    ess = f"{value.ess:,.0f}" if value.ess is not None else ""
+    weight = f"{value.max_weight:.1f}" if value.max_weight is not None else ""
+    return f"{value.value:.4f}", f"{value.ci[0]:.4f} to {value.ci[1]:.4f}", value.estimator, ess, weight
+
+
+def _shown(report: Report) -> list[str]:
+    statics = sorted((p for p in report.policies if p.startswith(ALWAYS)), key=lambda p: -report.policies[p].value)
+    hidden = set(statics[MOST_STATICS:])
+    return [p for p in report.policies if p not in hidden]
+
+
+def _told(gain: Gain) -> str:
+    return f"{gain.value:+.4f}  [{gain.ci[0]:+.4f}, {gain.ci[1]:+.4f}]"
+
+
+def models_table(manifests: Sequence[Manifest], pointer: Pointer, console: Console) -> None:
+    """One bundle a line, oldest first."""
+    table = plain_table("bundle,objective,rows,AUC,calibration error,trees,state", "rows,AUC,calibration error,trees")
+    for manifest in manifests:
+        figures = [f"{manifest.metrics.get(name, float('nan')):.4f}" for name in ("auc", "calibration_error")]
+        trees = f"{manifest.metrics.get('trees', 0):.0f}"
+        state = _state(manifest.bundle_id, pointer)
+        table.add_row(manifest.bundle_id, manifest.objective, f"{manifest.rows:,}", *figures, trees, state)
+    console.print(table)
+
+
+def _state(bundle: str, pointer: Pointer) -> str:
+    if bundle == pointer.champion:
+        return "champion"
+    return "former champion" if bundle in pointer.previous else ""
