@@ -10,12 +10,12 @@ import msgspec
 from service.bundles.loading import read_manifest
 from service.errors import NotReady
 from service.registry import Registry
-from training.evaluate import evaluate
+from training.evaluate import evaluate, newest_bundle
 from training.fit import FitSettings
 from training.importing import import_table
 from training.learn import train
 from training.progress import progress_bar
-from training.promotion import promote, rollback
+from training.promotion import promote, promote_without_evidence, rollback
 from training.simulate import World, write_world
 from training.split import TRAIN_SHARE
 from training.summary import evaluation_table, models_table, terminal
@@ -67,10 +67,15 @@ def _evaluate(options: argparse.Namespace, home: Path) -> int:
 
 
 def _promote(options: argparse.Namespace, home: Path) -> int:
+    if options.force:
+        chosen = options.bundle or newest_bundle(Registry(home / "registry"), None)
+        promote_without_evidence(home, chosen, options.why)
+        print(f"`{chosen}` serves: forced")
+        return 0
     with progress_bar("Evaluating") as tell:
-        done = promote(home, options.bundle, why=options.why, force=options.force, progress=tell)
-    reasons = "; ".join(done.report.reasons) if done.report else "forced"
-    print(f"`{done.bundle}` serves: {reasons}")
+        report = evaluate(home, bundle=options.bundle, progress=tell)
+    promote(home, report, options.why)
+    print(f"`{report.bundle}` serves: {'; '.join(report.reasons)}")
     return 0
 
 

@@ -76,13 +76,11 @@ def current_catalog(registry: Registry, contract: Contract, path: Path | None = 
     return load_catalog(registry.catalog(serving).document, contract)
 
 
-def engine_of(registry: Registry, subject: Subject, bundle: str) -> Engine:
-    """The engine that would serve this bundle with the catalog."""
-    loaded = load_bundle(registry.bundle_folder(bundle), subject.contract)
-    actions = by_priority(subject.catalog)
-    return build_engine(
-        subject.catalog, subject.contract, loaded.scorer(actions), Versions(0, bundle, subject.contract.fingerprint)
-    )
+def engine_of(registry: Registry, contract: Contract, catalog: Catalog, bundle: str) -> Engine:
+    """The engine that would serve this bundle with the catalog. Raises BundleRefused."""
+    loaded = load_bundle(registry.bundle_folder(bundle), contract)
+    versions = Versions(0, bundle, contract.fingerprint)
+    return build_engine(catalog, contract, loaded.scorer(by_priority(catalog)), versions)
 
 
 def judge(subject: Subject, registry: Registry, examples: Examples, progress: Progress) -> Report:
@@ -94,7 +92,7 @@ def judge(subject: Subject, registry: Registry, examples: Examples, progress: Pr
         raise NotReady(
             f"Expected rows that no model saw, found none among {len(examples)}: serve on, or train with a smaller share"
         )
-    engines = {f"{BUNDLE}{name}": engine_of(registry, subject, name) for name in names}
+    engines = {f"{BUNDLE}{name}": engine_of(registry, subject.contract, subject.catalog, name) for name in names}
     rates = _mean_rewards(examples.take(seen(manifests[0].split, examples)), engines[f"{BUNDLE}{subject.bundle}"])
     estimated = _estimate(unseen, engines, None if _predicts(manifests[0], subject) else rates, progress)
     return report(subject.objective.name, subject.bundle, subject.champion, unseen, estimated)

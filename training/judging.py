@@ -50,6 +50,11 @@ class Report(msgspec.Struct, frozen=True):
     verdict: Verdict
     reasons: tuple[str, ...]
 
+    @property
+    def bundle(self) -> str:
+        """The id of the bundle that was evaluated: the first of the bundles."""
+        return next(p for p in self.policies if p.startswith(BUNDLE)).removeprefix(BUNDLE)
+
 
 class _Judged(NamedTuple):
     """Contributions of every policy on the same rows, and who goes together."""
@@ -109,7 +114,7 @@ def _verdict(own: str, against: str, found: PolicyRows, judged: _Judged) -> tupl
         return "promote", [told]
     if against != LOGGED and gain.ci[0] > -REFRESH_MARGIN * value:
         return "promote", [told, f"a refresh: the champion's value is at most {REFRESH_MARGIN:.0%} higher"]
-    return "keep", [told, "the interval does not exclude a loss"]
+    return "keep", [told, "proven to be worse" if gain.ci[1] < 0.0 else "the interval does not exclude a loss"]
 
 
 def _gain(interval: Interval) -> Gain:

@@ -33,6 +33,7 @@ DEVICES = ("mobile", "desktop", "tablet", "other")
 CATEGORIES = ("fashion", "home", "tech", "food", "travel")
 DAY = 86_400.0
 HISTORY_DAYS = 30.0
+BUYERS = 0.2  # share of clicks that end in a purchase
 DECIDED_AT_ONCE = 4096
 MAPPING = """\
 [log]
@@ -167,7 +168,7 @@ class World:
         rates = self.rates(moments)[np.arange(len(moments)), chosen]
         clicks = (chance.random(len(moments)) < rates).astype(float)
         values = np.array([self.conversion_value(int(a)) for a in chosen])
-        return clicks, np.where((clicks > 0) & (chance.random(len(moments)) < 0.2), values, 0.0)  # a fifth buy
+        return clicks, np.where((clicks > 0) & (chance.random(len(moments)) < BUYERS), values, 0.0)
 
     def true_value(self, moments: Sequence[Moment], probabilities: Values) -> float:
         """The rate at which a policy gets clicks: `probabilities` (moments, actions)."""
@@ -182,13 +183,13 @@ def exploring_engine(world: World) -> Engine:
     return build_engine(catalog, world.contract, scorer, Versions(0, None, world.contract.fingerprint))
 
 
-def allowed_table(engine: Engine, requests: Sequence[DecisionRequest]) -> npt.NDArray[np.bool_]:
-    """What may be shown: bool, (requests, actions)."""
-    table = np.zeros((len(requests), len(engine.actions)), np.bool_)
+def probabilities(engine: Engine, requests: Sequence[DecisionRequest]) -> Values:
+    """How likely each action is shown in the one slot of each request: (requests, actions)."""
+    table = np.zeros((len(requests), len(engine.actions)))
     for placement in engine.plans:
         rows = [row for row, request in enumerate(requests) if request.placements[0].id == placement]
         if rows:
-            table[rows] = choice_table(engine, [requests[row] for row in rows], placement).allowed
+            table[rows] = choice_table(engine, [requests[row] for row in rows], placement).probabilities
     return table
 
 

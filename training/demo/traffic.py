@@ -7,12 +7,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from training.demo.client import Client
 
 WORKERS = 8
+OUTCOMES_AT_ONCE = 50  # a back end gathers them; one by one they would double the number of calls
 
 
 class Reaction(NamedTuple):
@@ -42,15 +44,18 @@ class Tally:
         self.milliseconds: list[float] = []
         self._lock = threading.Lock()
 
-    def answer(self, body: dict[str, Any], took_ms: float, outcomes: int) -> None:
+    def answer(self, body: dict[str, Any], took_ms: float) -> None:
         bundle = str(body["versions"]["bundle"])
         with self._lock:
             self.answered += 1
-            self.outcomes += outcomes
             self.degraded.update(body["degraded"])
             self.bundles[bundle] += 1
             self.first_seen.setdefault(bundle, time.perf_counter())
             self.milliseconds.append(took_ms)
+
+    def acknowledge(self, outcomes: int) -> None:
+        with self._lock:
+            self.outcomes += outcomes
 
     def fail(self, why: str) -> None:
         with self._lock:
@@ -65,22 +70,23 @@ class Tally:
 def play(url: str, visits: Iterable[Visit], tally: Tally, advance: Callable[[], None] = lambda: None) -> None:
     """Every visit, by several customers at a time, as fast as they are answered. `advance` is called after each."""
     waiting: queue.SimpleQueue[Visit | None] = queue.SimpleQueue()
-    for visit in visits:
+    for visit in (*visits, *[None] * WORKERS):
         waiting.put(visit)
-    for _ in range(WORKERS):
-        waiting.put(None)
 
     def work() -> None:
         with Client(url) as client:
+            outcomes: list[dict[str, object]] = []
             for visit in iter(waiting.get, None):
-                make_visit(client, visit, tally)
+                outcomes += make_visit(client, visit, tally)
+                if len(outcomes) >= OUTCOMES_AT_ONCE:
+                    report(client, outcomes, tally)
+                    outcomes = []
                 advance()
+            report(client, outcomes, tally)
 
-    threads = [threading.Thread(target=work) for _ in range(WORKERS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(WORKERS) as pool:
+        for done in [pool.submit(work) for _ in range(WORKERS)]:
+            done.result()
 
 
 @contextmanager
@@ -92,17 +98,16 @@ def steady(url: str, visits: Iterator[Visit], tally: Tally, per_second: float) -
     def work() -> None:
         with Client(url) as client:
             while not stop.wait(due.wait_for_turn()):
-                make_visit(client, due.take(visits), tally)
+                report(client, make_visit(client, due.take(visits), tally), tally)
 
-    threads = [threading.Thread(target=work) for _ in range(WORKERS)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
+    with ThreadPoolExecutor(WORKERS) as pool:
+        working = [pool.submit(work) for _ in range(WORKERS)]
+        try:
+            yield
+        finally:
+            stop.set()
+        for done in working:
+            done.result()
 
 
 class _Schedule:
@@ -123,23 +128,33 @@ class _Schedule:
             return next(visits)
 
 
-def make_visit(client: Client, visit: Visit, tally: Tally) -> None:
-    """Ask, look, respond. A failure of any of it is told, not raised."""
+def make_visit(client: Client, visit: Visit, tally: Tally) -> list[dict[str, object]]:
+    """Ask, look, respond: the outcomes to report. A failure is told, not raised."""
     started = time.perf_counter()
     try:
         status, body = client.post("/recommend", visit.request)
-        if status != 200:  # noqa: PLR2004  # HTTP's word for yes
-            tally.fail(f"/recommend: {status} {body}")
-            return
-        took = (time.perf_counter() - started) * 1000
-        outcomes = _outcomes(body, visit)
-        if outcomes:
-            status, told = client.post("/outcomes", {"outcomes": outcomes})
-            if status != 202 or told["accepted"] != len(outcomes):  # noqa: PLR2004  # HTTP's word for taken
-                tally.fail(f"/outcomes: {status} {told}")
-        tally.answer(body, took, len(outcomes))
     except (OSError, http.client.HTTPException) as error:
-        tally.fail(f"{type(error).__name__}: {error}")
+        tally.fail(f"/recommend: {type(error).__name__}: {error}")
+        return []
+    if status != 200:  # noqa: PLR2004  # HTTP's word for yes
+        tally.fail(f"/recommend: {status} {body}")
+        return []
+    tally.answer(body, (time.perf_counter() - started) * 1000)
+    return _outcomes(body, visit)
+
+
+def report(client: Client, outcomes: list[dict[str, object]], tally: Tally) -> None:
+    """Tell the service what came of what it showed. A failure is told, not raised."""
+    if not outcomes:
+        return
+    try:
+        status, told = client.post("/outcomes", {"outcomes": outcomes})
+    except (OSError, http.client.HTTPException) as error:
+        tally.fail(f"/outcomes: {type(error).__name__}: {error}")
+        return
+    if status != 202 or told["accepted"] != len(outcomes):  # noqa: PLR2004  # HTTP's word for taken
+        tally.fail(f"/outcomes: {status} {told}")
+    tally.acknowledge(len(outcomes))
 
 
 def _outcomes(body: dict[str, Any], visit: Visit) -> list[dict[str, object]]:
