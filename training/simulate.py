@@ -35,6 +35,7 @@ DAY = 86_400.0
 HISTORY_DAYS = 30.0
 BUYERS = 0.2  # share of clicks that end in a purchase
 DECIDED_AT_ONCE = 4096
+WHO, WHETHER = 1, 2  # streams of chance: who comes must not tell whether they respond
 MAPPING = """\
 [log]
 customer_id = "customer_id"
@@ -118,7 +119,7 @@ class World:
 
     def moments(self, count: int, start: float, end: float, seed: int) -> list[Moment]:
         """So many visits, evenly spread over a span of seconds, in order of time. Engaged customers come more often."""
-        chance = np.random.default_rng([seed, count])
+        chance = np.random.default_rng([seed, count, WHO])
         weight = self._truth["engagement"] / self._truth["engagement"].sum()
         customers = chance.choice(len(weight), count, p=weight)
         places = chance.choice(list(CHANNELS), count, p=[0.5, 0.35, 0.15])
@@ -164,7 +165,7 @@ class World:
 
     def respond(self, moments: Sequence[Moment], chosen: npt.NDArray[np.intp], seed: int) -> tuple[Values, Values]:
         """What came of showing these actions: click (0 or 1), and the value of a purchase or 0: (moments,) each."""
-        chance = np.random.default_rng([seed, len(moments)])
+        chance = np.random.default_rng([seed, len(moments), WHETHER])
         rates = self.rates(moments)[np.arange(len(moments)), chosen]
         clicks = (chance.random(len(moments)) < rates).astype(float)
         values = np.array([self.conversion_value(int(a)) for a in chosen])

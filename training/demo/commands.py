@@ -15,7 +15,6 @@ from features.materialize import check, materialize
 from features.redis_server import resolve_redis
 from service.catalog.commands import main as catalog_command
 from service.errors import NotReady
-from service.registry import Registry
 from training.demo.running import RunningServer, running_server
 from training.demo.sources import Source, source_from
 from training.demo.traffic import WORKERS, Tally, play, steady
@@ -67,6 +66,8 @@ def main(argv: Sequence[str], *, home: Path, redis_url: str | None) -> int:
     with resolve_redis(redis_url, home) as url:
         _prepare(loop, url)
         first = _prove(loop, "first bundle", FIRST_SHARE, options.seed)
+        if first.verdict == "promote":
+            promote(loop.home, first, why="demo")
         with _serving(loop, url, None if options.once else options.port) as server:
             tally = _play(loop, server, options.visits)
             second = _prove(loop, "second bundle", SECOND_SHARE, options.seed + 1)
@@ -96,15 +97,13 @@ def _prepare(loop: Loop, redis_url: str) -> None:
 
 
 def _prove(loop: Loop, name: str, share: float, seed: int) -> Report:
-    """Train, evaluate, and promote the first bundle; a later one is swapped in while customers are there."""
+    """Train and evaluate; what follows from the verdict is the caller's."""
     with loop.step(name) as told:
         with progress_bar("Training") as tell:
             bundle = train(loop.home, loop.source.objective, share, FitSettings(seed=seed), tell)
         with progress_bar("Evaluating") as tell:
             report = evaluate(loop.home, loop.source.objective, bundle, progress=tell)
         told += [f"{bundle}: verdict {report.verdict}", *report.reasons]
-    if Registry(loop.home / "registry").current().champion is None:
-        promote(loop.home, report, why="demo")
     return report
 
 
@@ -132,7 +131,7 @@ def _swap(loop: Loop, server: RunningServer, report: Report, tally: Tally) -> No
     """Promote under load, if the verdict says so; the seconds until an answer carries the new bundle."""
     with loop.step(f"swap under {SWAP_RATE:.0f} requests/s") as told:
         if report.verdict != "promote":
-            told.append("left out: the second bundle is not proven, and the first goes on serving")
+            told.append("left out: the second bundle is not proven, what served goes on serving")
             return
         answered, failed = tally.answered, len(tally.failures)
         with steady(server.url, cycle(loop.source.visits(1000, loop.seed + 2)), tally, SWAP_RATE):

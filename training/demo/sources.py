@@ -16,10 +16,10 @@ from training.evaluate import engine_of
 from training.importing import import_features, write_customer_views
 from training.mapping import LITERAL, TableMapping, read_mapping
 from training.policies import BUNDLE
-from training.simulate import BUYERS, CHANNELS, Moment, World, exploring_engine, probabilities, write_world
+from training.simulate import BUYERS, CHANNELS, WHETHER, Moment, World, exploring_engine, probabilities, write_world
 from training.tables import read_table
 
-HISTORY = 6000  # decisions of the system before, in the simulated world
+HISTORY = 8000  # decisions of the system before, in the simulated world
 TRUTH_MOMENTS = 4000
 HELD_BACK = 0.3  # share of a real log's customers who come while the service runs
 HILLSTROM = "emails.csv.gz"
@@ -73,7 +73,7 @@ class SimulatedSource:
     def visits(self, count: int, seed: int) -> list[Visit]:
         moments = self.world.moments(count, *self._today, seed)
         rates = self.world.rates(moments)
-        draws = np.random.default_rng(seed).random((count, 2))
+        draws = np.random.default_rng([seed, count, WHETHER]).random((count, 2))
         return [self._visit(moment, rates[row], draws[row]) for row, moment in enumerate(moments)]
 
     def _visit(self, moment: Moment, rates: Sequence[float], draws: Sequence[float]) -> Visit:
