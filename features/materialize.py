@@ -63,7 +63,9 @@ def materialize(home: Path, redis_url: str, end: datetime | None = None) -> dict
     contract, store, until = home_contract(home), feature_store(home, redis_url), end or datetime.now(UTC)
     _apply(store, contract, home)
     counts = {}
-    for view in track(_written_views(contract, home), "Features to Redis", console=Console(stderr=True), transient=True):
+    told = Console(stderr=True)
+    views = _written_views(contract, home)
+    for view in track(views, "Features to Redis", console=told, transient=True, disable=not told.is_terminal):
         with _quiet():
             store.materialize(start_date=BEGINNING, end_date=until, feature_views=[view])
         table = read_view(home, view)

@@ -1,6 +1,8 @@
-"""A real Redis for the tests: one private server for the session, emptied before each test that asks for it."""
+"""What tests share: a real Redis, emptied before each test that asks for it, and a small shop that was learned from once."""
 
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +12,10 @@ import pytest
 import redis
 
 from features.redis_server import resolve_redis
+from service.cli import main
+from training.importing import import_table
+from training.learn import train
+from training.simulate import World, write_world
 
 # A shared machine may be slow at any moment: how long one example takes says nothing about the rule under test.
 hypothesis.settings.register_profile("shared", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
@@ -29,3 +35,31 @@ def redis_url(shared_redis_url: str) -> str:
     with redis.Redis.from_url(shared_redis_url) as client:
         client.flushdb()
     return shared_redis_url
+
+
+WEEK = 7 * 86_400
+SHOP_ENDS = time.time() // WEEK * WEEK  # the end of its history: recent enough, and always the same weekday and hour
+SHOP_DECISIONS = 8000
+
+
+@pytest.fixture(scope="session")
+def shop() -> World:
+    """1,500 simulated customers whose truth is known."""
+    return World(1500, seed=4)
+
+
+@pytest.fixture(scope="session")
+def trained_home(tmp_path_factory: pytest.TempPathFactory, shop: World) -> Path:
+    """The shop's history imported, its catalog published, one bundle trained, none promoted. Leave it as it is."""
+    home = tmp_path_factory.mktemp("trained")
+    table, mapping = write_world(home / "world", shop, SHOP_DECISIONS, SHOP_ENDS, seed=4)
+    import_table(home, table, mapping)
+    assert main(["--home", str(home), "catalog", "publish", str(home / "catalog.yaml")]) == 0
+    train(home, "click")
+    return home
+
+
+@pytest.fixture
+def own_home(trained_home: Path, tmp_path: Path) -> Path:
+    """A copy of the trained home, to change."""
+    return Path(shutil.copytree(trained_home, tmp_path / "home"))

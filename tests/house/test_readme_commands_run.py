@@ -28,17 +28,22 @@ def blocks(pattern):
 
 @pytest.fixture
 def shell(tmp_path):
-    """Runs shell code as a reader would, with `nextbest` on the path."""
-    command = tmp_path / "bin" / "nextbest"
+    """Runs shell code as a reader would: in a checkout, with `nextbest` on the path. What it writes is gone afterwards."""
+    checkout, command = tmp_path / "checkout", tmp_path / "bin" / "nextbest"
+    checkout.mkdir()
+    for entry in HOUSE.iterdir():
+        if entry.name not in (".nextbest", "world"):
+            (checkout / entry.name).symlink_to(entry)
     command.parent.mkdir()
     command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m service.cli "$@"\n')
     command.chmod(0o755)
     path = os.pathsep.join([str(command.parent), os.environ["PATH"]])
-    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(HOUSE), "NEXTBEST_HOME": str(tmp_path / "home")}
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("NEXTBEST_")}
+    environment |= {"PATH": path, "PYTHONPATH": str(HOUSE)}
 
     def run(code):
         return subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", code], cwd=HOUSE, env=environment, capture_output=True, text=True, check=False
+            ["bash", "-euo", "pipefail", "-c", code], cwd=checkout, env=environment, capture_output=True, text=True, check=False
         )
 
     return run

@@ -1,0 +1,158 @@
+"""From a home to a bundle that serves: trained, proven, promoted, rolled back."""
+
+import json
+
+import msgspec
+import pytest
+
+from features.homes import home_contract
+from service.bundles.loading import load_bundle, read_manifest
+from service.errors import BadRequest, BundleRefused, NotReady, PromotionRefused, RegistryError
+from service.registry import Registry
+from training.evaluate import evaluate
+from training.examples import Objective, load_examples
+from training.learn import default_objective, train
+from training.promotion import promote, promote_without_evidence, rollback
+from training.simulate import exploring_engine, probabilities
+from training.split import seen
+
+
+def registry(home) -> Registry:
+    return Registry(home / "registry")
+
+
+@pytest.fixture(scope="module")
+def report(trained_home):
+    return evaluate(trained_home)
+
+
+def test_a_trained_bundle_loads_and_tells_what_it_was_made_from(trained_home):
+    """It serves this home's contract, and its manifest names rows, rates and the split."""
+    [name] = registry(trained_home).bundles()
+    manifest = load_bundle(registry(trained_home).bundle_folder(name), home_contract(trained_home)).manifest
+    examples = load_examples(trained_home, Objective("click"), home_contract(trained_home))
+    learned = examples.take(seen(manifest.split, examples))
+    assert (manifest.objective, manifest.rows, manifest.split.by) == ("click", len(learned), "time")
+    assert manifest.base_rate == pytest.approx(learned.label.mean())
+    assert manifest.dataset_fingerprint == learned.fingerprint
+    gold = learned.label[learned.action_id == "gold_card"]
+    assert manifest.action_rates["gold_card"] == pytest.approx(gold.mean())
+
+
+def test_the_same_log_gives_the_same_model(trained_home, own_home):
+    """Trained again with the same seed, the model's bytes are the same."""
+    [first] = registry(trained_home).bundles()
+    second = train(own_home, "click")
+    folders = [registry(trained_home).bundle_folder(first), registry(own_home).bundle_folder(second)]
+    assert (folders[0] / "model.onnx").read_bytes() == (folders[1] / "model.onnx").read_bytes()
+
+
+def test_the_objective_must_be_said_where_there_are_several(trained_home):
+    """Clicks or conversions: nobody guesses, and both are named."""
+    with pytest.raises(BadRequest, match="`click`, `conversion`"):
+        default_objective(trained_home, registry(trained_home))
+
+
+def test_the_champions_objective_is_the_default(own_home):
+    """A retraining means the same as the training before."""
+    promote_without_evidence(own_home, registry(own_home).bundles()[0], "")
+    assert default_objective(own_home, registry(own_home)) == "click"
+
+
+def test_a_sum_of_values_cannot_be_learned_as_a_rate(trained_home):
+    """The error says what was expected, and of which option."""
+    with pytest.raises(BadRequest, match="rate can be learned, got `value:conversion` - at `--objective`"):
+        train(trained_home, "value:conversion")
+
+
+def test_training_without_a_catalog_says_what_to_do_first(tmp_path):
+    """Attributes of actions come from the catalog."""
+    with pytest.raises(NotReady, match="nextbest catalog publish FILE"):
+        train(tmp_path, "click")
+
+
+def test_evaluation_uses_only_rows_that_the_model_never_saw(trained_home, report):
+    """Half of the log is kept for proof."""
+    examples = load_examples(trained_home, Objective("click"), home_contract(trained_home))
+    [name] = registry(trained_home).bundles()
+    split = read_manifest(registry(trained_home).bundle_folder(name)).split
+    assert report.rows == (~seen(split, examples)).sum()
+
+
+def test_the_truth_lies_within_the_interval_of_the_estimate(trained_home, report, shop):
+    """Choosing at random among what may be shown: the shop knows what that is worth."""
+    examples = load_examples(trained_home, Objective("click"), home_contract(trained_home))
+    assert report.policies["logged"].value == pytest.approx(examples.label[-report.rows :].mean(), abs=1e-6)
+    moments = shop.moments(2000, 0.0, 60.0, seed=1)
+    requests = [shop.request(moment, f"t{row}") for row, moment in enumerate(moments)]
+    truth = shop.true_value(moments, probabilities(exploring_engine(shop), requests))
+    uniform = report.policies["uniform"]
+    assert uniform.ci[0] < truth < uniform.ci[1]
+
+
+def test_an_evaluation_as_json_has_exactly_the_promised_shape(report):
+    """Names and nesting are a contract with whoever reads it."""
+    found = json.loads(msgspec.json.encode(report))
+    assert list(found) == [
+        "objective", "rows", "policies", "best_static", "gain_over_logged", "gain_over_best_static", "beats_best_static",
+        "verdict", "reasons",
+    ]  # fmt: skip
+    assert set(found["policies"]["logged"]) == {"value", "ci", "estimator"}
+    for name, policy in found["policies"].items():
+        assert name == "logged" or set(policy) == {"value", "ci", "estimator", "ess", "max_weight", "estimators"}
+    assert set(found["gain_over_logged"]) == {"value", "ci"}
+    assert {"logged", "uniform", "always:gold_card"} <= set(found["policies"])
+
+
+def test_an_objective_that_the_bundle_does_not_predict_can_be_evaluated(trained_home):
+    """Money instead of clicks: the reward model is then each action's mean."""
+    found = evaluate(trained_home, "value:conversion")
+    assert found.objective == "value:conversion"
+    assert found.policies["logged"].value > 0
+
+
+def test_a_draft_catalog_is_evaluated_in_place_of_the_one_that_serves(own_home, tmp_path):
+    """What would another catalog be worth: here one that only ever tells stories."""
+    text = (own_home / "catalog.yaml").read_text().replace("value: 0.9", "value: 90.0")
+    (tmp_path / "draft.yaml").write_text(text)
+    drafted, serving = evaluate(own_home, catalog=tmp_path / "draft.yaml"), evaluate(own_home)
+    assert drafted.policies["logged"] == serving.policies["logged"]
+    own = f"bundle:{drafted.bundle}"
+    assert drafted.policies[own].value != serving.policies[own].value
+
+
+def test_a_proven_bundle_is_promoted_with_its_reasons_in_the_history(own_home):
+    """Who asks later why it served finds the gain."""
+    found = evaluate(own_home)
+    assert found.verdict == "promote"
+    promote(own_home, found, why="spring")
+    assert registry(own_home).current().champion == found.bundle
+    last = json.loads((own_home / "registry" / "history.jsonl").read_text().splitlines()[-1])
+    assert last["why"] == f"promote {found.bundle}: spring; {found.reasons[0]}"
+
+
+def test_a_bundle_without_proof_is_refused_and_the_champion_stays(own_home, report):
+    """The reasons are in the error."""
+    unproven = msgspec.structs.replace(report, verdict="keep", reasons=("too little",))
+    with pytest.raises(PromotionRefused, match="got `keep`: too little"):
+        promote(own_home, unproven)
+    assert registry(own_home).current().champion is None
+
+
+def test_even_a_forced_bundle_must_load(own_home, report):
+    """Insisting does not mend a broken file."""
+    model = registry(own_home).bundle_folder(report.bundle) / "model.onnx"
+    model.write_bytes(model.read_bytes()[:-1])
+    with pytest.raises(BundleRefused, match="checksum"):
+        promote_without_evidence(own_home, report.bundle, "I insist")
+    assert registry(own_home).current().champion is None
+
+
+def test_a_forced_promotion_says_so_in_the_history_and_can_be_taken_back(own_home, report):
+    """One step back is the state before."""
+    promote_without_evidence(own_home, report.bundle, "I insist")
+    lines = (own_home / "registry" / "history.jsonl").read_text().splitlines()
+    assert json.loads(lines[-1])["why"] == f"promote {report.bundle}: forced; I insist"
+    assert rollback(own_home, "it was wrong").champion is None
+    with pytest.raises(RegistryError, match="Expected a previous champion"):
+        rollback(own_home)
