@@ -8,7 +8,7 @@ from service.bundles.manifest import Calibration
 Values = npt.NDArray[np.float64]
 
 IDENTITY = Calibration(slope=1.0, intercept=0.0)
-STEPS = 50  # Newton's method needs about 6
+STEPS = 50  # Newton's method needs about 6, from margins far off the level up to 25
 SMALLEST_STEP = 1e-10  # well below the 1e-6 to which rates are compared
 SMALLEST_SLOPE = 0.05  # below it the margin would say nothing, or the opposite: only the level is corrected then
 
@@ -34,13 +34,23 @@ def fit_platt(margins: Values, labels: Values) -> Calibration:
 
 
 def _newton(design: npt.NDArray[np.float64], targets: Values, offset: Values) -> Values:
-    """Logistic regression by Newton's method. Hastie, Tibshirani and Friedman 2009, section 4.4.1."""
+    """Logistic regression by Newton's method. Hastie, Tibshirani and Friedman 2009, section 4.4.1.
+
+    Steps are halved until they do not lose likelihood: from margins far off the level, whole ones run away.
+    """
     weights = np.zeros(design.shape[1])
     for _ in range(STEPS):
         rates = sigmoid(design @ weights + offset)
         curvature = design.T @ (design * (rates * (1 - rates))[:, None]) + 1e-9 * np.eye(design.shape[1])
         step = np.linalg.solve(curvature, design.T @ (targets - rates))
+        while _loss(design @ (weights + step) + offset, targets) > _loss(design @ weights + offset, targets):
+            step = step / 2
         weights = weights + step
         if np.abs(step).max() < SMALLEST_STEP:
             break
     return weights
+
+
+def _loss(margins: Values, targets: Values) -> float:
+    """Negative log-likelihood of the targets."""
+    return float((np.logaddexp(0.0, margins) - targets * margins).sum())

@@ -23,7 +23,6 @@ from training.lake import DECISION_COLUMNS, OUTCOME_COLUMNS, read_tables
 Values = npt.NDArray[np.float64]
 Names = npt.NDArray[np.str_]
 
-IMPRESSION = "impression"
 VALUE_PREFIX = "value:"  # of an objective: the sum of an outcome's values instead of whether there was one
 
 JOIN = """

@@ -20,6 +20,7 @@ from training.fit import Fitted
 
 PARITY_ROWS = 10_000
 DUMPED_INFINITY = 1e300  # how LightGBM's dump writes an infinite threshold, which parts the missing values from all others
+NEAR_ZERO = float(np.float32(1e-35))  # predicting, LightGBM takes values as near to zero as this for zero
 NASTY_SHARE = 0.5  # of the values; the others stay as they come
 ONNX_VERSION, ML_VERSION, IR_VERSION = 17, 3, 8  # old enough for every ONNX Runtime that the service accepts
 
@@ -104,7 +105,14 @@ def _read_branch(node: dict[str, Any]) -> _Branch:
             f"Expected splits `<=` with missing type None or NaN, found `{node['decision_type']}` with `{node['missing_type']}`"
         )
     missing_left = node["default_left"] if node["missing_type"] == "NaN" else node["threshold"] >= 0.0
-    return _Branch(node["split_feature"], round_down(node["threshold"]), bool(missing_left))
+    return _Branch(node["split_feature"], exported_threshold(node["threshold"]), bool(missing_left))
+
+
+def exported_threshold(threshold: float) -> np.float32:
+    """The largest float32 that LightGBM sends left: up to the threshold, except that it takes what is near zero for zero."""
+    if abs(threshold) > NEAR_ZERO:
+        return round_down(threshold)
+    return np.float32(NEAR_ZERO) if threshold >= 0.0 else np.nextafter(np.float32(-NEAR_ZERO), np.float32(-np.inf))
 
 
 def round_down(threshold: float) -> np.float32:
@@ -113,7 +121,7 @@ def round_down(threshold: float) -> np.float32:
         return np.float32(np.copysign(np.inf, threshold))
     with np.errstate(over="ignore"):
         nearest = np.float32(threshold)
-    return np.nextafter(nearest, np.float32(-np.inf)) if float(nearest) > threshold else nearest
+        return np.nextafter(nearest, np.float32(-np.inf)) if float(nearest) > threshold else nearest
 
 
 def check_parity(model: bytes, fitted: Fitted, inputs: Matrix, seed: int) -> float:
@@ -143,7 +151,7 @@ def _thresholds(fitted: Fitted) -> list[list[np.float32]]:
     found: list[set[np.float32]] = [set() for _ in fitted.columns]
     for tree in fitted.booster.dump_model(num_iteration=fitted.rounds)["tree_info"]:
         for node in _branches(tree["tree_structure"]):
-            threshold = round_down(node["threshold"])
+            threshold = exported_threshold(node["threshold"])
             with np.errstate(over="ignore"):  # the largest float32 has infinity for its neighbour
                 around = (np.nextafter(threshold, np.float32(-np.inf)), threshold, np.nextafter(threshold, np.float32(np.inf)))
             found[node["split_feature"]].update(around)

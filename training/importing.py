@@ -9,17 +9,18 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features.contract import Contract, Feature, parse_contract, read_contract
-from features.homes import contract_path, write_home_contract
+from features.contract import Contract, Feature, parse_contract
+from features.homes import contract_path, home_contract, write_home_contract
 from features.offline import write_view
 from service.errors import ImportInvalid
 from training.drafting import draft_catalog
-from training.lake import DECISION_COLUMNS, MOMENT, OUTCOME_COLUMNS, is_imported, write_by_day
+from training.lake import DECISION_COLUMNS, IMPRESSION, MOMENT, OUTCOME_COLUMNS, imported_rows, write_by_day
 from training.mapping import LITERAL, TableMapping, read_mapping
-from training.tables import Columns, read_table
+from training.tables import Columns, absent_columns, read_table
 
 YEAR = 365 * 86_400.0
 SNAPSHOT_AGE = 10 * YEAR  # a foreign table is a snapshot: its values do not grow old until fresher ones come
+MOST_CATEGORIES = 100_000  # what a feature document holds
 STEPS = 6
 
 Progress = Callable[[int, int], None]
@@ -56,20 +57,23 @@ def import_table(home: Path, table: Path, mapping: Path, progress: Progress = la
     contract = _contract(home, meaning, mapping, log)
     actions = tuple(sorted({*pc.unique(log.decisions["action_id"]).to_pylist(), *log.attributes}))
     decisions, outcomes = _decisions(log), _outcomes(log)
-    report = ImportReport(
-        decisions.num_rows, outcomes.num_rows, actions, contract, home / "catalog.yaml", is_imported(home, name)
-    )
+    already = imported_rows(home, name) == decisions.num_rows
+    report = ImportReport(decisions.num_rows, outcomes.num_rows, actions, contract, home / "catalog.yaml", already)
     if report.already:
         progress(STEPS, STEPS)
         return report
-    write_home_contract(home, contract)
+    # A catalog that is there already is somebody's work and stays.
+    catalog = None if report.catalog.exists() else _catalog(report.actions, meaning, mapping, log)
+    if not contract_path(home).exists():
+        write_home_contract(home, contract)
     progress(3, STEPS)
     _write_views(home, contract, log)
     progress(4, STEPS)
     write_by_day(home, "outcomes", name, outcomes, "at")
     progress(5, STEPS)
-    _write_catalog(report, meaning, mapping, log)
-    write_by_day(home, "decisions", name, decisions, "decided_at")  # last: its presence says that the import is complete
+    if catalog is not None:
+        report.catalog.write_text(catalog)
+    write_by_day(home, "decisions", name, decisions, "decided_at")  # last: all of them there says that the import is complete
     progress(STEPS, STEPS)
     return report
 
@@ -81,7 +85,7 @@ def import_features(home: Path, table: Path, mapping: Path) -> int:
     """
     meaning = read_mapping(mapping)
     log = _read(table, mapping, meaning, f"features-{_fingerprint(table, mapping)}")
-    _write_views(home, _contract(home, meaning, mapping, log), log)
+    _write_views(home, _fitting(home_contract(home), meaning, mapping), log)
     return len(log.decisions["customer_id"])
 
 
@@ -92,12 +96,8 @@ def _fingerprint(table: Path, mapping: Path) -> str:
 
 
 def _read(path: Path, mapping: Path, meaning: TableMapping, name: str) -> _Log:
-    table = read_table(path)
-    missing = [
-        f"{mapping.name}: Expected a column of `{path.name}` ({', '.join(table.column_names)}), got `{column}` - at `{place}`"
-        for column, place in meaning.columns.items()
-        if column not in table.column_names
-    ]
+    table = read_table(path, meaning.texts)
+    missing = [f"{mapping.name}: {problem}" for problem in absent_columns(table, meaning.columns, path.name)]
     if missing or not table.num_rows:
         raise ImportInvalid(missing or [f"{path.name}: Expected rows, found none"])
     columns = Columns(table, path.name)
@@ -121,7 +121,7 @@ def _decision_columns(columns: Columns, meaning: TableMapping, name: str) -> dic
         "customer_id": columns.text(meaning.customer_id, required=True) if meaning.customer_id else ids,
         "decided_at": columns.moment(meaning.decided_at) if meaning.decided_at else pa.repeat(pa.scalar(now, MOMENT), rows),
         "placement": _literal_or_column(columns, meaning.placement),
-        "slot": columns.number(meaning.slot).cast(pa.int32(), safe=False) if meaning.slot else first,
+        "slot": columns.slot(meaning.slot) if meaning.slot else first,
         "action_id": _literal_or_column(columns, meaning.action_id),
         "choice_probability": columns.probability(str(meaning.choice_probability))
         if known
@@ -133,7 +133,7 @@ def _decision_columns(columns: Columns, meaning: TableMapping, name: str) -> dic
 def _literal_or_column(columns: Columns, name: str) -> pa.Array:
     if name.startswith(LITERAL):
         return pa.repeat(name.removeprefix(LITERAL), columns.table.num_rows)
-    return columns.text(name, required=True)
+    return columns.identifier(name)
 
 
 def _value(columns: Columns, name: str, kind: str) -> pa.Array:
@@ -142,40 +142,47 @@ def _value(columns: Columns, name: str, kind: str) -> pa.Array:
 
 def _outcome(columns: Columns, name: str, kind: str) -> pa.Array:
     """The value of an outcome where there is one, null where there is none."""
-    values = columns.number(name)
-    if kind == "binary":
-        odd = [v for v in pc.unique(values).to_pylist() if v not in (0.0, 1.0, None)]
-        if odd:
-            columns.problems.append(f"Expected 0 or 1 for a binary outcome, got `{odd[0]:g}` - in column `{name}`")
+    values = columns.binary(name) if kind == "binary" else columns.number(name)
     return pc.if_else(pc.equal(values, 0.0), None, values)
 
 
 def _attributes(mapping: Path, meaning: TableMapping, problems: list[str]) -> Attributes:
     if meaning.actions_table is None or meaning.actions_key is None:
         return {}
-    table = read_table(mapping.parent / meaning.actions_table)
-    missing = [c for c in (meaning.actions_key, *meaning.attributes) if c not in table.column_names]
+    names = [column for column, kind in meaning.attributes.items() if kind == "category"]
+    table = read_table(mapping.parent / meaning.actions_table, [meaning.actions_key, *names])
+    wanted = {column: f"actions.{column}" for column in meaning.attributes} | {meaning.actions_key: "actions.key"}
+    missing = absent_columns(table, wanted, meaning.actions_table)
     if missing:
-        known = ", ".join(table.column_names)
-        problems.extend(f"{mapping.name}: Expected a column of `{meaning.actions_table}` ({known}), got `{c}`" for c in missing)
+        problems.extend(f"{mapping.name}: {problem}" for problem in missing)
         return {}
     columns = Columns(table, meaning.actions_table)
-    values = {c: _value(columns, c, kind).to_pylist() for c, kind in meaning.attributes.items()}
-    keys = columns.text(meaning.actions_key, required=True).to_pylist()
+    values = {c: columns.identifier(c, required=False) if c in names else columns.number(c) for c in meaning.attributes}
+    keys = columns.identifier(meaning.actions_key).to_pylist()
     problems.extend(columns.problems)
-    return {key: {c: values[c][row] for c in values if values[c][row] is not None} for row, key in enumerate(keys)}
+    known = {c: v.to_pylist() for c, v in values.items()}
+    return {key: {c: known[c][row] for c in known if known[c][row] is not None} for row, key in enumerate(keys)}
 
 
 def _contract(home: Path, meaning: TableMapping, mapping: Path, log: _Log) -> Contract:
     """The contract of the home: as it is, as the mapping's author wrote it, or derived from the table."""
     if contract_path(home).exists():
-        contract = read_contract(contract_path(home))
-    elif meaning.contract_file:
-        path = mapping.parent / meaning.contract_file
-        contract = parse_contract(path.read_text(), path.name) if path.is_file() else read_contract(path)
-    else:
-        return Contract((*(_feature(f"customer.{c}", k, meaning, log) for c, k in meaning.features.items()),
-                         *(_feature(f"context.{c}", k, meaning, log) for c, k in meaning.context.items())))  # fmt: skip
+        return _fitting(home_contract(home), meaning, mapping)
+    if meaning.contract_file:
+        return _fitting(parse_contract(_beside(mapping, meaning.contract_file), meaning.contract_file), meaning, mapping)
+    features = (*(_feature(f"customer.{c}", k, meaning, log) for c, k in meaning.features.items()),
+                *(_feature(f"context.{c}", k, meaning, log) for c, k in meaning.context.items()))  # fmt: skip
+    problems = [
+        f"{mapping.name}: Expected at most {MOST_CATEGORIES} values of a category, got {len(f.categories)} - at `{f.key}`"
+        for f in features if len(f.categories) > MOST_CATEGORIES
+    ]  # fmt: skip
+    if problems:
+        raise ImportInvalid(problems)
+    return Contract(features)
+
+
+def _fitting(contract: Contract, meaning: TableMapping, mapping: Path) -> Contract:
+    """The contract. Raises ImportInvalid where the mapping's features are not in it."""
     wanted = {f"customer.{c}": k for c, k in meaning.features.items()} | {f"context.{c}": k for c, k in meaning.context.items()}
     problems = []
     for key, kind in wanted.items():
@@ -186,6 +193,14 @@ def _contract(home: Path, meaning: TableMapping, mapping: Path, log: _Log) -> Co
     if problems:
         raise ImportInvalid([*problems, "Use another --home for a table with other features, or change features/features.yaml"])
     return contract
+
+
+def _beside(mapping: Path, name: str) -> str:
+    """A document that the mapping names. Raises ImportInvalid where it is none."""
+    try:
+        return (mapping.parent / name).read_text()
+    except (FileNotFoundError, IsADirectoryError, UnicodeDecodeError) as error:
+        raise ImportInvalid([f"{mapping.name}: Expected a document to read under [home], got `{name}`: {error}"]) from error
 
 
 def _feature(key: str, kind: str, meaning: TableMapping, log: _Log) -> Feature:
@@ -205,7 +220,7 @@ def _decisions(log: _Log) -> pa.Table:
 
 def _outcomes(log: _Log) -> pa.Table:
     """An impression for every decision, since it was shown, and the outcomes that there are."""
-    tables = [_outcome_rows(log, "impression", pa.repeat(0.0, len(log.decisions["decision_id"])))]
+    tables = [_outcome_rows(log, IMPRESSION, pa.repeat(0.0, len(log.decisions["decision_id"])))]
     tables += [_outcome_rows(log, kind, values) for kind, values in log.outcomes.items()]
     return pa.concat_tables(tables)
 
@@ -239,12 +254,9 @@ def _write_views(home: Path, contract: Contract, log: _Log) -> None:
     write_customer_views(home, contract, log.decisions["customer_id"], log.decisions["decided_at"], log.values)
 
 
-def _write_catalog(report: ImportReport, meaning: TableMapping, mapping: Path, log: _Log) -> None:
-    """A draft to review; one that is there already is somebody's work and stays."""
-    if report.catalog.exists():
-        return
+def _catalog(actions: Sequence[str], meaning: TableMapping, mapping: Path, log: _Log) -> str:
+    """What there is to review: the catalog that the mapping names, or a draft."""
     if meaning.catalog_file:
-        report.catalog.write_text((mapping.parent / meaning.catalog_file).read_text())
-        return
+        return _beside(mapping, meaning.catalog_file)
     placements: Sequence[str] = sorted(pc.unique(log.decisions["placement"]).to_pylist())
-    report.catalog.write_text(draft_catalog(report.actions, placements, meaning.attributes, log.attributes))
+    return draft_catalog(actions, placements, meaning.attributes, log.attributes)

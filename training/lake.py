@@ -1,6 +1,5 @@
 """The lake: decisions and outcomes as Parquet, by day. What was imported lies here."""
 
-import datetime as dt
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +18,8 @@ OUTCOME_COLUMNS = {
     "outcome_id": pa.string(), "decision_id": pa.string(), "type": pa.string(), "value": pa.float64(), "at": MOMENT,
     "placement": pa.string(), "action_id": pa.string(),
 }  # fmt: skip
+
+IMPRESSION = "impression"  # the outcome of everything that was shown
 
 
 def lake_folder(home: Path, kind: str) -> Path:
@@ -45,11 +46,6 @@ def read_tables(home: Path, kind: str) -> Iterator[pa.Table]:
         yield pq.ParquetFile(path).read()
 
 
-def is_imported(home: Path, name: str) -> bool:
-    """Whether a file of this name is in the lake."""
-    return any(lake_folder(home, "decisions").rglob(f"{name}.parquet"))
-
-
-def day(moment: dt.datetime) -> str:
-    """The partition of a moment."""
-    return moment.astimezone(dt.UTC).strftime("%Y-%m-%d")
+def imported_rows(home: Path, name: str) -> int:
+    """How many decisions lie in files of this name: fewer than there were where a writer was interrupted between two days."""
+    return sum(pq.read_metadata(path).num_rows for path in lake_folder(home, "decisions").rglob(f"{name}.parquet"))

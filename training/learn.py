@@ -14,12 +14,11 @@ from service.registry import Registry
 from training.evaluate import current_catalog
 from training.examples import Examples, Objective, load_examples, outcome_types
 from training.fit import FitSettings, fit
+from training.lake import IMPRESSION
 from training.publish import Provenance, publish_bundle
 from training.split import TRAIN_SHARE, choose_split, seen
 
 Progress = Callable[[int, int], None]
-
-IMPRESSION = "impression"  # comes of every decision that was shown: nothing to learn
 
 
 def train(

@@ -8,9 +8,12 @@ from typing import Any
 
 import msgspec
 
-from features.contract import CUSTOMER_VIEWS, NAME
+from features.contract import ACTION_ID, CUSTOMER_VIEWS, NAME
+from features.layout import JOIN_KEY
+from features.offline import EVENT_TIMESTAMP
 from service.catalog.expressions import nearest
 from service.errors import ImportInvalid
+from training.lake import IMPRESSION
 
 LOG_KEYS = ("customer_id", "action_id", "choice_probability", "decided_at", "placement", "slot")
 FEATURE_TYPES = ("number", "category")
@@ -18,10 +21,12 @@ OUTCOME_TYPES = ("binary", "value")
 SECTIONS = ("log", "features", "views", "context", "actions", "outcomes", "home")
 HOME_KEYS = ("features", "catalog")
 LITERAL = "="  # starts a text that stands for itself instead of naming a column
+LITERAL_KEYS = ("action_id", "placement")
+RESERVED = {"features": (JOIN_KEY, EVENT_TIMESTAMP), "actions": (ACTION_ID,), "outcomes": (IMPRESSION,)}
 
 
 class TableMapping(msgspec.Struct, frozen=True):
-    """A mapping that was read and fits together. Names are columns of the table unless they start with `=`."""
+    """A mapping that was read and fits together. Names are columns of the table; action and placement also `=` and a text."""
 
     action_id: str
     choice_probability: float | str
@@ -51,15 +56,22 @@ class TableMapping(msgspec.Struct, frozen=True):
             wanted |= {column: f"{section}.{column}" for column in getattr(self, section)}
         return wanted
 
+    @property
+    def texts(self) -> list[str]:
+        """Columns whose values are names, also where they look like numbers: `007` is not `7`."""
+        kinds = [*self.features.items(), *self.context.items()]
+        categories = [column for column, kind in kinds if kind == "category"]
+        return [column for column in (self.customer_id, self.action_id, self.placement, *categories) if column]
+
 
 def read_mapping(path: Path) -> TableMapping:
     """Raises ImportInvalid with every mistake and its line."""
     try:
         text = path.read_text()
         return _Mapping(path.name, text, tomllib.loads(text)).check()
-    except FileNotFoundError as error:
+    except (FileNotFoundError, IsADirectoryError) as error:
         raise ImportInvalid([f"Expected a mapping file, found none - at `{path}`"]) from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ImportInvalid([f"{path.name}: Expected TOML, got something else: {error}"]) from error
 
 
@@ -90,10 +102,10 @@ class _Mapping:
             self._add("outcomes", "", "Expected at least one outcome, got none")
         home = self._section("home")
         for key, value in home.items():
-            if key not in HOME_KEYS or not isinstance(value, str):
-                self._add(
-                    "home", key, f"Expected the name of a file under {' or '.join(f'`{k}`' for k in HOME_KEYS)}, got `{key}`"
-                )
+            if key not in HOME_KEYS:
+                self._add("home", key, f"Expected a known key{nearest(key, HOME_KEYS)}, got `{key}`")
+            elif not isinstance(value, str):
+                self._add("home", key, f"Expected the name of a file, got `{value}`")
         if self._problems:
             raise ImportInvalid(self._problems)
         return TableMapping(
@@ -110,8 +122,9 @@ class _Mapping:
             elif key == "choice_probability" and isinstance(value, float | int) and not isinstance(value, bool):
                 if not 0 < value <= 1:
                     self._add("log", key, f"Expected a probability above 0 and at most 1, got `{value}`")
-            elif not isinstance(value, str) or not value:
-                self._add("log", key, f"Expected the name of a column, got `{value}`")
+            elif not _says_where(key, value):
+                number = "a number or " if key == "choice_probability" else ""
+                self._add("log", key, f"Expected {number}the name of a column, got `{value}`")
         for key in ("action_id", "choice_probability"):
             if key not in log:
                 self._add("log", "", f"Expected key `{key}`, got none")
@@ -126,7 +139,11 @@ class _Mapping:
         for key, value in entries.items():
             if value not in types:
                 self._add(section, key, f"Expected one of {', '.join(f'`{t}`' for t in types)}, got `{value}`")
-            if section != "outcomes" and NAME.match(key) is None:
+            if key in RESERVED.get(section, ()):
+                self._add(section, key, f"Expected a column of another name, got `{key}`, which is taken")
+            elif section == "actions" and not (NAME.match(key) and key == key.lower()):
+                self._add(section, key, f"Expected a column named with a-z, 0-9 and `_`, as catalogs do, got `{key}`")
+            elif section != "outcomes" and NAME.match(key) is None:
                 self._add(section, key, f"Expected a column named with letters, digits and `_`, got `{key}`")
 
     def _views(self, features: Mapping[str, str]) -> dict[str, str]:
@@ -135,10 +152,12 @@ class _Mapping:
             if view not in CUSTOMER_VIEWS:
                 self._add("views", view, f"Expected a view{nearest(view, CUSTOMER_VIEWS)}, got `{view}`")
             for column in columns if isinstance(columns, list) else [columns]:
-                if column not in features:
+                if str(column) not in features:
                     self._add(
                         "views", view, f"Expected a column of [features]{nearest(str(column), list(features))}, got `{column}`"
                     )
+                elif str(column) in views:
+                    self._add("views", view, f"Expected each column in one view, got `{column}` again")
                 views[str(column)] = view
         return views
 
@@ -155,6 +174,14 @@ class _Mapping:
 
     def _line(self, section: str, key: str) -> int:
         """Where a key stands; its section where it does not. tomllib keeps no lines."""
-        start = next((n for n, line in enumerate(self._lines, 1) if re.match(rf"\s*\[?{re.escape(section)}\b", line)), 1)
+        opening = (rf"\s*\[+\s*{re.escape(section)}\b", rf"\s*{re.escape(section)}\b")  # `log.slot = ...` needs no header
+        start = next((n for sign in opening for n, line in enumerate(self._lines, 1) if re.match(sign, line)), 1)
         wanted = re.compile(rf"\s*[\"']?{re.escape(key)}[\"']?\s*=")
         return next((n for n, line in enumerate(self._lines, 1) if key and n > start and wanted.match(line)), start)
+
+
+def _says_where(key: str, value: object) -> bool:
+    """Whether a value of [log] can name a column, or stand for itself where that makes sense."""
+    if not isinstance(value, str) or value in ("", LITERAL):
+        return False
+    return key in LITERAL_KEYS or not value.startswith(LITERAL)

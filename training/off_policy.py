@@ -76,10 +76,13 @@ def mean_interval(contributions: Values, clusters: Clusters) -> Interval:
     """Mean of (rows,) with a 95 % interval that allows for rows of one customer to go together.
 
     Variance of a mean over clusters: Liang and Zeger 1986, with the factor G / (G - 1). `clusters`: (rows,), 0 to G - 1.
+    One cluster alone says nothing about others: its interval is infinite.
     """
     value = float(contributions.mean())
     sums = np.bincount(clusters, contributions - value)
-    groups = max(2, int(np.count_nonzero(np.bincount(clusters))))
+    groups = int(np.count_nonzero(np.bincount(clusters)))
+    if groups <= 1:
+        return Interval(value, -np.inf, np.inf)
     error = float(np.sqrt((sums**2).sum() * groups / (groups - 1)) / len(contributions))
     return Interval(value, value - NORMAL_95 * error, value + NORMAL_95 * error)
 
@@ -94,7 +97,7 @@ def doubts(weights: Values) -> list[str]:
     """Why the weighted rows cannot carry a verdict, in words; empty where they can."""
     found = []
     effective = effective_sample_size(weights)
-    if effective < FEWEST_EFFECTIVE:
+    if not effective >= FEWEST_EFFECTIVE:  # not, so that a NaN is doubtful too
         found.append(f"effective sample size {effective:.0f} of {len(weights)} rows, at least {FEWEST_EFFECTIVE:.0f} are needed")
     total = float(weights.sum())
     if total and (share := float(weights.max()) / total) > LARGEST_SHARE:

@@ -4,6 +4,7 @@ import datetime as dt
 import hashlib
 import io
 import platform
+import re
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +20,7 @@ from training.export import check_parity, export_onnx
 from training.fit import Fitted
 
 WARMUP_ROWS = 64
+UNSAFE = re.compile(r"[^A-Za-z0-9_]+")  # in a file's name; an outcome may be called anything
 LIBRARIES = ("lightgbm", "onnx", "onnxruntime", "numpy")
 
 
@@ -42,7 +44,8 @@ def publish_bundle(registry: Registry, fitted: Fitted, provenance: Provenance, i
     parity = check_parity(model, fitted, inputs, fitted.settings.seed)
     files = {MODEL_FILE: model, WARMUP_FILE: _warmup(fitted, inputs), BOOSTER_FILE: _booster(fitted)}
     checksums = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-    bundle_id = f"{provenance.objective}-{created:%Y%m%d-%H%M%S}-{checksums[MODEL_FILE][:6]}"
+    subject = UNSAFE.sub("-", provenance.objective)
+    bundle_id = f"{subject}-{created:%Y%m%d-%H%M%S}-{checksums[MODEL_FILE][:6]}"
     manifest = Manifest(
         bundle_id=bundle_id, created_at=created.isoformat(timespec="seconds"), objective=provenance.objective,
         inputs=fitted.columns, contract_fingerprint=fingerprint(fitted.columns), files=checksums, rows=provenance.rows,

@@ -32,7 +32,11 @@ def area_under_curve(labels: Values, rates: Values) -> float:
 
 
 def calibration_error(labels: Values, rates: Values) -> float:
-    """Mean distance between predicted and observed rate over ten bins of equal size. Naeini et al. 2015."""
-    order = np.argsort(rates, kind="stable")
-    bins = np.array_split(order, BINS)
-    return float(sum(len(b) * abs(labels[b].mean() - rates[b].mean()) for b in bins if len(b)) / len(labels))
+    """Mean distance between predicted and observed rate over ten bins of equal size. Naeini et al. 2015.
+
+    Rows of equal rates share their labels: which of them falls into which bin must not count.
+    """
+    _, inverse, counts = np.unique(rates, return_inverse=True, return_counts=True)
+    observed = (np.bincount(inverse, labels) / counts)[inverse]
+    bins = np.array_split(np.argsort(rates, kind="stable"), BINS)
+    return float(sum(len(b) * abs(observed[b].mean() - rates[b].mean()) for b in bins if len(b)) / len(labels))

@@ -116,7 +116,7 @@ class ReplayedSource:
         self._mapping = mapping
         self._meaning = read_mapping(mapping)
         self.objective = objective or next(iter(self._meaning.outcomes))
-        rows = read_table(table)
+        rows = read_table(table, self._meaning.texts)
         later = np.random.default_rng(seed).random(rows.num_rows) < HELD_BACK
         self._history, self._later = rows.filter(pa.array(~later)), rows.filter(pa.array(later))
         self._folder: Path | None = None
