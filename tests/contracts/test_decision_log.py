@@ -52,7 +52,8 @@ async def test_nothing_to_append_is_no_error(log):
 
 
 async def test_closing_twice_does_no_harm(log):
-    """Shutdown paths meet."""
+    """Shutdown paths meet; what was written before is known after."""
     await log.append_decisions([decision("d1")])
     await log.close()
     await log.close()
+    assert await log.append_outcomes([outcome("a", "d1")]) == Acknowledgement(1, 0, 0)
