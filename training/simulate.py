@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from features.contract import Contract, Feature, read_contract
 from features.homes import PACKAGED
-from service.catalog.entities import Catalog, Scalar
+from service.catalog.entities import Catalog, Exploration, Scalar
 from service.catalog.validate import parse_catalog
 from service.decision.decide import choice_table, decide
 from service.decision.engine import Engine, build_engine, by_priority
@@ -178,7 +178,7 @@ class World:
 
 def exploring_engine(world: World) -> Engine:
     """The system before: any action that may be shown, each with the same probability."""
-    placements = {name: msgspec.structs.replace(p, epsilon=1.0) for name, p in world.catalog.placements.items()}
+    placements = {name: msgspec.structs.replace(p, explore=Exploration(epsilon=1.0)) for name, p in world.catalog.placements.items()}
     catalog = msgspec.structs.replace(world.catalog, placements=placements)
     scorer = FlatScorer([0.0] * len(world.actions))
     return build_engine(catalog, world.contract, scorer, Versions(0, None, world.contract.fingerprint))

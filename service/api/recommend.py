@@ -14,6 +14,7 @@ from service.api.openapi import PROBLEMS, RecommendOperation
 from service.api.wire import (
     AnswerVersions,
     Candidate,
+    Experiment,
     Explain,
     Explanation,
     Item,
@@ -106,12 +107,12 @@ def _asked(wanted: RecommendRequest) -> list[tuple[str, int | None]]:
 
 def render(answer: Answer, explain: Explain, started: float) -> RecommendResponse:
     """The answer as it goes over the wire, creatives included."""
-    record, engine = answer
+    record, engine = answer.record, answer.engine.of(answer.record.experiment)
     return RecommendResponse(
         decision_id=record.decision_id,
         customer_id=record.customer_id,
         placements=tuple(_placement(p, engine.plans[p.id], engine, explain) for p in record.placements),
-        experiment=None,
+        experiment=Experiment(record.experiment.id, record.experiment.arm) if record.experiment else None,
         versions=AnswerVersions(record.versions.catalog, record.versions.bundle),
         degraded=record.degraded,
         took_ms=round((time.perf_counter() - started) * 1000, 3),
@@ -131,8 +132,8 @@ def _item(item: ServedItem, plan: PlacementPlan, engine: Engine, *, fallback: bo
     if fallback:
         content, reason = plan.placement.fallback.content, "fallback"
     else:
-        treatment = plan.treatments[engine.positions[item.action_id]]
-        content, reason = treatment.content if treatment else {}, "explored" if item.explored else "highest_utility"
+        content = engine.content(item.action_id, item.treatment_id)
+        reason = "explored" if item.explored else "highest_utility"
     return Item(
         rank=item.rank, action_id=item.action_id, treatment_id=item.treatment_id, kind=item.kind, content=content,
         predicted_rate=item.predicted_rate, utility=item.utility, choice_probability=item.choice_probability,

@@ -2,14 +2,18 @@
 
 import datetime as dt
 import math
+import re
 import sys
 import unicodedata
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+from features.contract import ContractError, seconds
 from service.catalog.expressions import nearest
 
 LONGEST_ID = 128
+LONGEST_WINDOW = 3653 * 86_400.0  # ten years
+CLOCK = re.compile(r"([01]\d|2[0-3]):([0-5]\d)")
 LARGEST = sys.float_info.max
 
 
@@ -65,6 +69,19 @@ class Place:
             return []
         return [Place(v, f"{self.path}[{i}]", self._problems) for i, v in enumerate(self.value)]
 
+    def at_least_one(self) -> list["Place"]:
+        """The items of a list that must not be empty."""
+        if self.value == []:
+            self.refuse("at least one", "none")
+        return self.items()
+
+    def is_mapping(self) -> bool:
+        """Whether it is one; a problem where it is not."""
+        if not isinstance(self.value, Mapping):
+            self.refuse("a mapping")
+            return False
+        return True
+
     def text(self) -> str:
         """A name: any text without control characters."""
         if not isinstance(self.value, str) or not 0 < len(self.value) <= LONGEST_ID or any(map(_is_control, self.value)):
@@ -95,6 +112,38 @@ class Place:
             return known[0]
         return str(self.value)
 
+    def texts(self) -> tuple[str, ...]:
+        """One name, or a list of them."""
+        if isinstance(self.value, str):
+            return (self.text(),)
+        return tuple(item.text() for item in self.items())
+
+    def truth(self) -> bool:
+        """True or false."""
+        if not isinstance(self.value, bool):
+            self.refuse("`true` or `false`")
+            return False
+        return self.value
+
+    def duration(self) -> float:
+        """`30 min`, `24h` or `7d`, as seconds."""
+        try:
+            length = seconds(str(self.value))
+        except ContractError:
+            length = 0.0
+        if not 0.0 < length <= LONGEST_WINDOW:
+            self.refuse("a duration such as `30 min`, `24h` or `7d`, at most ten years")
+            return LONGEST_WINDOW
+        return length
+
+    def hour(self) -> float:
+        """`21:30` as 21.5 hours."""
+        match = CLOCK.fullmatch(str(self.value))
+        if match is None:
+            self.refuse("an hour such as `21:30`, in quotes")
+            return 0.0
+        return int(match[1]) + int(match[2]) / 60
+
     def moment(self) -> float | None:
         """A date or RFC 3339 time, as seconds since 1970 UTC; a date is its first moment in UTC."""
         try:
@@ -110,7 +159,7 @@ def _is_control(character: str) -> bool:
 
 
 def _bounds(low: float, high: float) -> str:
-    return f"from {low:g} to {high:g}" if math.isfinite(high) else f"of at least {low:g}"
+    return f"from {low:.12g} to {high:.12g}" if math.isfinite(high) else f"of at least {low:.12g}"
 
 
 def unique(places: Sequence[tuple[str, Place]], what: str) -> Iterator[tuple[str, Place]]:

@@ -4,19 +4,33 @@ from collections.abc import Callable, Mapping
 from typing import Literal
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from features.contract import Feature
+from service.catalog.policies import Constraint, ContactPolicy
 
 Scalar = float | str | bool | None
 Kind = Literal["offer", "content", "service", "nothing"]
+Layer = Literal["eligibility", "applicability", "suitability"]
+Factor = Literal["rate", "context", "value", "lever"]
+Ablation = Literal["random", "eligibility_only", "predicted_rate_only", "no_levers"]
+
 Rule = Callable[[Mapping[str, Scalar], Mapping[str, Scalar]], bool]  # (customer, context) -> may be offered
+Columns = Mapping[str, npt.NDArray[np.float64]]
+Formula = Callable[[Columns, Columns, Columns], npt.NDArray[np.float64]]  # (customer, context, action) -> values
+
+LAYERS: tuple[Layer, ...] = ("eligibility", "applicability", "suitability")
+FACTORS: tuple[Factor, ...] = ("rate", "context", "value", "lever")
+PRIMARY = "primary"  # the objective of the champion, whatever it is called
 
 
 class CompiledRule(msgspec.Struct, frozen=True):
     """One rule for one action, with the action's own attributes folded in.
 
     `key` is equal for two actions whose rules compile to the same function (same name, same expression after folding): the
-    engine evaluates each distinct key once per request. `needs` are the keys (`customer.age`) the rule reads.
+    engine evaluates each distinct key once per request. `needs` are the keys (`customer.age`) the rule reads and for which no
+    default stands in.
     """
 
     name: str  # the reason code
@@ -24,21 +38,36 @@ class CompiledRule(msgspec.Struct, frozen=True):
     key: str
     passes: Rule
     needs: tuple[str, ...]
+    layer: Layer = "eligibility"
+
+
+class CompiledValue(msgspec.Struct, frozen=True):
+    """What a success is worth, as a formula over columns: customer and context (requests, 1), action (actions,).
+
+    `otherwise` is the value where something in the formula is missing. Equal sources are evaluated together.
+    """
+
+    source: str
+    formula: Formula
+    names: tuple[str, ...]  # all that it reads, such as `customer.return_rate`
+    needs: tuple[str, ...]  # those of them for which no default stands in
+    otherwise: float
 
 
 class Treatment(msgspec.Struct, frozen=True):
-    """How an action is shown in some placements: the creative."""
+    """How an action is shown in some placements: the creative. The first whose rules pass is used."""
 
     id: str
     placements: tuple[str, ...]
     content: dict[str, object]
+    rules: tuple[CompiledRule, ...] = ()
 
 
 class Action(msgspec.Struct, frozen=True):
     """Something we could do next. `lever` is the product of the levers of its issue, its group and its own.
 
-    `rules` holds those of the issue first, then the group's, then its own. `active_from` and `active_until` are seconds since
-    1970 UTC, the first included, the second not.
+    `rules` holds, layer by layer, those of the issue first, then the group's, then its own. `active_from` and `active_until`
+    are seconds since 1970 UTC, the first included, the second not. `value` is what `worth` says where there is no formula.
     """
 
     id: str
@@ -53,6 +82,8 @@ class Action(msgspec.Struct, frozen=True):
     attributes: dict[str, float | str]
     rules: tuple[CompiledRule, ...]
     treatments: tuple[Treatment, ...]
+    formula: CompiledValue | None = None
+    mandatory: bool = False  # comes first wherever it may be offered
 
 
 class Fallback(msgspec.Struct, frozen=True):
@@ -64,6 +95,19 @@ class Fallback(msgspec.Struct, frozen=True):
     content: dict[str, object]
 
 
+class Exploration(msgspec.Struct, frozen=True):
+    """How a placement chooses among what may be offered.
+
+    `temperature` above 0: softmax of utility / temperature; else the best. Then `epsilon` of the choices are uniform over all,
+    and `floor_share` of them uniform over the actions the model learned from fewer than `floor_below` rows.
+    """
+
+    epsilon: float = 0.0
+    temperature: float = 0.0
+    floor_share: float = 0.0
+    floor_below: int = 0
+
+
 class Placement(msgspec.Struct, frozen=True):
     """Where something is shown: at most `slots` items of the accepted kinds, in one channel."""
 
@@ -71,8 +115,47 @@ class Placement(msgspec.Struct, frozen=True):
     channel: str
     slots: int
     accepts: tuple[Kind, ...]
-    epsilon: float  # share of choices made uniformly among all that may be offered
     fallback: Fallback
+    explore: Exploration = Exploration()
+    factors: tuple[Factor, ...] = FACTORS
+    objectives: dict[str, float] = msgspec.field(default_factory=lambda: {PRIMARY: 1.0})
+    repeats: bool = False  # may show again what an earlier placement of the same answer shows
+
+
+class Weight(msgspec.Struct, frozen=True):
+    """A context weight: multiplies the utility of some actions where its condition holds."""
+
+    name: str
+    rule: CompiledRule
+    factor: float
+    actions: frozenset[str]
+
+
+class Arm(msgspec.Struct, frozen=True):
+    """One arm of an experiment: `share` of its customers; its own catalog and bundle, or the common ones where None."""
+
+    id: str
+    share: float
+    catalog: "Catalog | None" = None
+    bundle: str | None = None
+    ablation: Ablation | None = None
+
+
+class Experiment(msgspec.Struct, frozen=True):
+    """So many customers by `share` of all, from `start` on the line of hashes, parted into arms."""
+
+    id: str
+    salt: str
+    start: float
+    share: float
+    arms: tuple[Arm, ...]
+
+
+class Holdout(msgspec.Struct, frozen=True):
+    """Customers who get every placement's fallback, always: what all the rest is measured against."""
+
+    share: float
+    salt: str
 
 
 class Catalog(msgspec.Struct, frozen=True):
@@ -82,3 +165,9 @@ class Catalog(msgspec.Struct, frozen=True):
     placements: dict[str, Placement]
     attributes: tuple[Feature, ...]
     fingerprint: str  # two documents with the same content have the same one
+    weights: tuple[Weight, ...] = ()
+    contact: ContactPolicy = ContactPolicy()
+    constraints: tuple[Constraint, ...] = ()
+    experiments: tuple[Experiment, ...] = ()
+    holdout: Holdout | None = None
+    time_zone: str = "UTC"

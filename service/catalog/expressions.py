@@ -1,9 +1,11 @@
-"""Rules as people write them: a small, typed part of Python's syntax, read here and nowhere evaluated.
+"""Rules and values as people write them: a small, typed part of Python's syntax, read here and nowhere evaluated.
 
-    customer.age >= 18 and context.channel in ("web", "app") and action.price < customer.spend_12m / 10
+    customer.age >= 18 and context.channel in ("web", "app") and not segment.at_risk
+    action.margin - action.cost * customer.return_rate
 
 A comparison is false where a value in it is missing or of another type, or where it divides by zero. The text is parsed into
-a syntax tree of which only whitelisted nodes are accepted; everything else is an error with its column.
+a syntax tree of which only whitelisted nodes are accepted; everything else is an error with its column. Names of segments are
+replaced by what they stand for.
 """
 
 import ast
@@ -19,19 +21,24 @@ Type = Literal["number", "text", "truth"]
 LONGEST = 2000  # characters
 DEEPEST = 20  # levels
 MOST_NODES = 200
+MOST_EXPANDED = 1000  # with segments in place: bounds what a rule costs, about 50 us
 LONGEST_TEXT = 200  # characters of one literal
 LARGEST = 1e15  # beyond it whole numbers are no longer exact as floats
 FUNCTIONS = {"min": (2, 8), "max": (2, 8), "abs": (1, 1)}  # how many arguments each takes
 COMPARISONS = (ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.In, ast.NotIn)
 ARITHMETIC = (ast.Add, ast.Sub, ast.Mult, ast.Div)
-SCOPES = ("customer", "context", "action")
+SCOPES = ("customer", "context", "action", "journey", "segment")
 
 
 class Name(NamedTuple):
-    """A name that rules may use: its type, and what it may be where it is a category (empty: any text)."""
+    """A name that rules may use: its type, and what it may be where it is a category (empty: any text).
+
+    `stands_for`: the checked tree that takes its place, for names that are not values themselves.
+    """
 
     type: Type
     categories: tuple[str, ...] = ()
+    stands_for: ast.expr | None = None
 
 
 class ExpressionError(ValueError):
@@ -39,16 +46,53 @@ class ExpressionError(ValueError):
 
 
 def parse_rule(source: str, names: Mapping[str, Name]) -> ast.expr:
-    """The checked syntax tree of a rule. `names` are the qualified names (`customer.age`). Raises ExpressionError."""
+    """The checked syntax tree of a condition. `names` are the qualified names (`customer.age`). Raises ExpressionError."""
+    tree = _read(source)
+    _Checker(names).truth(tree, 1)
+    return _expanded(tree, names)
+
+
+def parse_value(source: str, names: Mapping[str, Name]) -> ast.expr:
+    """The checked syntax tree of a number. Raises ExpressionError."""
+    tree = _read(source)
+    found = _Checker(names).value(tree, 1)
+    if found != "number":
+        raise _refuse(tree, "a number", found)
+    return _expanded(tree, names)
+
+
+def _read(source: str) -> ast.expr:
     if len(source) > LONGEST:
         raise ExpressionError(f"Expected at most {LONGEST} characters, got {len(source)} - at line 1, column {LONGEST + 1}")
     tree = _parse(source.strip())
-    if sum(not isinstance(node, ast.expr_context) for node in ast.walk(tree)) > MOST_NODES:
+    if _parts(tree) > MOST_NODES:
         raise ExpressionError(
             f"Expected at most {MOST_NODES} parts, got more: name parts of the rule and combine the names - at line 1, column 1"
         )
-    _Checker(names).truth(tree.body, 1)
     return tree.body
+
+
+def _parts(tree: ast.AST) -> int:
+    return sum(not isinstance(node, ast.expr_context) for node in ast.walk(tree))
+
+
+def _expanded(tree: ast.expr, names: Mapping[str, Name]) -> ast.expr:
+    """With every name that stands for something replaced by it."""
+    expanded: ast.expr = _Expander(names).visit(tree)
+    if _parts(expanded) > MOST_EXPANDED:
+        raise ExpressionError(f"Expected at most {MOST_EXPANDED} parts with segments in place, got more - at line 1, column 1")
+    return expanded
+
+
+class _Expander(ast.NodeTransformer):
+    def __init__(self, names: Mapping[str, Name]) -> None:
+        self._names = names
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
+        name = self._names[_qualified(node)]
+        if name.type == "truth" and name.stands_for is None:  # a segment with a mistake of its own, told where it is written
+            return ast.Constant(value=False)
+        return name.stands_for or node
 
 
 def _parse(source: str) -> ast.Expression:
@@ -98,6 +142,8 @@ class _Checker:
                 self._comparison(node, depth)
             case ast.Constant(value=bool()):
                 pass
+            case ast.Attribute(value=ast.Name(id="segment")):
+                self._name(node)
             case _:
                 raise _refuse(node, "a condition, such as `customer.age >= 18`")
 
@@ -143,7 +189,7 @@ class _Checker:
         self._check_depth(node, depth)
         match node:
             case ast.Attribute():
-                return self._name(node)
+                return self._value_name(node)
             case ast.Constant():
                 return _literal(node)
             case ast.UnaryOp(op=ast.USub() | ast.UAdd()):
@@ -171,9 +217,15 @@ class _Checker:
         for argument in node.args:
             self._number(argument, depth)
 
+    def _value_name(self, node: ast.Attribute) -> Type:
+        kind = self._name(node)
+        if kind == "truth":
+            raise _refuse(node, "a value: a segment is a condition of its own")
+        return kind
+
     def _name(self, node: ast.Attribute) -> Type:
         if not isinstance(node.value, ast.Name) or node.value.id not in SCOPES:
-            raise _refuse(node, "`customer.`, `context.` or `action.` and one name")
+            raise _refuse(node, "`customer.`, `context.`, `action.`, `journey.` or `segment.` and one name")
         qualified = _qualified(node)
         if qualified not in self._names:
             raise _refuse(node, f"a known name{nearest(qualified, list(self._names))}")

@@ -1,57 +1,75 @@
 """From a document to a catalog: every mistake is found, and with one mistake there is no catalog."""
 
-import ast
 import hashlib
-import re
-from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple, cast, get_args
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, NamedTuple, cast
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
 from features.contract import ACTION_ID, Contract, Feature
-from features.request_time import REQUEST_TIME_NAMES
 from service.catalog.checking import Place, Problems, unique
-from service.catalog.compiling import Values, action_names, compile_rule
+from service.catalog.contacting import SELECTOR_KEYS, Known, named, read_constraints, read_policy, read_selector
 from service.catalog.documents import read_document
-from service.catalog.entities import Action, Catalog, CompiledRule, Fallback, Kind, Placement, Treatment
-from service.catalog.expressions import ExpressionError, Name, nearest, parse_rule
+from service.catalog.entities import Action, Catalog, CompiledValue, Kind, Placement, Treatment, Weight
+from service.catalog.experimenting import read_experiments, read_holdout
+from service.catalog.expressions import Name, nearest
+from service.catalog.placing import KINDS, read_content, read_placement
+from service.catalog.policies import Selector
+from service.catalog.rulebook import RULE_NAME, RuleBook, Rules
 from service.errors import CatalogInvalid
 
 FORMAT = 1
-KINDS: tuple[str, ...] = get_args(Kind)
-LEVER = (0.1, 10.0)  # beyond it a lever is a rule in disguise
-MOST_SLOTS = 50
-RULE_NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
-TOP_LEVEL = ("catalog", "note", "attributes", "rules", "issues", "groups", "actions", "placements")
-ACTION_KEYS = ("id", "group", "kind", "value", "lever", "priority", "active", "attributes", "eligibility", "treatments")
-PLACEMENT_KEYS = ("id", "channel", "slots", "accepts", "explore", "fallback")
-
-
-class _Rule(NamedTuple):
-    """A rule as written, and where."""
-
-    name: str
-    source: str
-    place: Place
+LEVER_RANGE = (0.1, 10.0)  # unless the document declares another; beyond it a lever is a rule in disguise
+WIDEST_LEVER_RANGE = (0.001, 1000.0)
+WEIGHT_RANGE = (0.01, 100.0)
+TOP_LEVEL = (
+    "catalog", "note", "attributes", "rules", "segments", "issues", "groups", "actions", "placements", "weights", "contact",
+    "constraints", "experiments", "holdout", "lever_range", "time_zone",
+)  # fmt: skip
+LAYER_KEYS = ("eligibility", "applicability", "suitability")
+ISSUE_KEYS = ("id", "lever", *LAYER_KEYS)
+GROUP_KEYS = ("id", "issue", "lever", *LAYER_KEYS)
+ACTION_KEYS = (
+    "id", "group", "kind", "value", "lever", "priority", "active", "attributes", "mandatory", *LAYER_KEYS, "treatments",
+)  # fmt: skip
+TREATMENT_KEYS = ("id", "placements", "content", *LAYER_KEYS)
+FORMULA_KEYS = ("formula", "otherwise")
+WEIGHT_KEYS = ("name", "when", "factor", "where")
+WEIGHED_BY = ("actions", "groups", "issues", "kinds")
 
 
 class _Level(NamedTuple):
     """An issue or a group: what its actions inherit."""
 
     lever: float
-    rules: tuple[_Rule, ...]
+    rules: Rules
     issue: str
+
+
+class _ReadWeight(NamedTuple):
+    name: str
+    rules: Rules
+    factor: float
+    where: Selector
 
 
 def parse_catalog(text: str, contract: Contract, where: str = "catalog") -> tuple[dict[str, Any], Catalog]:
     """A YAML document and the catalog it describes. Raises CatalogInvalid with every mistake and its line."""
     document = read_document(text, where)
-    return document.values, _Builder(document.values, contract, Problems(where, document.lines)).build()
+    return document.values, _build(document.values, contract, Problems(where, document.lines))
 
 
-def load_catalog(document: Mapping[str, object], contract: Contract) -> Catalog:
+def load_catalog(document: Mapping[str, Any], contract: Contract) -> Catalog:
     """The catalog that a stored document describes. Raises CatalogInvalid with every mistake and its path."""
-    return _Builder(document, contract, Problems("catalog", {})).build()
+    return _build(document, contract, Problems("catalog", {}))
+
+
+def _build(document: Mapping[str, Any], contract: Contract, problems: Problems) -> Catalog:
+    catalog = _Builder(document, contract, problems).build()
+    if problems.found:
+        raise CatalogInvalid(problems.found)
+    return catalog
 
 
 def fingerprint(document: Mapping[str, object]) -> str:
@@ -61,86 +79,74 @@ def fingerprint(document: Mapping[str, object]) -> str:
 
 
 class _Builder:
-    """Builds a catalog top down: attributes, rules, issues, groups, placements, actions."""
+    """Builds a catalog top down: attributes, rules, issues, groups, placements, actions, and what speaks of all of them."""
 
-    def __init__(self, document: Mapping[str, object], contract: Contract, problems: Problems) -> None:
+    def __init__(self, document: Mapping[str, Any], contract: Contract, problems: Problems) -> None:
         self._document = document
         self._contract = contract
         self._problems = problems
+        self._book = RuleBook(contract)
         self._attributes: dict[str, str] = {}
-        self._rules: dict[str, _Rule] = {}
-        self._written: list[_Rule] = []
-        self._trees: dict[str, ast.expr | None] = {}
-        self._reads: dict[str, tuple[str, ...]] = {}  # by the rule's path: which of the action's values it folds in
-        self._functions: dict[tuple[object, ...], CompiledRule] = {}
         self._placements: dict[str, Placement] = {}
+        self._levers = LEVER_RANGE
 
     def build(self) -> Catalog:
+        """What can be made of the document; whether it may be used is for the problems to say."""
         top = Place(self._document, "", self._problems).fields(
             TOP_LEVEL, ("catalog", "issues", "groups", "actions", "placements")
         )
         if "catalog" in top and top["catalog"].value != FORMAT:
             top["catalog"].refuse(f"format {FORMAT}")
-        self._attributes = {
-            n: p.choice(("number", "category")) for n, p in _entries(top, "attributes").items() if self._free(n, p)
-        }
-        self._rules = {rule.name: rule for rule in self._read_rules(_entries(top, "rules"))}
+        self._levers = _lever_range(top.get("lever_range"))
+        self._attributes = {n: p.choice(("number", "category")) for n, p in _entries(top, "attributes").items() if _is_free(n, p)}
+        self._book.declare(_entries(top, "rules"), _entries(top, "segments"))
         issues = {n: self._issue(p, n) for n, p in _named(top, "issues", "issue")}
         groups = {n: self._group(p, issues) for n, p in _named(top, "groups", "group")}
-        self._placements = {n: self._placement(n, p) for n, p in _named(top, "placements", "placement")}
-        named = list(_named(top, "actions", "action"))
-        names = self._names([n for n, _ in named], [p for _, p in named])
-        actions = tuple(self._action(n, p, groups, names) for n, p in named)
-        for rule in self._written:
-            self._tree(rule, names)  # also where no action comes to use it
+        self._placements = {n: read_placement(n, p) for n, p in _named(top, "placements", "placement")}
+        listed = list(_named(top, "actions", "action"))
+        names = self._action_names([n for n, _ in listed], [p for _, p in listed])
+        known = Known([n for n, _ in listed], list(groups), list(issues), KINDS, self._channels(), list(self._placements))
+        weights = [_weight(item, known, self._book) for item in named(top.get("weights"))]
+        self._book.settle(names)
+        actions = tuple(self._action(n, p, groups) for n, p in listed)
+        self._book.check_all()
         for key in ("actions", "placements"):
-            if key in top and top[key].value == []:
-                _at_least_one(top[key])
-        if self._problems.found:
-            raise CatalogInvalid(self._problems.found)
-        return Catalog(actions, self._placements, _features(names, self._attributes), fingerprint(self._document))
+            if key in top:
+                top[key].at_least_one()
+        return Catalog(
+            actions=actions, placements=self._placements, attributes=_features(names, self._attributes),
+            fingerprint=fingerprint(self._document), weights=tuple(w for read in weights for w in self._weights(read, actions)),
+            contact=read_policy(top.get("contact"), known), constraints=read_constraints(top.get("constraints"), known),
+            experiments=read_experiments(top.get("experiments"), self._document, self._overridden),
+            holdout=read_holdout(top.get("holdout")), time_zone=_time_zone(top.get("time_zone")),
+        )  # fmt: skip
 
-    def _free(self, name: str, place: Place) -> bool:
-        if name == ACTION_ID or not RULE_NAME.match(name):
-            place.refuse(f"an attribute named with a-z, 0-9 and `_`, other than `{ACTION_ID}`", name)
-            return False
-        return True
+    def _overridden(self, document: dict[str, Any], place: Place) -> Catalog | None:
+        """The catalog of an experiment's arm; its mistakes are those of the overrides."""
+        problems = Problems("with these overrides", {})
+        catalog = _Builder(document, self._contract, problems).build()
+        for problem in problems.found:
+            place.refuse_with(problem)
+        return None if problems.found else catalog
+
+    def _channels(self) -> list[str]:
+        return list(dict.fromkeys(p.channel for p in self._placements.values()))
 
     def _issue(self, place: Place, name: str) -> _Level:
-        fields = place.fields(("id", "lever", "eligibility"), ("id",))
-        return _Level(_lever(fields), self._eligibility(fields.get("eligibility")), name)
+        fields = place.fields(ISSUE_KEYS, ("id",))
+        return _Level(self._lever(fields), self._book.layers(fields), name)
 
     def _group(self, place: Place, issues: Mapping[str, _Level]) -> _Level:
-        fields = place.fields(("id", "issue", "lever", "eligibility"), ("id", "issue"))
+        fields = place.fields(GROUP_KEYS, ("id", "issue"))
         above = _find(fields.get("issue"), issues, "issue")
-        return _Level(_lever(fields) * above.lever, above.rules + self._eligibility(fields.get("eligibility")), above.issue)
+        return _Level(self._lever(fields) * above.lever, above.rules + self._book.layers(fields), above.issue)
 
-    def _read_rules(self, entries: Mapping[str, Place]) -> tuple[_Rule, ...]:
-        rules = tuple(_Rule(n, _source(p), p) for n, p in entries.items() if _is_rule_name(n, p))
-        self._written.extend(rules)
-        return rules
+    def _lever(self, fields: Mapping[str, Place]) -> float:
+        return fields["lever"].number(*self._levers) if "lever" in fields else 1.0
 
-    def _eligibility(self, place: Place | None) -> tuple[_Rule, ...]:
-        """Names of `rules`, or `name: expression`; a list of both, or a mapping."""
-        if place is None:
-            return ()
-        if isinstance(place.value, Mapping):
-            return self._read_rules(place.entries())
-        return tuple(rule for item in place.items() for rule in self._one_of_eligibility(item))
-
-    def _one_of_eligibility(self, item: Place) -> tuple[_Rule, ...]:
-        if isinstance(item.value, Mapping):
-            return self._eligibility(item)
-        if isinstance(item.value, str) and item.value in self._rules:
-            return (self._rules[item.value],)
-        item.refuse(f"a rule of `rules`{nearest(str(item.value), list(self._rules))} or `name: expression`")
-        return ()
-
-    def _names(self, ids: list[str], actions: list[Place]) -> dict[str, Name]:
-        """Every name that a rule may use."""
-        names = {f.key: Name("number" if f.type == "number" else "text", f.categories) for f in self._contract.features}
-        names |= {f"context.{n}": Name("number") for n in REQUEST_TIME_NAMES}
-        names[f"action.{ACTION_ID}"] = Name("text", tuple(ids))
+    def _action_names(self, ids: list[str], actions: list[Place]) -> dict[str, Name]:
+        """What `action.*` can be in a rule."""
+        names = {f"action.{ACTION_ID}": Name("text", tuple(ids))}
         for name, kind in self._attributes.items():
             used = {
                 text for a in actions if isinstance(own := a.value.get("attributes"), Mapping)
@@ -149,50 +155,35 @@ class _Builder:
             names[f"action.{name}"] = Name("number") if kind == "number" else Name("text", tuple(sorted(used)))
         return names
 
-    def _action(self, name: str, place: Place, groups: Mapping[str, _Level], names: Mapping[str, Name]) -> Action:
+    def _action(self, name: str, place: Place, groups: Mapping[str, _Level]) -> Action:
         fields = place.fields(ACTION_KEYS, ("id", "group", "kind", "value", "treatments"))
         group = _find(fields.get("group"), groups, "group")
         kind = cast("Kind", fields["kind"].choice(KINDS) if "kind" in fields else KINDS[0])
         attributes = self._action_attributes(fields.get("attributes"))
         start, end = _dates(fields.get("active"))
-        rules = group.rules + self._eligibility(fields.get("eligibility"))
+        value, formula = self._value(fields.get("value"), attributes)
+        own = {ACTION_ID: name, **attributes}
         return Action(
             id=name, kind=kind, issue=group.issue, group=str(fields["group"].value) if "group" in fields else "",
-            value=fields["value"].number(0.0) if "value" in fields else 0.0,
-            lever=_lever(fields) * group.lever, priority=fields["priority"].number() if "priority" in fields else 0.0,
+            value=value, lever=self._lever(fields) * group.lever,
+            priority=fields["priority"].number() if "priority" in fields else 0.0,
             active_from=start, active_until=end, attributes=attributes,
-            rules=tuple(self._compiled(rules, {"id": name, **attributes}, names)),
-            treatments=self._treatments(fields.get("treatments"), kind),
+            rules=self._book.compiled(group.rules + self._book.layers(fields), own),
+            treatments=self._treatments(fields.get("treatments"), kind, own), formula=formula,
+            mandatory=fields["mandatory"].truth() if "mandatory" in fields else False,
         )  # fmt: skip
 
-    def _compiled(
-        self, rules: tuple[_Rule, ...], action: Mapping[str, float | str], names: Mapping[str, Name]
-    ) -> list[CompiledRule]:
-        defaults = {f.key: f.default for f in self._contract.features if f.default is not None}
-        values = Values({n: t.type for n, t in names.items()}, defaults, {f"action.{k}": v for k, v in action.items()})
-        trees = [(rule, self._tree(rule, names)) for rule in rules]
-        return [self._function(rule, tree, values) for rule, tree in trees if tree is not None]
-
-    def _function(self, rule: _Rule, tree: ast.expr, values: Values) -> CompiledRule:
-        """Compiled once for all actions with the same values: 1,000 actions with 11 rules each load in 0.3 s, not 2.8."""
-        path = rule.place.path
-        if path not in self._reads:
-            self._reads[path] = action_names(tree)
-        key = (path, *(values.action.get(name) for name in self._reads[path]))
-        if key not in self._functions:
-            self._functions[key] = compile_rule(rule.name, rule.source, tree, values)
-        return self._functions[key]
-
-    def _tree(self, rule: _Rule, names: Mapping[str, Name]) -> ast.expr | None:
-        """What a rule says, read once however many actions inherit it; its mistake is a problem once."""
-        path = rule.place.path
-        if path not in self._trees:
-            try:
-                self._trees[path] = parse_rule(rule.source, names)
-            except ExpressionError as error:
-                self._trees[path] = None
-                rule.place.refuse_with(f"{error} of the expression")
-        return self._trees[path]
+    def _value(self, place: Place | None, attributes: Mapping[str, float | str]) -> tuple[float, CompiledValue | None]:
+        """A number, a formula, or a formula with what stands in where something in it is missing."""
+        if place is None:
+            return 0.0, None
+        if isinstance(place.value, Mapping):
+            fields = place.fields(FORMULA_KEYS, FORMULA_KEYS)
+            otherwise = fields["otherwise"].number(0.0) if "otherwise" in fields else 0.0
+            return otherwise, self._book.value(fields["formula"], attributes, otherwise) if "formula" in fields else None
+        if isinstance(place.value, str):
+            return 0.0, self._book.value(place, attributes, None)
+        return place.number(0.0), None
 
     def _action_attributes(self, place: Place | None) -> dict[str, float | str]:
         attributes: dict[str, float | str] = {}
@@ -205,33 +196,47 @@ class _Builder:
                 attributes[name] = value.text()
         return attributes
 
-    def _treatments(self, place: Place | None, kind: Kind) -> tuple[Treatment, ...]:
-        items = [(_id(item), item) for item in (_at_least_one(place) if place else []) if _is_mapping(item)]
-        return tuple(self._treatment(name, item, kind) for name, item in unique(items, "treatment"))
+    def _treatments(self, place: Place | None, kind: Kind, action: Mapping[str, float | str]) -> tuple[Treatment, ...]:
+        items = [(_id(item), item) for item in (place.at_least_one() if place else []) if _is_named(item)]
+        return tuple(self._treatment(name, item, kind, action) for name, item in unique(items, "treatment"))
 
-    def _treatment(self, name: str, place: Place, kind: Kind) -> Treatment:
-        fields = place.fields(("id", "placements", "content"), ("id", "placements"))
-        shown = _at_least_one(fields["placements"]) if "placements" in fields else []
+    def _treatment(self, name: str, place: Place, kind: Kind, action: Mapping[str, float | str]) -> Treatment:
+        fields = place.fields(TREATMENT_KEYS, ("id", "placements"))
+        shown = fields["placements"].at_least_one() if "placements" in fields else []
         for item in shown:
             found = self._placements.get(str(item.value))
             if found is None:
                 item.refuse(f"a known placement{nearest(str(item.value), list(self._placements))}")
             elif kind not in found.accepts:
                 item.refuse(f"a placement that accepts `{kind}`")
-        return Treatment(name, tuple(str(item.value) for item in shown), _content(fields.get("content")))
+        rules = self._book.compiled(self._book.layers(fields), action)
+        return Treatment(name, tuple(str(item.value) for item in shown), read_content(fields.get("content")), rules)
 
-    def _placement(self, name: str, place: Place) -> Placement:
-        fields = place.fields(PLACEMENT_KEYS, ("id", "channel", "fallback"))
-        accepts = tuple(item.choice(KINDS) for item in _at_least_one(fields["accepts"])) if "accepts" in fields else KINDS
-        explore = fields["explore"].fields(("epsilon",), ("epsilon",)) if "explore" in fields else {}
-        return Placement(
-            id=name,
-            channel=fields["channel"].text() if "channel" in fields else "",
-            slots=fields["slots"].whole(1, MOST_SLOTS) if "slots" in fields else 1,
-            accepts=cast("tuple[Kind, ...]", accepts),
-            epsilon=explore["epsilon"].number(0.0, 1.0) if "epsilon" in explore else 0.0,
-            fallback=_fallback(fields.get("fallback")),
-        )
+    def _weights(self, read: _ReadWeight, actions: Iterable[Action]) -> list[Weight]:
+        """One record for all actions for which the condition is the same."""
+        together: dict[str, Weight] = {}
+        for action in actions:
+            if _is_selected(action, read.where):
+                for rule in self._book.compiled(read.rules, {ACTION_ID: action.id, **action.attributes}):
+                    before = together.get(rule.key, Weight(read.name, rule, read.factor, frozenset()))
+                    together[rule.key] = msgspec.structs.replace(before, actions=before.actions | {action.id})
+        return list(together.values())
+
+
+def _is_selected(action: Action, where: Selector) -> bool:
+    pairs = (
+        (where.actions, action.id), (where.groups, action.group), (where.issues, action.issue), (where.kinds, action.kind)
+    )  # fmt: skip
+    return all(not wanted or found in wanted for wanted, found in pairs)
+
+
+def _weight(place: Place, known: Known, book: RuleBook) -> _ReadWeight:
+    fields = place.fields(WEIGHT_KEYS, ("name", "when", "factor"))
+    name = fields["name"].text() if "name" in fields else ""
+    rules = (book.condition(name, fields["when"]),) if "when" in fields else ()
+    factor = fields["factor"].number(*WEIGHT_RANGE) if "factor" in fields else 1.0
+    where = read_selector(fields.get("where"), known, [key for key in SELECTOR_KEYS if key in WEIGHED_BY])
+    return _ReadWeight(name, rules, factor, where)
 
 
 def _features(names: Mapping[str, Name], declared: Mapping[str, str]) -> tuple[Feature, ...]:
@@ -250,18 +255,19 @@ def _entries(top: Mapping[str, Place], key: str) -> dict[str, Place]:
 
 def _named(top: Mapping[str, Place], key: str, what: str) -> list[tuple[str, Place]]:
     items = top[key].items() if key in top else []
-    return list(unique([(_id(item), item) for item in items if _is_mapping(item)], what))
+    return list(unique([(_id(item), item) for item in items if _is_named(item)], what))
 
 
-def _at_least_one(place: Place) -> list[Place]:
-    if place.value == []:
-        place.refuse("at least one", "none")
-    return place.items()
-
-
-def _is_mapping(place: Place) -> bool:
+def _is_named(place: Place) -> bool:
     if not isinstance(place.value, Mapping):
         place.refuse("a mapping with an `id`")
+        return False
+    return True
+
+
+def _is_free(name: str, place: Place) -> bool:
+    if name == ACTION_ID or not RULE_NAME.match(name):
+        place.refuse(f"an attribute named with a-z, 0-9 and `_`, other than `{ACTION_ID}`", name)
         return False
     return True
 
@@ -272,8 +278,24 @@ def _id(place: Place) -> str:
     return entries["id"].text() if "id" in entries else ""
 
 
-def _lever(fields: Mapping[str, Place]) -> float:
-    return fields["lever"].number(*LEVER) if "lever" in fields else 1.0
+def _lever_range(place: Place | None) -> tuple[float, float]:
+    if place is None:
+        return LEVER_RANGE
+    bounds = [item.number(*WIDEST_LEVER_RANGE) for item in place.items()]
+    if len(bounds) != 2 or not bounds[0] <= 1.0 <= bounds[1]:  # noqa: PLR2004  # a lower and an upper one
+        place.refuse("two numbers around 1, such as `[0.5, 2]`")
+        return LEVER_RANGE
+    return bounds[0], bounds[1]
+
+
+def _time_zone(place: Place | None) -> str:
+    if place is None:
+        return "UTC"
+    try:
+        return ZoneInfo(place.text() or "?").key
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        place.refuse("a time zone such as `Europe/Berlin`")
+        return "UTC"
 
 
 def _find(place: Place | None, known: Mapping[str, _Level], what: str) -> _Level:
@@ -284,22 +306,6 @@ def _find(place: Place | None, known: Mapping[str, _Level], what: str) -> _Level
     return _Level(1.0, (), "")
 
 
-def _source(place: Place) -> str:
-    if isinstance(place.value, bool):
-        return str(place.value)
-    if not isinstance(place.value, str):
-        place.refuse("an expression")
-        return "True"
-    return place.value
-
-
-def _is_rule_name(name: str, place: Place) -> bool:
-    if RULE_NAME.match(name) is None:
-        place.refuse("a rule's name of a-z, 0-9 and `_`: it is the reason code", name)
-        return False
-    return True
-
-
 def _dates(place: Place | None) -> tuple[float | None, float | None]:
     fields = place.fields(("from", "until")) if place else {}
     start = fields["from"].moment() if "from" in fields else None
@@ -307,15 +313,3 @@ def _dates(place: Place | None) -> tuple[float | None, float | None]:
     if place is not None and start is not None and end is not None and end <= start:
         place.refuse("`until` after `from`")
     return start, end
-
-
-def _content(place: Place | None) -> dict[str, object]:
-    return {key: entry.value for key, entry in place.entries().items()} if place else {}
-
-
-def _fallback(place: Place | None) -> Fallback:
-    fields = place.fields(("action", "treatment", "kind", "content"), ("action", "kind")) if place else {}
-    action = fields["action"].text() if "action" in fields else ""
-    treatment = fields["treatment"].text() if "treatment" in fields else action
-    kind = cast("Kind", fields["kind"].choice(KINDS) if "kind" in fields else KINDS[0])
-    return Fallback(action, treatment, kind, _content(fields.get("content")))

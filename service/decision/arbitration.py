@@ -5,14 +5,17 @@ import hashlib
 import numpy as np
 import numpy.typing as npt
 
-Allowed = npt.NDArray[np.bool_]
+from service.catalog.entities import Exploration
+from service.decision.limits import Mask
+
+Utilities = npt.NDArray[np.float64]
 Probabilities = npt.NDArray[np.float64]
 Choices = npt.NDArray[np.intp]
 
 NONE_LEFT = -1  # in place of an action's position where a request has nothing left to choose
 
 
-def greedy(utilities: npt.NDArray[np.float64], allowed: Allowed) -> Choices:
+def greedy(utilities: Utilities, allowed: Mask) -> Choices:
     """Position of the allowed action with the highest utility; the first of several; NONE_LEFT without any.
 
     Shapes: (requests, actions), (requests, actions) -> (requests,).
@@ -21,17 +24,52 @@ def greedy(utilities: npt.NDArray[np.float64], allowed: Allowed) -> Choices:
     return np.where(allowed[np.arange(len(best)), best], best, NONE_LEFT)
 
 
-def epsilon_greedy(utilities: npt.NDArray[np.float64], allowed: Allowed, epsilon: float) -> Probabilities:
-    """How likely each action is chosen: 1 - epsilon on the best, epsilon spread evenly over all that is allowed.
+def choice_probabilities(explore: Exploration, utilities: Utilities, allowed: Mask, best: Choices, thin: Mask) -> Probabilities:
+    """How likely each action is chosen: float64, (requests, actions). A row sums to 1, or to 0 where nothing is allowed.
 
-    float64, (requests, actions); a row sums to 1, or to 0 where nothing is allowed. Sutton and Barto 2018, section 2.2.
+    A mixture: `epsilon` evenly over all that is allowed (Sutton and Barto 2018, section 2.2), `floor_share` evenly over the
+    allowed ones among `thin`, those with little evidence (bool, (actions,)), and the rest on the best, or by softmax.
+    `best` comes from `greedy`.
     """
-    count = allowed.sum(axis=1, keepdims=True)
-    probabilities = np.where(allowed, epsilon / np.maximum(count, 1), 0.0)
-    best = greedy(utilities, allowed)
-    rows = np.flatnonzero(best != NONE_LEFT)
-    probabilities[rows, best[rows]] += 1.0 - epsilon
+    probabilities = _softmax(utilities, allowed, explore.temperature) if explore.temperature else _on(best, allowed.shape)
+    if explore.epsilon:
+        probabilities *= 1.0 - explore.epsilon
+        probabilities += explore.epsilon * _evenly(allowed)
+    if explore.floor_share:
+        unsure = allowed & thin
+        share = np.where(unsure.any(axis=1, keepdims=True), explore.floor_share, 0.0)
+        probabilities *= 1.0 - share
+        probabilities += share * _evenly(unsure)
     return probabilities
+
+
+def first_mandatory(utilities: Utilities, allowed: Mask, mandatory: Mask) -> Choices:
+    """The mandatory action that comes first, the best of several; NONE_LEFT where none may be offered. Shape (requests,)."""
+    return greedy(utilities, allowed & mandatory)
+
+
+def _on(best: Choices, shape: tuple[int, ...]) -> Probabilities:
+    """All on one action a row."""
+    probabilities = np.zeros(shape)
+    rows = np.flatnonzero(best != NONE_LEFT)
+    probabilities[rows, best[rows]] = 1.0
+    return probabilities
+
+
+def _evenly(allowed: Mask) -> Probabilities:
+    count = allowed.sum(axis=1, keepdims=True)
+    shares: Probabilities = allowed / np.maximum(count, 1)
+    return shares
+
+
+def _softmax(utilities: Utilities, allowed: Mask, temperature: float) -> Probabilities:
+    """exp(utility / temperature), normalised. Slot after slot without replacement: Plackett-Luce (Plackett 1975, eq. 2)."""
+    highest = np.where(allowed, utilities, -np.inf).max(axis=1, keepdims=True)
+    scaled = np.where(allowed, utilities - np.where(np.isfinite(highest), highest, 0.0), -np.inf) / temperature
+    weights = np.exp(scaled)
+    total = weights.sum(axis=1, keepdims=True)
+    shares: Probabilities = weights / np.where(total > 0.0, total, 1.0)
+    return shares
 
 
 def draw(probabilities: Probabilities, uniforms: npt.NDArray[np.float64]) -> Choices:
@@ -47,5 +85,10 @@ def draw(probabilities: Probabilities, uniforms: npt.NDArray[np.float64]) -> Cho
 
 def uniform(decision_id: str, placement: str, slot: int) -> float:
     """The random number of one slot, in [0, 1) with 53 bits: a hash, so that the same decision id draws the same."""
-    digest = hashlib.blake2b(f"{decision_id}\x1f{placement}\x1f{slot}".encode(), digest_size=8).digest()
+    return fraction(f"{decision_id}\x1f{placement}\x1f{slot}")
+
+
+def fraction(text: str) -> float:
+    """A number in [0, 1) with 53 bits that depends on the text alone."""
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return (int.from_bytes(digest, "big") >> 11) * 2.0**-53

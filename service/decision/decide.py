@@ -1,23 +1,30 @@
 """`decide(engine, batch)`: the decision for a batch of requests, from nothing but its arguments."""
 
-from collections.abc import Iterator, Sequence
+import base64
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from features.vectors import vectorize
-from service.decision.arbitration import NONE_LEFT, Allowed, Choices, Probabilities, draw, epsilon_greedy, greedy, uniform
-from service.decision.eligibility import Eligible
-from service.decision.engine import Engine, PlacementPlan
-from service.decision.entities import Batch, DecisionRequest, PlacementRequest
+from service.decision.arbitration import (
+    NONE_LEFT,
+    Choices,
+    Probabilities,
+    Utilities,
+    choice_probabilities,
+    draw,
+    first_mandatory,
+    greedy,
+    uniform,
+)
+from service.decision.board import SHOWN_ELSEWHERE, Board, first_reasons
+from service.decision.engine import Engine, PlacementPlan, actions_named
+from service.decision.entities import Batch, DecisionRequest
+from service.decision.experiments import HOLDOUT, Assigned
+from service.decision.limits import Mask, Rows
 from service.decision.records import DecisionRecord, PlacementRecord, ServedItem
 from service.decision.scoring import Rates
-
-NOT_SHOWN_HERE = "not_shown_here"  # reason code: no treatment for this placement, or a kind it does not accept
-EXCLUDED_BY_REQUEST = "excluded_by_request"
-NOT_REQUESTED = "not_requested"  # the request named its candidates, and this is none of them
-SHOWN_ELSEWHERE = "shown_elsewhere"  # already in an earlier placement of the same answer
 
 
 class ChoiceTable(NamedTuple):
@@ -25,97 +32,82 @@ class ChoiceTable(NamedTuple):
 
     probabilities: Probabilities
     predicted_rates: Rates
-    allowed: Allowed
-
-
-class _Scored(NamedTuple):
-    eligible: list[Eligible]
-    allowed: Allowed  # (requests, actions): by rules and by the request itself
-    rates: Rates
-    utilities: npt.NDArray[np.float64]
-
-    def of(self, rows: list[int]) -> "_Scored":
-        return _Scored([self.eligible[row] for row in rows], self.allowed[rows], self.rates[rows], self.utilities[rows])
+    allowed: Mask
 
 
 class _Slots(NamedTuple):
-    """The choices for one placement, slot by slot: (requests, slots) each, or (slots,) for one request."""
+    """The choices for one placement, slot by slot: (requests, slots) each."""
 
     chosen: Choices
-    probabilities: Probabilities
-    explored: Allowed
-
-    def row(self, position: int) -> "_Slots":
-        return _Slots(*(column[position] for column in self))
+    probabilities: npt.NDArray[np.float64]
+    explored: Mask
 
 
-class _Case(NamedTuple):
-    """One request at one placement. `left` is what rules, request and earlier placements leave: bool, (actions,)."""
+class _Stage(NamedTuple):
+    """Some rows of the board at one placement, before anything is chosen. Masks are (rows, actions).
 
-    request: DecisionRequest
-    asked: PlacementRequest
-    eligible: Eligible
-    allowed: Allowed
-    left: Allowed
-    rates: Rates
-    utilities: npt.NDArray[np.float64]
-    slots: _Slots
+    `open`: left by rules, request and earlier placements, and shown here; `blocked`: by contact policy and constraints.
+    """
+
+    plan: PlacementPlan
+    rows: Rows
+    requests: Sequence[DecisionRequest]
+    slots: Sequence[int]
+    available: Mask
+    shows: Mask
+    blocked: list[tuple[str, Mask]]
+    utilities: Utilities
+
+    @property
+    def open(self) -> Mask:
+        return self.available & self.shows
 
 
 def decide(engine: Engine, batch: Batch) -> list[DecisionRecord]:
     """One record per request, in order. Deterministic: the same engine and request give the same record."""
-    scored = _score(engine, batch)
+    assigned = [engine.assignment.of(request.customer_id) for request in batch]
+    records: list[DecisionRecord | None] = [None] * len(batch)
+    for arm, rows in _by_arm(assigned).items():
+        some = [batch[row] for row in rows]
+        made = _held_out(engine, some) if arm and arm.id == HOLDOUT else _decide(engine.of(arm), some, arm)
+        for row, record in zip(rows, made, strict=True):
+            records[row] = record
+    return [record for record in records if record is not None]
+
+
+def _by_arm(assigned: Sequence[Assigned | None]) -> dict[Assigned | None, list[int]]:
+    groups: dict[Assigned | None, list[int]] = {}
+    for row, arm in enumerate(assigned):
+        groups.setdefault(arm, []).append(row)
+    return groups
+
+
+def _held_out(engine: Engine, batch: Batch) -> list[DecisionRecord]:
+    """Every placement's fallback."""
+    arm = Assigned(HOLDOUT, HOLDOUT)
+    return [
+        _record(engine, r, [_fallback_record(engine.plans[p.id], p.slots) for p in r.placements], arm) for r in batch
+    ]  # fmt: skip
+
+
+def _decide(engine: Engine, batch: Batch, arm: Assigned | None) -> list[DecisionRecord]:
+    board = Board(engine, batch)
     decided: list[list[PlacementRecord]] = [[] for _ in batch]
-    left = scored.allowed.copy()  # loses what earlier placements of the same request show
     for turn in range(max((len(r.placements) for r in batch), default=0)):
         for placement, rows in _by_placement(batch, turn).items():
-            plan = engine.plans[placement]
-            for row, case in zip(rows, _cases(plan, turn, [batch[r] for r in rows], scored.of(rows), left[rows]), strict=True):
-                decided[row].append(_placement_record(engine, plan, case))
-                shown = case.slots.chosen[case.slots.chosen != NONE_LEFT]
-                left[row, shown] = False
-    return [_record(engine, request, placements) for request, placements in zip(batch, decided, strict=True)]
+            stage = _stage(board, engine.plans[placement], rows, [batch[row].placements[turn].slots for row in rows])
+            slots = _fill(board, stage)
+            for place, row in enumerate(rows):
+                decided[row].append(_placement_record(board, stage, slots, place))
+    return [_record(engine, request, placements, arm) for request, placements in zip(batch, decided, strict=True)]
 
 
 def choice_table(engine: Engine, batch: Batch, placement: str) -> ChoiceTable:
     """How likely the whole pipeline is to choose each action for the first slot of a placement: what evaluation weighs by."""
-    scored = _score(engine, batch)
-    plan = engine.plans[placement]
-    allowed = scored.allowed & plan.shows
-    return ChoiceTable(epsilon_greedy(scored.utilities, allowed, plan.placement.epsilon), scored.rates, allowed)
-
-
-def _score(engine: Engine, batch: Batch) -> _Scored:
-    eligible = [engine.rules.eligible(r.customer.values, r.context, r.at) for r in batch]
-    allowed = np.stack([e.allowed for e in eligible]) if batch else np.zeros((0, len(engine.actions)), np.bool_)
-    for row, request in enumerate(batch):
-        if request.exclude_actions or request.candidates is not None:
-            allowed[row] &= _requested(engine, request)
-    rates = engine.scorer.score(request_matrix(engine, batch))
-    return _Scored(eligible, allowed, rates, rates * engine.worth)
-
-
-def request_matrix(engine: Engine, batch: Batch) -> npt.NDArray[np.float32]:
-    """What the scorer reads of each request: float32, (requests, inputs)."""
-    columns: dict[str, Sequence[object]] = {}
-    for feature in engine.scorer.inputs:
-        name = feature.name
-        if feature.scope == "customer":
-            columns[feature.key] = [r.customer.values.get(name) for r in batch]
-        else:
-            columns[feature.key] = [r.context.get(name) for r in batch]
-    return vectorize(engine.scorer.inputs, columns, len(batch))
-
-
-def _requested(engine: Engine, request: DecisionRequest) -> Allowed:
-    mask = np.full(len(engine.actions), request.candidates is None)
-    for action in request.candidates or ():
-        if action in engine.positions:  # a caller may know tomorrow's actions already
-            mask[engine.positions[action]] = True
-    for action in request.exclude_actions:
-        if action in engine.positions:
-            mask[engine.positions[action]] = False
-    return mask
+    board = Board(engine, batch)
+    stage = _stage(board, engine.plans[placement], list(range(len(batch))), [1] * len(batch))
+    allowed = _allowed(stage.open, stage.blocked)
+    return ChoiceTable(_choose(board, stage, allowed)[0], board.rates, allowed)
 
 
 def _by_placement(batch: Batch, turn: int) -> dict[str, list[int]]:
@@ -126,63 +118,95 @@ def _by_placement(batch: Batch, turn: int) -> dict[str, list[int]]:
     return groups
 
 
-def _cases(plan: PlacementPlan, turn: int, batch: Batch, scored: _Scored, left: Allowed) -> Iterator[_Case]:
-    asked = [request.placements[turn] for request in batch]
-    ids = [request.decision_id for request in batch]
-    slots = _choose_slots(plan, asked, ids, scored.utilities, left & plan.shows)
-    for row, request in enumerate(batch):
-        yield _Case(
-            request, asked[row], scored.eligible[row], scored.allowed[row], left[row], scored.rates[row], scored.utilities[row],
-            slots.row(row),
-        )  # fmt: skip
+def _stage(board: Board, plan: PlacementPlan, listed: list[int], slots: Sequence[int]) -> _Stage:
+    rows = np.array(listed, np.intp)
+    available = board.allowed[rows] if plan.placement.repeats else board.left[rows]
+    shows = np.stack([board.shown(plan, row).mask for row in listed]) if listed else np.zeros(available.shape, np.bool_)
+    requests = [board.batch[row] for row in listed]
+    blocked = list(board.blocked(rows, plan))
+    return _Stage(plan, rows, requests, slots, available, shows, blocked, board.utilities(plan)[rows])
 
 
-def _choose_slots(
-    plan: PlacementPlan, asked: Sequence[PlacementRequest], ids: Sequence[str], utilities: npt.NDArray[np.float64], left: Allowed
-) -> _Slots:
-    slots = max(p.slots for p in asked)
-    shape = (len(asked), slots)
+def _allowed(open_: Mask, blocked: Sequence[tuple[str, Mask]]) -> Mask:
+    allowed = open_.copy()
+    for _, mask in blocked:
+        allowed &= ~mask
+    return allowed
+
+
+def _fill(board: Board, stage: _Stage) -> _Slots:
+    """Choose slot after slot; what is chosen is taken from the board."""
+    shape = (len(stage.rows), max(stage.slots, default=0))
     result = _Slots(np.full(shape, NONE_LEFT), np.zeros(shape), np.zeros(shape, np.bool_))
-    every = np.arange(len(asked))
-    for slot in range(slots):
-        left[[p.slots <= slot for p in asked]] = False
-        probabilities = epsilon_greedy(utilities, left, plan.placement.epsilon)
-        chosen = draw(probabilities, np.array([uniform(i, plan.placement.id, slot) for i in ids]))
+    every, open_ = np.arange(len(stage.rows)), stage.open
+    allowed = _allowed(open_, stage.blocked)
+    for slot in range(shape[1]):
+        if slot:
+            blocked = list(board.blocked(stage.rows, stage.plan)) if board.shrinks else stage.blocked
+            allowed = _allowed(open_, blocked)
+        allowed[[asked <= slot for asked in stage.slots]] = False
+        probabilities, best = _choose(board, stage, allowed)
+        name = stage.plan.placement.id
+        chosen = draw(probabilities, np.array([uniform(r.decision_id, name, slot) for r in stage.requests]))
         result.chosen[:, slot] = chosen
         result.probabilities[:, slot] = probabilities[every, chosen]
-        result.explored[:, slot] = chosen != greedy(utilities, left)
-        left[every, chosen] = False  # a row without a choice has nothing left to lose
+        result.explored[:, slot] = chosen != best
+        board.take(stage.rows, chosen, stage.plan)
+        there = chosen != NONE_LEFT
+        open_[every[there], chosen[there]] = False
     return result
 
 
-def _placement_record(engine: Engine, plan: PlacementPlan, case: _Case) -> PlacementRecord:
-    candidates = np.flatnonzero(case.left & plan.shows)
-    items = tuple(_item(engine, plan, case, slot) for slot, chosen in enumerate(case.slots.chosen) if chosen != NONE_LEFT)
+def _choose(board: Board, stage: _Stage, allowed: Mask) -> tuple[Probabilities, Choices]:
+    """How likely each action is chosen now, and which is the best: mandatory actions first, then utility and exploration."""
+    best = greedy(stage.utilities, allowed)
+    plan, mandatory = stage.plan, board.engine.mandatory
+    probabilities = choice_probabilities(plan.placement.explore, stage.utilities, allowed, best, plan.thin)
+    if mandatory.any():
+        first = first_mandatory(stage.utilities, allowed, mandatory)
+        rows = np.flatnonzero(first != NONE_LEFT)
+        probabilities[rows] = 0.0
+        probabilities[rows, first[rows]] = 1.0
+        best = np.where(first != NONE_LEFT, first, best)
+    return probabilities, best
+
+
+def _placement_record(board: Board, stage: _Stage, slots: _Slots, place: int) -> PlacementRecord:
+    plan, row = stage.plan, int(stage.rows[place])
+    allowed = _allowed(stage.open[place], [(name, mask[place]) for name, mask in stage.blocked])
+    candidates = np.flatnonzero(allowed)
+    items = tuple(
+        _item(board, stage, slots, place, slot) for slot, chosen in enumerate(slots.chosen[place]) if chosen != NONE_LEFT
+    )
     return PlacementRecord(
         id=plan.placement.id,
-        slots=case.asked.slots,
+        slots=stage.slots[place],
         items=items or (_fallback_item(plan),),
         fallback=not items,
-        candidates=tuple(engine.actions[i].id for i in candidates),
-        predicted_rates=tuple(case.rates[candidates].tolist()),
-        utilities=tuple(case.utilities[candidates].tolist()),
-        dropped=_dropped(engine, plan, case),
+        candidates=tuple(board.engine.actions[i].id for i in candidates),
+        predicted_rates=tuple(board.rates[row, candidates].tolist()),
+        utilities=tuple(stage.utilities[place, candidates].tolist()),
+        dropped=_dropped(board, stage, place),
     )
 
 
-def _item(engine: Engine, plan: PlacementPlan, case: _Case, slot: int) -> ServedItem:
-    chosen = int(case.slots.chosen[slot])
-    action, treatment = engine.actions[chosen], plan.treatments[chosen]
+def _item(board: Board, stage: _Stage, slots: _Slots, place: int, slot: int) -> ServedItem:
+    row, chosen = int(stage.rows[place]), int(slots.chosen[place, slot])
+    action, treatment = board.engine.actions[chosen], board.shown(stage.plan, row).treatments[chosen]
     return ServedItem(
         rank=slot + 1,
         action_id=action.id,
         treatment_id=treatment.id if treatment else "",
         kind=action.kind,
-        predicted_rate=float(case.rates[chosen]),
-        utility=float(case.utilities[chosen]),
-        choice_probability=float(case.slots.probabilities[slot]),
-        explored=bool(case.slots.explored[slot]),
+        predicted_rate=float(board.rates[row, chosen]),
+        utility=float(stage.utilities[place, chosen]),
+        choice_probability=float(slots.probabilities[place, slot]),
+        explored=bool(slots.explored[place, slot]),
     )
+
+
+def _fallback_record(plan: PlacementPlan, slots: int) -> PlacementRecord:
+    return PlacementRecord(plan.placement.id, slots, (_fallback_item(plan),), fallback=True)
 
 
 def _fallback_item(plan: PlacementPlan) -> ServedItem:
@@ -190,24 +214,25 @@ def _fallback_item(plan: PlacementPlan) -> ServedItem:
     return ServedItem(1, fallback.action_id, fallback.treatment_id, fallback.kind, 0.0, 0.0, 1.0, explored=False)
 
 
-def _dropped(engine: Engine, plan: PlacementPlan, case: _Case) -> dict[str, tuple[str, ...]]:
+def _dropped(board: Board, stage: _Stage, place: int) -> dict[str, tuple[str, ...]]:
     """Every action that could not be chosen, under the first reason that removed it."""
-    excluded = np.zeros(len(engine.actions), np.bool_)
-    excluded[[engine.positions[a] for a in case.request.exclude_actions if a in engine.positions]] = True
-    refused = case.eligible.allowed & ~case.allowed
-    dropped = dict(case.eligible.dropped)
+    row = int(stage.rows[place])
+    eligible, allowed = board.eligible[row], board.allowed[row]
+    dropped, left = dict(eligible.dropped), eligible.allowed.copy()
     for reason, mask in (
-        (EXCLUDED_BY_REQUEST, refused & excluded),
-        (NOT_REQUESTED, refused & ~excluded),
-        (SHOWN_ELSEWHERE, case.allowed & ~case.left),
-        (NOT_SHOWN_HERE, case.left & ~plan.shows),
+        *first_reasons(eligible, stage.requests[place], board.engine, allowed),
+        (SHOWN_ELSEWHERE, ~stage.available[place]),
+        *board.shown(stage.plan, row).dropped.items(),
+        *((reason, mask[place]) for reason, mask in stage.blocked),
     ):
-        if mask.any():
-            dropped[reason] = tuple(engine.actions[i].id for i in np.flatnonzero(mask))
+        newly = left & mask
+        if newly.any():
+            dropped[reason] = dropped.get(reason, ()) + actions_named(board.engine.actions, newly)
+            left &= ~mask
     return dropped
 
 
-def _record(engine: Engine, request: DecisionRequest, placements: list[PlacementRecord]) -> DecisionRecord:
+def _record(engine: Engine, request: DecisionRequest, placements: list[PlacementRecord], arm: Assigned | None) -> DecisionRecord:
     return DecisionRecord(
         decision_id=request.decision_id,
         customer_id=request.customer_id,
@@ -219,4 +244,16 @@ def _record(engine: Engine, request: DecisionRequest, placements: list[Placement
         degraded=request.degraded,
         exclude_actions=request.exclude_actions,
         requested_candidates=request.candidates,
+        experiment=arm,
+        contacts=_contacts(engine, request),
+        exhausted=request.exhausted,
+        stale=request.customer.stale,
     )
+
+
+def _contacts(engine: Engine, request: DecisionRequest) -> str | None:
+    """The history that the contact policy read, as text; None where it could not be read."""
+    if not engine.contact.reads_history:
+        return ""
+    known = request.customer.contacts
+    return None if known is None else base64.b64encode(known).decode()

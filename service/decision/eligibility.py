@@ -5,69 +5,86 @@ of failed rules leaves is worked out once.
 """
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from operator import or_
 from typing import NamedTuple
 
 import numpy as np
 
-from service.catalog.entities import Action, CompiledRule, Scalar
-from service.decision.arbitration import Allowed
+from service.catalog.entities import Action, CompiledRule, Placement, Scalar, Treatment
+from service.decision.limits import Mask
 
 ACTIVE_DATES = "active_dates"  # reason code: outside the action's dates
+NOT_SHOWN_HERE = "not_shown_here"  # reason code: no treatment for this placement, or a kind it does not accept
+NOTHING_MISSING: frozenset[str] = frozenset()
 REMEMBERED = 4096  # distinct outcomes kept; beyond them the memory starts anew: 100 bytes and one row of bools each
 
 
 class Eligible(NamedTuple):
-    """What the rules leave: bool (actions,), and the action ids that each failed rule removed first."""
+    """What the rules leave: bool (actions,), and the action ids that each failed rule removed first. `failed`: a bit a rule."""
 
-    allowed: Allowed
+    allowed: Mask
     dropped: dict[str, tuple[str, ...]]
+    failed: int
 
 
-class EligibilityTable:
+class Shown(NamedTuple):
+    """What a placement can show of each action: bool (actions,), the treatments, and why not."""
+
+    mask: Mask
+    treatments: tuple[Treatment | None, ...]
+    dropped: dict[str, Mask]
+
+
+class RuleTable:
     """The rules of a catalog, turned inside out: from rules per action to actions per rule. Sets of actions are bit sets."""
 
     def __init__(self, actions: Sequence[Action]) -> None:
         self._ids = tuple(a.id for a in actions)
         self._rules: list[CompiledRule] = []
         self._owners: list[int] = []
-        self._index_rules(actions)
-        self._spans = [(a.active_from, a.active_until) for a in actions]
-        self._boundaries = sorted({edge for span in self._spans for edge in span if edge is not None})
-        self._remembered: dict[tuple[int, int], Eligible] = {}
-
-    def _index_rules(self, actions: Sequence[Action]) -> None:
-        position: dict[str, int] = {}
+        self._position: dict[str, int] = {}
         for bit, action in enumerate(actions):
             for rule in action.rules:
-                index = position.setdefault(rule.key, len(self._rules))
-                if index == len(self._rules):
-                    self._rules.append(rule)
-                    self._owners.append(0)
-                self._owners[index] |= 1 << bit
+                self._owners[self._index(rule)] |= 1 << bit
+        self._spans = [(a.active_from, a.active_until) for a in actions]
+        self._boundaries = sorted({edge for span in self._spans for edge in span if edge is not None})
+        self._remembered: dict[tuple[int, frozenset[str], int], Eligible] = {}
 
-    @property
-    def needs(self) -> frozenset[str]:
-        """Every key that some rule reads."""
-        return frozenset(key for rule in self._rules for key in rule.needs)
+    def _index(self, rule: CompiledRule) -> int:
+        index = self._position.setdefault(rule.key, len(self._rules))
+        if index == len(self._rules):
+            self._rules.append(rule)
+            self._owners.append(0)
+        return index
+
+    def bits(self, rules: Iterable[CompiledRule]) -> int:
+        """Take in rules that are no action's own; a set of them, a bit each, as in `Eligible.failed`."""
+        return reduce(or_, (1 << self._index(rule) for rule in rules), 0)
+
+    def name(self, bit: int) -> str:
+        """The reason code of a rule."""
+        return self._rules[bit].name
 
     def eligible(self, customer: Mapping[str, Scalar], context: Mapping[str, Scalar], at: float) -> Eligible:
         """The actions that every rule allows. `at`: seconds since 1970 UTC. The result is shared: do not write to it."""
         failed = 0
+        missing = []
         for bit, rule in enumerate(self._rules):
             if not rule.passes(customer, context):
                 failed |= 1 << bit
-        case = (failed, bisect_right(self._boundaries, at))
+                if rule.needs:
+                    missing += [name for name in rule.needs if _is_missing(name, customer, context)]
+        case = (failed, frozenset(missing) if missing else NOTHING_MISSING, bisect_right(self._boundaries, at))
         found = self._remembered.get(case)
         if found is None:
             if len(self._remembered) >= REMEMBERED:
                 self._remembered.clear()
-            found = self._remembered[case] = self._work_out(failed, at)
+            found = self._remembered[case] = self._work_out(failed, case[1], at)
         return found
 
-    def _work_out(self, failed: int, at: float) -> Eligible:
+    def _work_out(self, failed: int, missing: frozenset[str], at: float) -> Eligible:
         inactive = reduce(or_, (1 << bit for bit, span in enumerate(self._spans) if not _active(span, at)), 0)
         removed, dropped = inactive, {}
         if inactive:
@@ -75,14 +92,68 @@ class EligibilityTable:
         for bit, rule in enumerate(self._rules):
             newly = self._owners[bit] & ~removed if failed >> bit & 1 else 0
             if newly:
-                dropped[rule.name] = dropped.get(rule.name, ()) + self._names(newly)
+                reason = _reason(rule, missing)
+                dropped[reason] = dropped.get(reason, ()) + self._names(newly)
                 removed |= newly
         allowed = np.array([not removed >> bit & 1 for bit in range(len(self._ids))], np.bool_)
         allowed.setflags(write=False)
-        return Eligible(allowed, dropped)
+        return Eligible(allowed, dropped, failed)
 
     def _names(self, bits: int) -> tuple[str, ...]:
         return tuple(name for bit, name in enumerate(self._ids) if bits >> bit & 1)
+
+
+class TreatmentTable:
+    """The treatments of one placement: the first whose rules pass is shown."""
+
+    def __init__(self, placement: Placement, actions: Sequence[Action], rules: RuleTable) -> None:
+        self._options = [_options(placement, action, rules) for action in actions]
+        self._ruled = reduce(or_, (bits for options in self._options for _, bits in options), 0)
+        self._rules = rules
+        self._remembered: dict[int, Shown] = {}
+
+    def shown(self, failed: int) -> Shown:
+        """What can be shown where these rules failed. The result is shared: do not write to it."""
+        case = failed & self._ruled
+        found = self._remembered.get(case)
+        if found is None:
+            if len(self._remembered) >= REMEMBERED:
+                self._remembered.clear()
+            found = self._remembered[case] = self._work_out(case)
+        return found
+
+    def _work_out(self, failed: int) -> Shown:
+        treatments = tuple(next((t for t, bits in options if not failed & bits), None) for options in self._options)
+        mask = np.array([t is not None for t in treatments], np.bool_)
+        mask.setflags(write=False)
+        return Shown(mask, treatments, {reason: np.array(hit) for reason, hit in self._reasons(treatments, failed).items()})
+
+    def _reasons(self, treatments: Sequence[Treatment | None], failed: int) -> dict[str, list[bool]]:
+        found: dict[str, list[bool]] = {}
+        for position, (treatment, options) in enumerate(zip(treatments, self._options, strict=True)):
+            if treatment is None:
+                broken = failed & options[0][1] if options else 0
+                reason = self._rules.name((broken & -broken).bit_length() - 1) if broken else NOT_SHOWN_HERE
+                found.setdefault(reason, [False] * len(treatments))[position] = True
+        return found
+
+
+def _options(placement: Placement, action: Action, rules: RuleTable) -> list[tuple[Treatment, int]]:
+    """The treatments that fit, each with the bits of its rules."""
+    if action.kind not in placement.accepts:
+        return []
+    return [(t, rules.bits(t.rules)) for t in action.treatments if placement.id in t.placements]
+
+
+def _reason(rule: CompiledRule, missing: frozenset[str]) -> str:
+    """`is_loyal`, or `is_loyal (missing customer.tenure_days)`."""
+    absent = [name for name in rule.needs if name in missing]
+    return f"{rule.name} (missing {', '.join(absent)})" if absent else rule.name
+
+
+def _is_missing(name: str, customer: Mapping[str, Scalar], context: Mapping[str, Scalar]) -> bool:
+    scope, _, feature = name.partition(".")
+    return (customer if scope == "customer" else context).get(feature) is None
 
 
 def _active(span: tuple[float | None, float | None], at: float) -> bool:

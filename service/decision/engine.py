@@ -1,26 +1,32 @@
-"""A catalog and a scorer, compiled once into what a decision needs."""
+"""A catalog and its scorers, compiled once into what a decision needs."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from features.contract import Contract
-from service.catalog.entities import Action, Catalog, Placement, Treatment
-from service.decision.arbitration import Allowed
-from service.decision.eligibility import EligibilityTable
+from service.catalog.entities import PRIMARY, Ablation, Action, Catalog, Exploration, Placement, Treatment
+from service.decision.contact_policy import ContactTable
+from service.decision.eligibility import RuleTable, TreatmentTable
+from service.decision.experiments import Assigned, Assignment
+from service.decision.limits import Mask
 from service.decision.records import Versions
 from service.decision.scoring import Scorer
+from service.decision.slates import ConstraintTable
+from service.decision.worth import WeightTable, WorthTable
 
 
 @dataclass(frozen=True, slots=True)
 class PlacementPlan:
-    """What one placement can show: `shows` is bool (actions,); `treatments` holds the first fitting one of each action."""
+    """What one placement can show. `index` is its number among the placements; `thin` is bool (actions,): little evidence."""
 
     placement: Placement
-    shows: Allowed
-    treatments: tuple[Treatment | None, ...]
+    index: int
+    treatments: TreatmentTable
+    thin: Mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,17 +34,40 @@ class Engine:
     """Immutable: a new catalog or bundle makes a new engine. Build it with `build_engine`.
 
     `actions` fixes the order of every array over actions: highest priority first, then the catalog's own order, so that the
-    first of several equal utilities is the one that marketers rank higher. `worth` is value x lever: float64, (actions,).
+    first of several equal utilities is the one that marketers rank higher. `levers` and `mandatory` are (actions,). `arms`
+    holds the engine of every arm of every experiment.
     """
 
     actions: tuple[Action, ...]
     plans: dict[str, PlacementPlan]
-    rules: EligibilityTable
-    scorer: Scorer
-    worth: npt.NDArray[np.float64]
+    rules: RuleTable
+    scorers: Mapping[str, Scorer]
+    worth: WorthTable
+    weights: WeightTable
+    levers: npt.NDArray[np.float64]
+    mandatory: Mask
+    contact: ContactTable
+    constraints: ConstraintTable
     positions: dict[str, int]
     versions: Versions
     contract: Contract
+    catalog: Catalog
+    assignment: Assignment
+    contents: Mapping[tuple[str, str], dict[str, object]]
+    arms: Mapping[Assigned, "Engine"] = field(default_factory=dict)
+
+    def content(self, action_id: str, treatment_id: str) -> dict[str, object]:
+        """The creative of a treatment; empty where there is none."""
+        return self.contents.get((action_id, treatment_id), {})
+
+    def of(self, arm: Assigned | None) -> "Engine":
+        """The engine that answers the customers of an arm."""
+        return self.arms.get(arm, self) if arm is not None else self
+
+    @property
+    def scorer(self) -> Scorer:
+        """The one whose rates are told as predicted rates."""
+        return self.scorers[PRIMARY]
 
 
 def by_priority(catalog: Catalog) -> tuple[Action, ...]:
@@ -46,27 +75,90 @@ def by_priority(catalog: Catalog) -> tuple[Action, ...]:
     return tuple(sorted(catalog.actions, key=lambda action: -action.priority))
 
 
-def build_engine(catalog: Catalog, contract: Contract, scorer: Scorer, versions: Versions) -> Engine:
-    """Compile. The scorer's columns are the actions in the order of `by_priority(catalog)`."""
-    actions = by_priority(catalog)
+def build_engine(
+    catalog: Catalog,
+    contract: Contract,
+    scorer: Scorer | Mapping[str, Scorer],
+    versions: Versions,
+    evidence: Mapping[str, int] | None = None,
+) -> Engine:
+    """Compile. A scorer's columns are the actions in the order of `by_priority(catalog)`; `evidence`: rows it learned from."""
+    actions, placements = by_priority(catalog), tuple(catalog.placements.values())
+    rules = RuleTable(actions)
+    known = np.array([(evidence or {}).get(a.id, 0) for a in actions])
     return Engine(
         actions=actions,
-        plans={p.id: _plan(p, actions) for p in catalog.placements.values()},
-        rules=EligibilityTable(actions),
-        scorer=scorer,
-        worth=np.array([a.value * a.lever for a in actions], np.float64),
+        plans={
+            p.id: PlacementPlan(p, index, TreatmentTable(p, actions, rules), known < p.explore.floor_below)
+            for index, p in enumerate(placements)
+        },
+        rules=rules,
+        scorers=scorer if isinstance(scorer, Mapping) else {PRIMARY: scorer},
+        worth=WorthTable(actions, contract),
+        weights=WeightTable(catalog.weights, actions),
+        levers=np.array([a.lever for a in actions], np.float64),
+        mandatory=np.array([a.mandatory for a in actions], np.bool_),
+        contact=ContactTable(catalog.contact, actions, placements),
+        constraints=ConstraintTable(catalog.constraints, actions, placements),
         positions={a.id: i for i, a in enumerate(actions)},
         versions=versions,
         contract=contract,
+        catalog=catalog,
+        assignment=Assignment(catalog.experiments, catalog.holdout),
+        contents={(a.id, t.id): t.content for a in actions for t in a.treatments},
     )
 
 
-def _plan(placement: Placement, actions: Sequence[Action]) -> PlacementPlan:
-    treatments = tuple(_treatment(placement, action) for action in actions)
-    return PlacementPlan(placement, np.array([t is not None for t in treatments], np.bool_), treatments)
+def with_arms(engine: Engine, arms: Mapping[Assigned, Engine]) -> Engine:
+    """The engine that sends customers of its experiments to these."""
+    return replace(engine, arms=arms)
 
 
-def _treatment(placement: Placement, action: Action) -> Treatment | None:
-    if action.kind not in placement.accepts:
-        return None
-    return next((t for t in action.treatments if placement.id in t.placements), None)
+def ablated(catalog: Catalog, ablation: Ablation | None) -> Catalog:
+    """The catalog with a stage of the pipeline taken out, so that the stage's worth can be measured.
+
+    `random`: of the rules only the eligibility layer, and chance; `eligibility_only`: all rules, and chance;
+    `predicted_rate_only`: utility is the predicted rate; `no_levers`: utility without levers.
+    """
+    if ablation is None:
+        return catalog
+    placements = {name: _ablated_placement(p, ablation) for name, p in catalog.placements.items()}
+    actions = catalog.actions
+    if ablation in ("random", "eligibility_only"):
+        actions = tuple(msgspec.structs.replace(a, mandatory=False) for a in actions)
+    if ablation == "random":
+        actions = tuple(_only_eligibility(a) for a in actions)
+    return msgspec.structs.replace(catalog, placements=placements, actions=actions)
+
+
+def _ablated_placement(placement: Placement, ablation: Ablation) -> Placement:
+    if ablation in ("random", "eligibility_only"):
+        return msgspec.structs.replace(placement, explore=Exploration(epsilon=1.0))
+    if ablation == "predicted_rate_only":
+        return msgspec.structs.replace(placement, factors=("rate",), objectives={PRIMARY: 1.0})
+    return msgspec.structs.replace(placement, factors=tuple(f for f in placement.factors if f != "lever"))
+
+
+def _only_eligibility(action: Action) -> Action:
+    treatments = tuple(_plain_treatment(t) for t in action.treatments)
+    rules = tuple(rule for rule in action.rules if rule.layer == "eligibility")
+    return msgspec.structs.replace(action, rules=rules, treatments=treatments)
+
+
+def _plain_treatment(treatment: Treatment) -> Treatment:
+    rules = tuple(rule for rule in treatment.rules if rule.layer == "eligibility")
+    return msgspec.structs.replace(treatment, rules=rules)
+
+
+def arm_catalogs(catalog: Catalog) -> dict[Assigned, tuple[Catalog, str | None]]:
+    """For every arm of every experiment: its catalog, and its bundle where it names one."""
+    return {
+        Assigned(experiment.id, arm.id): (ablated(arm.catalog or catalog, arm.ablation), arm.bundle)
+        for experiment in catalog.experiments
+        for arm in experiment.arms
+    }
+
+
+def actions_named(actions: Sequence[Action], mask: Mask) -> tuple[str, ...]:
+    """The ids of some actions."""
+    return tuple(actions[i].id for i in np.flatnonzero(mask).tolist())

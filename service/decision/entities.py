@@ -8,13 +8,17 @@ from service.catalog.entities import Scalar
 
 
 class CustomerState(msgspec.Struct, frozen=True):
-    """What is known of one customer: values by feature name, missing ones left out; `stale` names those past their age."""
+    """What is known of one customer: values by feature name, missing ones left out; `stale` names those past their age.
+
+    `contacts` is what they were shown before and what came of it (`decision/contacts.py`); None where it could not be read.
+    """
 
     values: dict[str, Scalar]
     stale: tuple[str, ...] = ()
+    contacts: bytes | None = b""
 
 
-UNKNOWN_CUSTOMER = CustomerState({})
+UNKNOWN_CUSTOMER = CustomerState({}, contacts=None)
 
 
 class PlacementRequest(msgspec.Struct, frozen=True):
@@ -27,7 +31,8 @@ class PlacementRequest(msgspec.Struct, frozen=True):
 class DecisionRequest(msgspec.Struct, frozen=True):
     """One request, complete: everything that the decision may depend on.
 
-    `at` is in seconds since 1970 UTC. `decision_id` also seeds the randomness. `degraded` names what could not be read.
+    `at` is in seconds since 1970 UTC. `decision_id` also seeds the randomness. `degraded` names what could not be read,
+    `exhausted` the budgets that are used up.
     """
 
     decision_id: str
@@ -39,6 +44,7 @@ class DecisionRequest(msgspec.Struct, frozen=True):
     exclude_actions: tuple[str, ...] = ()
     candidates: tuple[str, ...] | None = None
     degraded: tuple[str, ...] = ()
+    exhausted: tuple[str, ...] = ()
 
 
 Batch = Sequence[DecisionRequest]

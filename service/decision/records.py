@@ -11,6 +11,7 @@ import google_crc32c
 import msgspec
 
 from service.catalog.entities import Kind, Scalar
+from service.decision.experiments import Assigned
 
 
 class ServedItem(msgspec.Struct, frozen=True):
@@ -26,7 +27,7 @@ class ServedItem(msgspec.Struct, frozen=True):
     explored: bool
 
 
-class PlacementRecord(msgspec.Struct, frozen=True):
+class PlacementRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """What was decided for one placement, and among what.
 
     `candidates` are the action ids that could have been chosen for the first slot, in catalog order, with their
@@ -37,10 +38,10 @@ class PlacementRecord(msgspec.Struct, frozen=True):
     slots: int
     items: tuple[ServedItem, ...]
     fallback: bool
-    candidates: tuple[str, ...]
-    predicted_rates: tuple[float, ...]
-    utilities: tuple[float, ...]
-    dropped: dict[str, tuple[str, ...]]
+    candidates: tuple[str, ...] = ()
+    predicted_rates: tuple[float, ...] = ()
+    utilities: tuple[float, ...] = ()
+    dropped: dict[str, tuple[str, ...]] = {}
 
 
 class Versions(msgspec.Struct, frozen=True):
@@ -51,11 +52,12 @@ class Versions(msgspec.Struct, frozen=True):
     contract: str
 
 
-class DecisionRecord(msgspec.Struct, frozen=True):
+class DecisionRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """Everything needed to explain a decision, learn from it, and make it again.
 
     `at` is in seconds since 1970 UTC. `customer` and `context` hold the raw values (missing ones left out) from which both
-    the rules and the model's inputs are derived.
+    the rules and the model's inputs are derived. `contacts` is the history that the contact policy read, in base64; None
+    where it could not be read. `exhausted` names the budgets that were used up.
     """
 
     decision_id: str
@@ -65,9 +67,13 @@ class DecisionRecord(msgspec.Struct, frozen=True):
     context: dict[str, Scalar]
     placements: tuple[PlacementRecord, ...]
     versions: Versions
-    degraded: tuple[str, ...]
+    degraded: tuple[str, ...] = ()
     exclude_actions: tuple[str, ...] = ()
     requested_candidates: tuple[str, ...] | None = None
+    experiment: Assigned | None = None
+    contacts: str | None = ""
+    exhausted: tuple[str, ...] = ()
+    stale: tuple[str, ...] = ()
 
 
 class OutcomeRecord(msgspec.Struct, frozen=True):

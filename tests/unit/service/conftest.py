@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from features.contract import Contract, Feature
-from service.catalog.entities import Action, Catalog, CompiledRule, Fallback, Placement, Treatment
+from service.catalog.entities import Action, Catalog, CompiledRule, Exploration, Fallback, Placement, Treatment
 from service.decision.engine import Engine, build_engine
 from service.decision.entities import CustomerState, DecisionRequest, PlacementRequest
 from service.decision.records import Versions
@@ -43,11 +43,11 @@ class Tiny:
 
     @staticmethod
     def placement(
-        name: str = "hero", *, slots: int = 1, epsilon: float = 0.0, accepts=("offer", "content", "service", "nothing")
+        name: str = "hero", *, slots: int = 1, epsilon: float = 0.0, accepts=("offer", "content", "service", "nothing"), **given
     ) -> Placement:
-        return Placement(
-            name, "web", slots, tuple(accepts), epsilon, Fallback("welcome", "welcome_creative", "content", {"title": "Hi"})
-        )
+        fallback = Fallback("welcome", "welcome_creative", "content", {"title": "Hi"})
+        explore = given.pop("explore", Exploration(epsilon=epsilon))
+        return Placement(name, "web", slots, tuple(accepts), fallback, explore, **given)
 
     @staticmethod
     def catalog(actions: Sequence[Action], placements: Sequence[Placement]) -> Catalog:

@@ -28,7 +28,7 @@ def test_a_draft_offers_every_action_at_every_placement_and_explores_a_little():
         [("gold", ("home", "mail"), {"title": "gold"})],
         [("silver", ("home", "mail"), {"title": "silver"})],
     ]
-    assert [(p.id, p.channel, p.slots, p.epsilon) for p in catalog.placements.values()] == [
+    assert [(p.id, p.channel, p.slots, p.explore.epsilon) for p in catalog.placements.values()] == [
         ("home", "home", 1, EPSILON),
         ("mail", "mail", 1, EPSILON),
     ]

@@ -40,8 +40,8 @@ def test_a_good_catalog_becomes_resolved_records(good, contract):
     assert gold.attributes == {"price": 99.0, "family": "card"}
     assert [(t.id, t.placements, t.content) for t in mens.treatments] == [("mens", ("mail_top",), {})]
     home = catalog.placements["home_hero"]
-    assert (home.slots, home.epsilon, home.fallback.content) == (2, 0.1, {"title": "Welcome"})
-    assert catalog.placements["mail_top"].epsilon == 0.0
+    assert (home.slots, home.explore.epsilon, home.fallback.content) == (2, 0.1, {"title": "Welcome"})
+    assert catalog.placements["mail_top"].explore.epsilon == 0.0
 
 
 def test_the_models_action_inputs_begin_with_the_identity_and_keep_the_declared_order(good, contract):
@@ -103,7 +103,8 @@ SPOILED = [
     ("id: help", "id: cards", "Expected each group once, got `cards`"),
     ("group: cards", "group: card", "Expected a known group (did you mean `cards`?), got `card` - at `actions[0].group`"),
     ("kind: offer", "kind: promo", "Expected one of `offer`, `content`, `service`, `nothing`, got `promo`"),
-    ("value: 120.0", "value: dear", "Expected a finite number, got `dear` - at `actions[0].value`"),
+    ("value: 120.0", "value: dear", "Expected a name, a literal, + - * /, min, max or abs, got `dear` - at line 1, column 1 of the"),
+    ("value: 120.0", "value: [1]", "Expected a finite number, got `[1]` - at `actions[0].value`"),
     ("value: 120.0", "value: -1", "Expected a number of at least 0, got `-1`"),
     ("value: 120.0", "value: true", "Expected a finite number, got `True`"),
     ("value: 120.0", "worth: 120.0", "Expected key `value`, got none - at `actions[0]`"),

@@ -6,7 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from service.decision.decide import EXCLUDED_BY_REQUEST, NOT_REQUESTED, NOT_SHOWN_HERE, SHOWN_ELSEWHERE, choice_table, decide
+from service.decision.board import EXCLUDED_BY_REQUEST, NOT_REQUESTED, SHOWN_ELSEWHERE
+from service.decision.decide import choice_table, decide
+from service.decision.eligibility import NOT_SHOWN_HERE
 
 RATES = {"gold": 0.2, "silver": 0.3, "news": 0.1}
 

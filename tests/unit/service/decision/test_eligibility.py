@@ -3,14 +3,14 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.decision.eligibility import ACTIVE_DATES, REMEMBERED, EligibilityTable
+from service.decision.eligibility import ACTIVE_DATES, REMEMBERED, RuleTable
 
 
 def test_the_first_rule_that_fails_names_the_reason(tiny):
     """An action is dropped once, under the earliest of its failed rules."""
     adult = tiny.rule("adult", lambda customer, _: customer.get("age", 0) >= 18)
     calm = tiny.rule("calm", lambda customer, _: not customer.get("complaint"))
-    table = EligibilityTable([tiny.action("a", rules=[adult, calm]), tiny.action("b", rules=[calm]), tiny.action("c")])
+    table = RuleTable([tiny.action("a", rules=[adult, calm]), tiny.action("b", rules=[calm]), tiny.action("c")])
     assert table.eligible({"age": 17.0, "complaint": 1.0}, {}, 0.0).dropped == {"adult": ("a",), "calm": ("b",)}
     assert table.eligible({"age": 18.0}, {}, 0.0).dropped == {}
 
@@ -19,7 +19,7 @@ def test_a_rule_shared_by_many_actions_is_evaluated_once_per_request(tiny):
     """One hundred actions of one group cost one evaluation."""
     calls = []
     shared = tiny.rule("shared", lambda customer, _: calls.append(customer) or True)
-    table = EligibilityTable([tiny.action(f"a{i}", rules=[shared]) for i in range(100)])
+    table = RuleTable([tiny.action(f"a{i}", rules=[shared]) for i in range(100)])
     assert table.eligible({}, {}, 0.0).allowed.all()
     assert len(calls) == 1
 
@@ -28,14 +28,14 @@ def test_two_rules_of_one_name_and_different_keys_are_both_evaluated(tiny):
     """The same expression over other action attributes is another rule with the same reason code."""
     cheap = tiny.rule("affordable", lambda customer, _: customer["spend"] > 10, key="affordable:10")
     dear = tiny.rule("affordable", lambda customer, _: customer["spend"] > 99, key="affordable:99")
-    table = EligibilityTable([tiny.action("cheap", rules=[cheap]), tiny.action("dear", rules=[dear])])
+    table = RuleTable([tiny.action("cheap", rules=[cheap]), tiny.action("dear", rules=[dear])])
     assert table.eligible({"spend": 50.0}, {}, 0.0).allowed.tolist() == [True, False]
     assert table.eligible({"spend": 5.0}, {}, 0.0).dropped == {"affordable": ("cheap", "dear")}
 
 
 def test_the_first_moment_of_the_dates_is_included_and_the_last_is_not(tiny):
     """Active from 100 until 200: 99 no, 100 yes, 199 yes, 200 no."""
-    table = EligibilityTable([tiny.action("a", span=(100.0, 200.0))])
+    table = RuleTable([tiny.action("a", span=(100.0, 200.0))])
     assert [bool(table.eligible({}, {}, at).allowed[0]) for at in (99.9, 100.0, 199.9, 200.0)] == [False, True, True, False]
     assert table.eligible({}, {}, 300.0).dropped == {ACTIVE_DATES: ("a",)}
 
@@ -48,9 +48,9 @@ def test_remembered_outcomes_equal_fresh_ones(tiny, spans, moments):
         tiny.action(f"a{i}", span=span, rules=[tiny.rule(f"r{i}", lambda customer, _, i=i: customer["n"] % (i + 2) != 0)])
         for i, span in enumerate(spans)
     ]
-    table = EligibilityTable(actions)
+    table = RuleTable(actions)
     for n, at in enumerate(moments):
-        found, fresh = table.eligible({"n": n}, {}, at), EligibilityTable(actions).eligible({"n": n}, {}, at)
+        found, fresh = table.eligible({"n": n}, {}, at), RuleTable(actions).eligible({"n": n}, {}, at)
         assert found.allowed.tolist() == fresh.allowed.tolist()
         assert found.dropped == fresh.dropped
 
@@ -58,7 +58,7 @@ def test_remembered_outcomes_equal_fresh_ones(tiny, spans, moments):
 def test_the_memory_of_outcomes_is_bounded(tiny):
     """More distinct outcomes than are remembered: the answers stay right."""
     bits = REMEMBERED.bit_length()
-    table = EligibilityTable(
+    table = RuleTable(
         [
             tiny.action(f"a{b}", rules=[tiny.rule(f"r{b}", lambda customer, _, b=b: bool(customer["n"] >> b & 1))])
             for b in range(bits)

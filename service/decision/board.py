@@ -1,0 +1,138 @@
+"""A batch of requests laid out for deciding: what is allowed, what it is worth, and what is left while slates are filled."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from features.vectors import vectorize
+from service.catalog.entities import PRIMARY
+from service.decision.arbitration import NONE_LEFT, Choices, Utilities
+from service.decision.eligibility import Eligible, Shown
+from service.decision.engine import Engine, PlacementPlan
+from service.decision.entities import Batch, DecisionRequest
+from service.decision.limits import Mask, Rows
+from service.decision.scoring import Rates, Scorer
+
+EXCLUDED_BY_REQUEST = "excluded_by_request"
+NOT_REQUESTED = "not_requested"  # the request named its candidates, and this is none of them
+SHOWN_ELSEWHERE = "shown_elsewhere"  # already in an earlier placement of the same answer
+
+
+class Board:
+    """Everything about a batch that does not depend on the placement, and what earlier choices have taken from it.
+
+    Arrays are (requests, actions). `allowed` is what rules and the request itself leave, `left` that without what is shown.
+    """
+
+    def __init__(self, engine: Engine, batch: Batch) -> None:
+        self.engine = engine
+        self.batch = batch
+        self.eligible = [engine.rules.eligible(r.customer.values, r.context, r.at) for r in batch]
+        self.allowed = self._allowed()
+        self.left = self.allowed.copy()
+        self.rates = _score(engine.scorers[PRIMARY], batch)
+        self._policing = engine.contact.police(batch)
+        self._constraints = engine.constraints.limits(batch)
+        self._utilities: dict[object, Utilities] = {}
+
+    def _allowed(self) -> Mask:
+        if not self.batch:
+            return np.zeros((0, len(self.engine.actions)), np.bool_)
+        allowed = np.stack([e.allowed for e in self.eligible])
+        for row, request in enumerate(self.batch):
+            if request.exclude_actions or request.candidates is not None:
+                allowed[row] &= _requested(self.engine, request)
+        return allowed
+
+    def utilities(self, plan: PlacementPlan) -> Utilities:
+        """Predicted rate x context weight x value x lever, as far as the placement takes them into account."""
+        placement = plan.placement
+        key = (placement.factors, tuple(placement.objectives.items()))
+        if key not in self._utilities:
+            self._utilities[key] = self._work_out(placement.factors, placement.objectives)
+        return self._utilities[key]
+
+    def _work_out(self, factors: Sequence[str], objectives: dict[str, float]) -> Utilities:
+        utilities = self._success(objectives) if "rate" in factors else np.ones(self.rates.shape)
+        if "value" in factors:
+            utilities = utilities * self.engine.worth.values(self.batch)
+        if "lever" in factors:
+            utilities = utilities * self.engine.levers
+        if "context" in factors:
+            utilities = utilities * self.engine.weights.factors(self.batch)
+        return utilities
+
+    def _success(self, objectives: dict[str, float]) -> Rates:
+        """The weighted sum of the objectives' rates; one that no model predicts adds nothing."""
+        if objectives == {PRIMARY: 1.0}:
+            return self.rates
+        total = np.zeros(self.rates.shape)
+        for name, weight in objectives.items():
+            if name == PRIMARY:
+                total += weight * self.rates
+            elif name in self.engine.scorers:
+                total += weight * _score(self.engine.scorers[name], self.batch)
+        return total
+
+    def shown(self, plan: PlacementPlan, row: int) -> Shown:
+        """What the placement can show to one customer."""
+        return plan.treatments.shown(self.eligible[row].failed)
+
+    def blocked(self, rows: Rows, plan: PlacementPlan) -> Iterator[tuple[str, Mask]]:
+        """By reason: what contact policy and constraints forbid at a placement, bool (rows, actions)."""
+        yield from self._policing.blocked(rows, plan.index)
+        for limit in self._constraints:
+            yield limit.name, limit.blocks(rows, plan.index)
+
+    def take(self, rows: Rows, chosen: Choices, plan: PlacementPlan) -> None:
+        """These actions, one per row or NONE_LEFT, are shown."""
+        there = chosen != NONE_LEFT
+        rows, chosen = rows[there], chosen[there]
+        self.left[rows, chosen] = False
+        self._policing.take(rows, chosen, plan.index)
+        for limit in self._constraints:
+            limit.take(rows, chosen, plan.index)
+
+    @property
+    def shrinks(self) -> bool:
+        """Whether a choice can forbid others than itself."""
+        return bool(self._policing.limits or self._policing.excluded or self._constraints)
+
+
+def _score(scorer: Scorer, batch: Batch) -> Rates:
+    return scorer.score(request_matrix(scorer, batch))
+
+
+def request_matrix(scorer: Scorer, batch: Batch) -> npt.NDArray[np.float32]:
+    """What a scorer reads of each request: float32, (requests, inputs)."""
+    columns: dict[str, Sequence[object]] = {}
+    for feature in scorer.inputs:
+        name = feature.name
+        if feature.scope == "customer":
+            columns[feature.key] = [r.customer.values.get(name) for r in batch]
+        else:
+            columns[feature.key] = [r.context.get(name) for r in batch]
+    return vectorize(scorer.inputs, columns, len(batch))
+
+
+def _requested(engine: Engine, request: DecisionRequest) -> Mask:
+    mask = np.full(len(engine.actions), request.candidates is None)
+    for action in request.candidates or ():
+        if action in engine.positions:  # a caller may know tomorrow's actions already
+            mask[engine.positions[action]] = True
+    return mask & ~excluded(engine, request)
+
+
+def excluded(engine: Engine, request: DecisionRequest) -> Mask:
+    """The actions that the request does not want: bool (actions,)."""
+    mask = np.zeros(len(engine.actions), np.bool_)
+    mask[[engine.positions[a] for a in request.exclude_actions if a in engine.positions]] = True
+    return mask
+
+
+def first_reasons(eligible: Eligible, request: DecisionRequest, engine: Engine, allowed: Mask) -> list[tuple[str, Mask]]:
+    """What the request itself left out: bool (actions,) by reason."""
+    if not (eligible.allowed & ~allowed).any():
+        return []
+    return [(EXCLUDED_BY_REQUEST, excluded(engine, request)), (NOT_REQUESTED, ~allowed)]
