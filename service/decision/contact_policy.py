@@ -17,6 +17,8 @@ NO_CONTACT_HISTORY = "no_contact_history"  # reason code: what the customer was 
 LOCAL_HOUR = "local_hour"  # of the context: the hour of the customer's day, with its fraction
 COUNTED_TYPES = {IMPRESSIONS: "impression", "clicks": "click"}  # else a cap counts outcomes of the type that it names
 
+MIX = np.uint64(0x9E3779B97F4A7C15)  # an odd number with its bits well spread: no two rows of a batch are mixed alike
+
 Times = npt.NDArray[np.float64]
 
 
@@ -115,6 +117,7 @@ class ContactTable:
         entries, row = contacts.entries, contacts.row
         now = np.array([r.at for r in batch], np.float64)
         keys = (entries["decision"].astype(np.uint64) << np.uint64(32)) | entries["action"]
+        keys ^= row.astype(np.uint64) * MIX  # two customers' decisions may share a hash of 32 bits
         served = entries["type"] == SERVED
         taken_back = entries["type"] == CANCELLED
         if taken_back.any():

@@ -28,18 +28,19 @@ class Tiny:
     contract = CONTRACT
 
     @staticmethod
-    def rule(name: str, passes, *, key: str | None = None) -> CompiledRule:
-        return CompiledRule(name, name, key or name, passes, ())
+    def rule(name: str, passes, *, key: str | None = None, layer="eligibility") -> CompiledRule:
+        return CompiledRule(name, name, key or name, passes, (), layer)
 
     @staticmethod
     def action(
         name: str, *, placements: Sequence[str] = ("hero",), kind="offer", value=1.0, lever=1.0, priority=0.0, rules=(),
-        span=(None, None), attributes: Mapping[str, float | str] | None = None,
+        span=(None, None), attributes: Mapping[str, float | str] | None = None, group="all", **given,
     ) -> Action:  # fmt: skip
         treatment = Treatment(f"{name}_creative", tuple(placements), {"title": name})
         return Action(
-            name, kind, "sales", "all", value, lever, priority, *span, dict(attributes or {}), tuple(rules), (treatment,)
-        )
+            name, kind, "sales", group, value, lever, priority, *span, dict(attributes or {}), tuple(rules),
+            given.pop("treatments", (treatment,)), **given,
+        )  # fmt: skip
 
     @staticmethod
     def placement(
@@ -47,29 +48,32 @@ class Tiny:
     ) -> Placement:
         fallback = Fallback("welcome", "welcome_creative", "content", {"title": "Hi"})
         explore = given.pop("explore", Exploration(epsilon=epsilon))
-        return Placement(name, "web", slots, tuple(accepts), fallback, explore, **given)
+        return Placement(name, given.pop("channel", "web"), slots, tuple(accepts), fallback, explore, **given)
 
     @staticmethod
-    def catalog(actions: Sequence[Action], placements: Sequence[Placement]) -> Catalog:
+    def catalog(actions: Sequence[Action], placements: Sequence[Placement], **given) -> Catalog:
         names = tuple(a.id for a in actions)
         return Catalog(
             tuple(actions),
             {p.id: p for p in placements},
             (Feature("id", "category", "action", categories=names),),
             fingerprint="tiny",
+            **given,
         )
 
     @classmethod
-    def engine(cls, actions: Sequence[Action], *placements: Placement, rates: Mapping[str, float] | None = None) -> Engine:
-        catalog = cls.catalog(actions, placements or (cls.placement(),))
+    def engine(
+        cls, actions: Sequence[Action], *placements: Placement, rates: Mapping[str, float] | None = None, evidence=None, **given
+    ) -> Engine:
+        catalog = cls.catalog(actions, placements or (cls.placement(),), **given)
         ordered = sorted(actions, key=lambda a: -a.priority)
         scorer = FlatScorer([(rates or {}).get(a.id, 0.0) for a in ordered])
-        return build_engine(catalog, CONTRACT, scorer, VERSIONS)
+        return build_engine(catalog, CONTRACT, scorer, VERSIONS, evidence)
 
     @staticmethod
     def request(decision_id: str = "d1", *placements: tuple[str, int], **given) -> DecisionRequest:
         asked = tuple(PlacementRequest(*p) for p in placements or (("hero", 1),))
-        customer = CustomerState(given.pop("customer", {}))
+        customer = given.pop("state", None) or CustomerState(given.pop("customer", {}))
         context = given.pop("context", {})
         return DecisionRequest(
             decision_id, given.pop("customer_id", "c1"), given.pop("at", 1e9), customer, context, asked, **given

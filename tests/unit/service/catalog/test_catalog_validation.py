@@ -103,7 +103,7 @@ SPOILED = [
     ("id: help", "id: cards", "Expected each group once, got `cards`"),
     ("group: cards", "group: card", "Expected a known group (did you mean `cards`?), got `card` - at `actions[0].group`"),
     ("kind: offer", "kind: promo", "Expected one of `offer`, `content`, `service`, `nothing`, got `promo`"),
-    ("value: 120.0", "value: dear", "Expected a name, a literal, + - * /, min, max or abs, got `dear` - at line 1, column 1 of the"),
+    ("value: 120.0", "value: dear", "Expected a name, a literal, + - * /, min, max or abs, got `dear` - at line 1"),
     ("value: 120.0", "value: [1]", "Expected a finite number, got `[1]` - at `actions[0].value`"),
     ("value: 120.0", "value: -1", "Expected a number of at least 0, got `-1`"),
     ("value: 120.0", "value: true", "Expected a finite number, got `True`"),

@@ -57,7 +57,9 @@ def test_a_treatment_has_rules_of_its_own(gold):
 
 def test_a_value_may_be_a_formula_over_customer_and_action(gold):
     """The margin less the cost of a complaint; a number stands in where something is missing."""
-    found = gold.formula.formula({"complaint": np.array([[0.0], [2.0]])}, {}, {"margin": np.array([30.0]), "cost": np.array([5.0])})
+    found = gold.formula.formula(
+        {"complaint": np.array([[0.0], [2.0]])}, {}, {"margin": np.array([30.0]), "cost": np.array([5.0])}
+    )
     assert found.tolist() == [[30.0], [20.0]]
     assert gold.formula.otherwise == 2.0
 
@@ -148,7 +150,11 @@ SPOILED = [
     ("actions: [gold, silver], after", "actions: [gold], after", "Expected at least two different actions"),
     ("action: gold, at_most", "action: golden, at_most", "Expected a known action (did you mean `gold`?), got `golden`"),
     ("period: day", "period: week", "Expected one of `total`, `day`, got `week`"),
-    ("at_most: 1, where", "at_most: 1, at_most_share: 0.5, where", "Expected one of `at_most`, `at_most_share`, `at_least_share`"),
+    (
+        "at_most: 1, where",
+        "at_most: 1, at_most_share: 0.5, where",
+        "Expected one of `at_most`, `at_most_share`",
+    ),
     ("at_least_share: 0.3", "at_least_share: 3", "Expected a number from 0 to 1, got `3`"),
     ("lever: 2\n", "lever: 4\n", "Expected a number from 0.5 to 3, got `4`"),
     ("lever_range: [0.5, 3]", "lever_range: [2, 3]", "Expected two numbers around 1, such as `[0.5, 2]`"),
@@ -208,7 +214,9 @@ def test_a_formula_without_an_attribute_of_its_action_takes_what_stands_in(contr
     """`otherwise` is for whatever is missing; without it, the attribute must be there."""
     text = RICH.replace("margin: 30, cost: 5", "margin: 30")
     assert parse_catalog(text, contract)[1].actions[0].formula.otherwise == 2.0
-    plain = text.replace('{formula: "action.margin - action.cost * customer.complaint", otherwise: 2}', "action.margin - action.cost")
+    plain = text.replace(
+        '{formula: "action.margin - action.cost * customer.complaint", otherwise: 2}', "action.margin - action.cost"
+    )
     assert any("since `action.cost` can be missing" in p for p in problems(plain, contract))
 
 

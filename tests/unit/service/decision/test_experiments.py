@@ -1,0 +1,82 @@
+"""Experiments: sticky, independent, exclusive; an arm is an engine of its own."""
+
+from collections import Counter
+
+import pytest
+from scipy.stats import chisquare
+
+from service.catalog.entities import Arm, Experiment, Holdout
+from service.decision.decide import decide
+from service.decision.engine import with_arms
+from service.decision.experiments import HOLDOUT, Assigned, Assignment
+
+TWO = (
+    Experiment("first", "first", 0.0, 0.3, (Arm("a", 0.5), Arm("b", 0.25), Arm("c", 0.25))),
+    Experiment("second", "second", 0.3, 0.2, (Arm("a", 1.0), Arm("never", 0.0))),
+)
+CUSTOMERS = [f"c{number}" for number in range(20_000)]
+
+
+def test_a_customer_is_in_one_arm_for_good():
+    """The same answer every time, from any copy of the assignment."""
+    first, again = Assignment(TWO, Holdout(0.1, "h")), Assignment(TWO, Holdout(0.1, "h"))
+    assert [first.of(c) for c in CUSTOMERS[:500]] == [again.of(c) for c in CUSTOMERS[:500]]
+
+
+def test_shares_are_what_the_catalog_says():
+    """Half of 30 % in one arm, a quarter in each of two, 20 % in the second experiment, the rest in none."""
+    counts = Counter(Assignment(TWO, None).of(c) for c in CUSTOMERS)
+    expected = {
+        Assigned("first", "a"): 0.15, Assigned("first", "b"): 0.075, Assigned("first", "c"): 0.075, Assigned("second", "a"): 0.2,
+        None: 0.5,
+    }  # fmt: skip
+    assert set(counts) == set(expected)
+    assert chisquare([counts[k] for k in expected], [len(CUSTOMERS) * share for share in expected.values()]).pvalue > 0.001
+
+
+def test_the_holdout_comes_before_every_experiment_and_is_independent_of_them():
+    """A tenth of each arm's customers would be in the holdout: it takes no arm's customers more than another's."""
+    with_holdout, without = Assignment(TWO, Holdout(0.1, "h")), Assignment(TWO, None)
+    held = [c for c in CUSTOMERS if with_holdout.of(c) == Assigned(HOLDOUT, HOLDOUT)]
+    assert len(held) / len(CUSTOMERS) == pytest.approx(0.1, abs=0.01)
+    arms, of_held = Counter(without.of(c) for c in CUSTOMERS), Counter(without.of(c) for c in held)
+    for arm, count in arms.items():
+        assert of_held[arm] / count == pytest.approx(0.1, abs=0.035)
+
+
+def test_another_salt_parts_the_same_customers_anew():
+    """Who was together in one experiment is spread over the arms of the next."""
+    old, new = (Assignment((Experiment("e", salt, 0.0, 1.0, (Arm("a", 0.5), Arm("b", 0.5))),), None) for salt in ("x", "y"))
+    together = [c for c in CUSTOMERS if old.of(c).arm == "a"]
+    assert Counter(new.of(c).arm for c in together)["a"] / len(together) == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.fixture
+def experiment(tiny):
+    """Half of the customers see silver first, a fifth are held out."""
+    actions = [tiny.action("gold"), tiny.action("silver")]
+    arms = (Arm("as_is", 0.5), Arm("silver_first", 0.5))
+    engine = tiny.engine(
+        actions,
+        rates={"gold": 0.2, "silver": 0.1},
+        experiments=(Experiment("e", "e", 0.0, 1.0, arms),),
+        holdout=Holdout(0.2, "h"),
+    )
+    other = tiny.engine(actions, rates={"gold": 0.1, "silver": 0.2})
+    return with_arms(engine, {Assigned("e", "silver_first"): other})
+
+
+def test_each_arm_decides_with_its_own_engine_and_the_record_says_which(experiment, tiny):
+    """Exposure is logged in the decision."""
+    records = decide(experiment, [tiny.request(f"d{i}", customer_id=f"c{i}") for i in range(300)])
+    shown = {(r.experiment.arm, r.placements[0].items[0].action_id, r.placements[0].fallback) for r in records}
+    assert shown == {("as_is", "gold", False), ("silver_first", "silver", False), (HOLDOUT, "welcome", True)}
+    assert [r.decision_id for r in records] == [f"d{i}" for i in range(300)]
+
+
+def test_a_held_out_customer_gets_the_fallback_with_certainty(experiment, tiny):
+    """Nothing was chosen, so there are no candidates and nothing was dropped."""
+    held = next(c for c in CUSTOMERS if experiment.assignment.of(c) == Assigned(HOLDOUT, HOLDOUT))
+    placement = decide(experiment, [tiny.request(customer_id=held)])[0].placements[0]
+    assert (placement.fallback, placement.candidates, placement.dropped) == (True, (), {})
+    assert placement.items[0].choice_probability == 1.0
