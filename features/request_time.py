@@ -1,16 +1,37 @@
-"""Values that exist only at the moment of a request. Pure: the moment comes in as an argument."""
+"""Values that exist only at the moment of a request. The moment comes in as an argument."""
+
+import datetime as dt
+from functools import lru_cache
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from features.contract import Contract, ContractError
 
-REQUEST_TIME_NAMES: tuple[str, ...] = ("hour", "weekday")
+REQUEST_TIME_NAMES: tuple[str, ...] = ("hour", "weekday", "local_hour")
 DAY = 86_400
+QUARTER = 900
 FIRST_WEEKDAY = 3  # 1970-01-01 was a Thursday
 
 
-def request_time_values(at: float) -> dict[str, float]:
-    """Values at a moment in seconds since 1970 UTC: `hour` 0 to 23 and `weekday` with Monday as 0, both in UTC."""
+def request_time_values(at: float, time_zone: object = "UTC") -> dict[str, float]:
+    """Values at a moment in seconds since 1970 UTC.
+
+    `hour` 0 to 23 and `weekday` with Monday as 0, both in UTC; `local_hour` with its fraction in a time zone such as
+    `Europe/Berlin`, or in UTC where there is no such zone.
+    """
     days, rest = divmod(at, DAY)
-    return {"hour": float(rest // 3600), "weekday": (days + FIRST_WEEKDAY) % 7}
+    local = (rest + _offset(str(time_zone), at // QUARTER)) % DAY
+    return {"hour": float(rest // 3600), "weekday": (days + FIRST_WEEKDAY) % 7, "local_hour": local / 3600}
+
+
+@lru_cache(maxsize=4096)  # zones in use times quarters of an hour: an offset changes on a quarter, if it changes
+def _offset(time_zone: str, quarter: float) -> float:
+    """Seconds that a zone is ahead of UTC."""
+    try:
+        zone = ZoneInfo(time_zone)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return 0.0
+    offset = dt.datetime.fromtimestamp(quarter * QUARTER, zone).utcoffset()
+    return offset.total_seconds() if offset else 0.0
 
 
 def check_request_time(contract: Contract) -> None:

@@ -26,7 +26,9 @@ from service.metrics import Metrics
 from service.pipeline import Limits, Parts, Pipeline
 from service.registry import Registry
 from service.settings import Settings, settings_from
+from service.stores.contact_history import RedisContactHistory
 from service.stores.customer_reader import RedisCustomerReader
+from service.stores.redis_link import RedisLink
 from service.stores.segment_log import SegmentLog
 
 
@@ -64,8 +66,10 @@ def create_from_settings(settings: Settings) -> Litestar:
     contract = home_contract(settings.folder)
     counted = Metrics(shared=settings.workers > 1)
     engines = EngineSource(Registry(settings.folder / "registry"), contract, EngineEvents(counted))
+    link = RedisLink(settings.redis_url or "", timeout_ms=settings.redis_timeout_ms)
     parts = Parts(
-        reader=RedisCustomerReader(settings.redis_url or "", CustomerLayout(contract), timeout_ms=settings.redis_timeout_ms),
+        reader=RedisCustomerReader(link, CustomerLayout(contract)),
+        history=RedisContactHistory(link),
         log=SegmentLog(settings.folder / "log"),
         engine=lambda: engines.engine,
         metrics=counted,

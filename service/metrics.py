@@ -18,6 +18,8 @@ class Metrics:
         self.items = Counter("nextbest_items", "Items served", ["placement", "kind"], registry=own)
         self.fallbacks = Counter("nextbest_fallbacks", "Placements that showed their fallback", ["placement"], registry=own)
         self.degraded = Counter("nextbest_degraded", "Decisions that had to do without something", ["reason"], registry=own)
+        self.reclaims = Counter("nextbest_reclaims", "Decisions made again, since a contact came in between", registry=own)
+        self.forgotten = Counter("nextbest_contacts_forgotten", "Contacts in the log that Redis did not take", registry=own)
         self.outcomes = Counter("nextbest_outcomes", "Outcomes by what became of them", ["result"], registry=own)
         self.errors = Counter("nextbest_errors", "Requests refused or failed", ["status"], registry=own)
         self.batch = Histogram("nextbest_batch_requests", "Requests decided together", buckets=SIZES, registry=own)

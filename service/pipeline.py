@@ -1,4 +1,4 @@
-"""The sentence as code: read, decide, answer, append. Requests that arrive together are decided together."""
+"""The sentence as code: read, decide, claim, append, answer. Requests that arrive together are decided together."""
 
 import asyncio
 import time
@@ -9,36 +9,17 @@ from typing import NamedTuple
 
 import msgspec
 
-from features.request_time import request_time_values
-from service.catalog.entities import Scalar
-from service.decision.decide import decide
+from service.asks import Ask, Made, Turn
+from service.claims import Claims, unknown
 from service.decision.engine import Engine
-from service.decision.entities import UNKNOWN_CUSTOMER, CustomerState, DecisionRequest, PlacementRequest
 from service.decision.records import DecisionRecord
 from service.errors import DecisionIdReused, DependencyFailed, LogUnavailable, UnknownPlacement
 from service.metrics import Metrics
-from service.ports import CustomerReader, DecisionLog
+from service.ports import ContactHistory, CustomerReader, DecisionLog, Reading
 
-NO_CUSTOMER_FEATURES = "no_customer_features"  # the feature store did not answer: decided from context alone
-NO_MODEL = "no_model"  # no bundle serves: ranked by priority
-NOT_LOGGED = "not_logged"  # the decision is not on disk: it cannot be learned from
-STALE = "stale:"  # prefix of a feature that is past its age and counts as missing
+NOT_LOGGED = "not_logged"  # the decision is not on disk (yet): it cannot be learned from
 
 REMEMBERED_IDS = 10_000  # client-chosen decision ids whose answer is kept for a retry: about 20 MB
-
-
-class Ask(msgspec.Struct, frozen=True):
-    """A request as the pipeline takes it: validated against the wire format, not yet against the catalog."""
-
-    decision_id: str
-    customer_id: str
-    context: dict[str, Scalar]
-    placements: tuple[PlacementRequest, ...]
-    exclude_actions: tuple[str, ...] = ()
-    candidates: tuple[str, ...] | None = None
-    deadline: float = 0.1  # seconds
-    dry_run: bool = False
-    repeatable: bool = False  # the client chose the id: the same id gets the same answer
 
 
 class Answer(NamedTuple):
@@ -60,6 +41,7 @@ class Parts:
     """What a pipeline is made of. `engine` returns the one that serves now; `clock` tells seconds since 1970 UTC."""
 
     reader: CustomerReader
+    history: ContactHistory
     log: DecisionLog
     engine: Callable[[], Engine]
     metrics: Metrics
@@ -69,7 +51,7 @@ class Parts:
 
 @dataclass(slots=True)
 class _Waiting:
-    """A request on its way. `decided` is set before the decision is on disk, `answer` when it may go out."""
+    """A request on its way. `decided` is set when the decision holds, `answer` when it is on disk and may go out."""
 
     ask: Ask
     answer: asyncio.Future[Answer]
@@ -81,6 +63,7 @@ class Pipeline:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        self._claims = Claims(parts.reader, parts.history, parts.metrics)
         self._waiting: list[_Waiting] = []
         self._running: set[asyncio.Task[None]] = set()
         self._remembered: OrderedDict[str, tuple[Ask, asyncio.Future[Answer]]] = OrderedDict()
@@ -128,9 +111,8 @@ class Pipeline:
         self._count([record], (NOT_LOGGED,))
 
     def _decide_blindly(self, ask: Ask) -> Answer:
-        engine = self._parts.engine()
-        request = _request(ask, UNKNOWN_CUSTOMER, self._parts.clock(), (NO_CUSTOMER_FEATURES,), engine)
-        return Answer(decide(engine, [request])[0], engine)
+        turn = Turn(self._parts.engine(), self._parts.clock())
+        return Answer(turn.make([ask], unknown(turn, 1))[0].record, turn.engine)
 
     def _start(self) -> None:
         while self._waiting and len(self._running) < self._parts.limits.in_flight:
@@ -154,29 +136,41 @@ class Pipeline:
                 raise
 
     async def _answer(self, batch: Sequence[_Waiting]) -> None:
-        now = self._parts.clock()
+        stage = self._parts.metrics.stage
         self._parts.metrics.batch.observe(len(batch))
-        with self._parts.metrics.stage.labels("read").time():
-            customers, degraded = await self._read([w.ask.customer_id for w in batch], now)
-        engine = self._parts.engine()
-        with self._parts.metrics.stage.labels("decide").time():
-            pairs = [(w, s) for w, s in zip(batch, customers, strict=True) if not w.answer.done() and _known(w, engine)]
-            records = decide(engine, [_request(w.ask, state, now, degraded, engine) for w, state in pairs])
-        decided = [waiting for waiting, _ in pairs]
-        for waiting, record in zip(decided, records, strict=True):
-            waiting.decided = Answer(record, engine)
-        with self._parts.metrics.stage.labels("append").time():
-            missing = await self._append([r for w, r in zip(decided, records, strict=True) if not w.ask.dry_run])
-        for waiting, record in zip(decided, records, strict=True):
-            if not waiting.answer.done():
-                waiting.answer.set_result(Answer(_degrade(record, *missing), engine))
-                self._count([record], missing)
+        now = self._parts.clock()
+        with stage.labels("read").time():
+            reading = await self._read(batch, now)
+        turn = Turn(self._parts.engine(), now)
+        if reading is None:
+            reading = unknown(turn, len(batch))
+        with stage.labels("decide").time():
+            pairs = [(w, s) for w, s in zip(batch, reading.states, strict=True) if not w.answer.done() and _known(w, turn.engine)]
+            made = turn.make([w.ask for w, _ in pairs], Reading([s for _, s in pairs], reading.exhausted))
+        with stage.labels("claim").time():
+            held = await self._claims.settle(turn, made)
+        waiting = [w for w, _ in pairs]
+        late = {w.ask.decision_id for w in waiting if w.answer.done()}  # answered from nothing when their deadline came
+        await self._claims.release([claim for claim in held if claim.decision_id in late], turn)
+        await self._tell(turn, [(w, m) for w, m in zip(waiting, made, strict=True) if not w.answer.done()])
 
-    async def _read(self, customers: Sequence[str], now: float) -> tuple[list[CustomerState], tuple[str, ...]]:
+    async def _tell(self, turn: Turn, decided: Sequence[tuple[_Waiting, Made]]) -> None:
+        """Write down, then answer."""
+        for waiting, made in decided:
+            waiting.decided = Answer(made.record, turn.engine)
+        with self._parts.metrics.stage.labels("append").time():
+            missing = await self._append([m.record for w, m in decided if not w.ask.dry_run])
+        for waiting, made in decided:
+            if not waiting.answer.done():
+                waiting.answer.set_result(Answer(_degrade(made.record, *missing), turn.engine))
+                self._count([made.record], missing)
+
+    async def _read(self, batch: Sequence[_Waiting], now: float) -> Reading | None:
+        budgets = self._parts.engine().catalog.contact.budgets
         try:
-            return await self._parts.reader.read(customers, now), ()
+            return await self._parts.reader.read([w.ask.customer_id for w in batch], now, budgets)
         except DependencyFailed:
-            return [UNKNOWN_CUSTOMER] * len(customers), (NO_CUSTOMER_FEATURES,)
+            return None
 
     async def _append(self, records: Sequence[DecisionRecord]) -> tuple[str, ...]:
         try:
@@ -203,6 +197,7 @@ class Pipeline:
             await asyncio.sleep(0)
             if self._running:
                 await asyncio.wait(self._running)
+        await self._claims.close()
 
 
 def _known(waiting: _Waiting, engine: Engine) -> bool:
@@ -224,18 +219,3 @@ def check_placements(ask: Ask, engine: Engine) -> None:
     for index, placement in enumerate(ask.placements):
         if placement.id not in engine.plans:
             raise UnknownPlacement(placement.id, sorted(engine.plans), f"$.placements[{index}].id")
-
-
-def _request(ask: Ask, customer: CustomerState, now: float, degraded: tuple[str, ...], engine: Engine) -> DecisionRequest:
-    model = () if engine.versions.bundle else (NO_MODEL,)
-    return DecisionRequest(
-        decision_id=ask.decision_id,
-        customer_id=ask.customer_id,
-        at=now,
-        customer=customer,
-        context={**ask.context, **request_time_values(now)},
-        placements=ask.placements,
-        exclude_actions=ask.exclude_actions,
-        candidates=ask.candidates,
-        degraded=degraded + model + tuple(STALE + name for name in customer.stale),
-    )

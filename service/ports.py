@@ -1,26 +1,49 @@
 """What the pipeline needs from outside. Each has an implementation and an in-memory twin in `service/stores`."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
-import msgspec
-
+from service.catalog.policies import Budget
+from service.decision.contacts import Contact
 from service.decision.entities import CustomerState
 from service.decision.records import DecisionRecord, OutcomeRecord
 
 
-class Acknowledgement(msgspec.Struct, frozen=True):
-    """How a call of outcomes was taken, once it is on disk. `orphans` are among the accepted."""
+@dataclass(frozen=True)
+class Acknowledgement:
+    """How a call of outcomes was taken, once it is on disk. `orphans` are among the accepted; `new` are those written."""
 
     accepted: int
     duplicates: int
     orphans: int
+    new: tuple[OutcomeRecord, ...] = field(default=(), compare=False, repr=False)
+
+
+class Reading(NamedTuple):
+    """What is known at a moment: one state per customer, in order, and the budgets that are used up, by name."""
+
+    states: list[CustomerState]
+    exhausted: tuple[str, ...] = ()
+
+
+class Claim(NamedTuple):
+    """What a decision takes: contacts with a customer, and a share of budgets.
+
+    `seen`: bytes of the customer's history that the decision was made from; None where nothing in it matters.
+    """
+
+    customer_id: str
+    decision_id: str
+    contacts: tuple[Contact, ...]
+    seen: int | None
+    budgets: tuple[Budget, ...] = ()
 
 
 class CustomerReader(Protocol):
     """Reads what is known of customers."""
 
-    async def read(self, customer_ids: Sequence[str], now: float) -> list[CustomerState]:
+    async def read(self, customer_ids: Sequence[str], now: float, budgets: Sequence[Budget] = ()) -> Reading:
         """One state per id, in order; an unknown customer has no values. `now` decides which values are too old.
 
         Raises DependencyFailed where the store does not answer in time.
@@ -28,6 +51,23 @@ class CustomerReader(Protocol):
 
     async def close(self) -> None:
         """Release connections."""
+
+
+class ContactHistory(Protocol):
+    """Keeps what customers were shown and what came of it, and how much of each budget is left."""
+
+    async def claim(self, claims: Sequence[Claim], now: float, reservation: float) -> list[bool]:
+        """Add the contacts of decisions, each only if its customer's history is still what was read, and its budgets hold.
+
+        What could not be claimed has left no trace, or one that is taken back. A budget that counts impressions gives back
+        what is not confirmed within `reservation` seconds. Raises DependencyFailed.
+        """
+
+    async def release(self, claims: Sequence[Claim], now: float) -> None:
+        """Take back what was claimed for decisions that nobody will see. Raises DependencyFailed."""
+
+    async def record(self, outcomes: Sequence[OutcomeRecord], budgets: Sequence[Budget] = ()) -> None:
+        """Add what came of decisions. Raises DependencyFailed; the log has it all, and the history can be built again."""
 
 
 class DecisionLog(Protocol):

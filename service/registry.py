@@ -22,13 +22,17 @@ from service.errors import RegistryError
 
 
 class Pointer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which versions serve. `previous` are former champions, latest last: what `rollback` returns to."""
+    """Which versions serve. `previous` are former champions, latest last: what `rollback` returns to.
+
+    `others` are bundles that predict further objectives beside the champion, by objective.
+    """
 
     catalog: int | None = None
     champion: str | None = None
     previous: tuple[str | None, ...] = ()
     challengers: tuple[str, ...] = ()
     shadows: tuple[str, ...] = ()
+    others: dict[str, str] = {}
 
 
 class CatalogRevision(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -122,6 +126,14 @@ class Registry:
                 return now
             previous = (*now.previous, now.champion)[-20:]  # twenty steps back are more than anyone takes
             moved = msgspec.structs.replace(now, champion=bundle_id, previous=previous)
+            return self._move(moved, at=at, why=why)
+
+    def promote_beside(self, bundle_id: str, objective: str, *, at: str, why: str) -> Pointer:
+        """Let a stored bundle predict a further objective, beside the champion."""
+        self.bundle_folder(bundle_id)
+        with self._lock():
+            now = self.current()
+            moved = msgspec.structs.replace(now, others={**now.others, objective: bundle_id})
             return self._move(moved, at=at, why=why)
 
     def rollback(self, *, at: str, why: str) -> Pointer:

@@ -8,13 +8,13 @@ import numpy as np
 
 from features.contract import Contract
 from features.homes import home_contract
+from service.bundles.assembling import Choice, assemble
 from service.bundles.loading import load_bundle, read_manifest
 from service.bundles.manifest import Manifest
 from service.catalog.entities import Catalog
 from service.catalog.validate import load_catalog, parse_catalog
 from service.decision.decide import choice_table
-from service.decision.engine import Engine, build_engine, by_priority
-from service.decision.records import Versions
+from service.decision.engine import Engine
 from service.errors import NotReady
 from service.registry import Registry
 from training.examples import Examples, Objective, load_examples
@@ -79,8 +79,7 @@ def current_catalog(registry: Registry, contract: Contract, path: Path | None = 
 def engine_of(registry: Registry, contract: Contract, catalog: Catalog, bundle: str) -> Engine:
     """The engine that would serve this bundle with the catalog. Raises BundleRefused."""
     loaded = load_bundle(registry.bundle_folder(bundle), contract)
-    versions = Versions(0, bundle, contract.fingerprint)
-    return build_engine(catalog, contract, loaded.scorer(by_priority(catalog)), versions)
+    return assemble(catalog, contract, Choice(0, bundle), {bundle: loaded}.get)
 
 
 def judge(subject: Subject, registry: Registry, examples: Examples, progress: Progress) -> Report:

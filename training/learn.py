@@ -60,9 +60,11 @@ def default_objective(home: Path, registry: Registry) -> str:
 
 def _provenance(objective: Objective, learned: Examples, split: Split) -> Provenance:
     actions, inverse = np.unique(learned.action_id, return_inverse=True)
-    rates = np.bincount(inverse, learned.label) / np.bincount(inverse)
+    counts = np.bincount(inverse)
+    rates = np.bincount(inverse, learned.label) / counts
     return Provenance(
         objective=objective.name, rows=len(learned), base_rate=float(learned.label.mean()),
-        action_rates=dict(zip(actions.tolist(), rates.tolist(), strict=True)), split=split,
+        action_rates=dict(zip(actions.tolist(), rates.tolist(), strict=True)),
+        action_rows=dict(zip(actions.tolist(), counts.tolist(), strict=True)), split=split,
         dataset_fingerprint=learned.fingerprint,
     )  # fmt: skip

@@ -31,6 +31,7 @@ class Provenance(msgspec.Struct, frozen=True):
     rows: int
     base_rate: float
     action_rates: dict[str, float]
+    action_rows: dict[str, int]
     split: Split
     dataset_fingerprint: str
 
@@ -49,7 +50,8 @@ def publish_bundle(registry: Registry, fitted: Fitted, provenance: Provenance, i
     manifest = Manifest(
         bundle_id=bundle_id, created_at=created.isoformat(timespec="seconds"), objective=provenance.objective,
         inputs=fitted.columns, contract_fingerprint=fingerprint(fitted.columns), files=checksums, rows=provenance.rows,
-        base_rate=provenance.base_rate, action_rates=provenance.action_rates, split=provenance.split,
+        base_rate=provenance.base_rate, action_rates=provenance.action_rates, action_rows=provenance.action_rows,
+        split=provenance.split,
         calibration=fitted.calibration, dataset_fingerprint=provenance.dataset_fingerprint, parity=parity,
         seed=fitted.settings.seed, metrics={**fitted.metrics, "trees": float(fitted.rounds)}, libraries=_libraries(),
     )  # fmt: skip

@@ -178,7 +178,9 @@ class World:
 
 def exploring_engine(world: World) -> Engine:
     """The system before: any action that may be shown, each with the same probability."""
-    placements = {name: msgspec.structs.replace(p, explore=Exploration(epsilon=1.0)) for name, p in world.catalog.placements.items()}
+    placements = {
+        name: msgspec.structs.replace(p, explore=Exploration(epsilon=1.0)) for name, p in world.catalog.placements.items()
+    }
     catalog = msgspec.structs.replace(world.catalog, placements=placements)
     scorer = FlatScorer([0.0] * len(world.actions))
     return build_engine(catalog, world.contract, scorer, Versions(0, None, world.contract.fingerprint))

@@ -12,6 +12,7 @@ from service.api.openapi import PROBLEMS, OutcomesOperation
 from service.api.wire import Outcome, OutcomesRequest, OutcomesResponse, Rejection
 from service.decision.records import OutcomeRecord
 from service.errors import BadRequest
+from service.feedback import take_outcomes
 from service.metrics import Metrics
 from service.pipeline import Parts
 from service.ports import Acknowledgement
@@ -36,7 +37,7 @@ async def outcomes(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Write outcomes down. Sending the same `outcome_id` again changes nothing."""
     parts: Parts = request.app.state.parts
     accepted, rejected = judge(await request.body(), parts.clock())
-    done = await parts.log.append_outcomes(accepted) if accepted else Acknowledgement(0, 0, 0)
+    done = await take_outcomes(parts, accepted) if accepted else Acknowledgement(0, 0, 0)
     _count(parts.metrics, done, len(rejected))
     body = OutcomesResponse(done.accepted, done.duplicates, done.orphans, tuple(rejected))
     return Response(msgspec.json.encode(body), status_code=202, media_type=MediaType.JSON)

@@ -1,7 +1,6 @@
 """`POST /recommend`: the wire format in, the pipeline's answer out."""
 
 import time
-import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,11 +21,13 @@ from service.api.wire import (
     RecommendRequest,
     RecommendResponse,
 )
+from service.asks import Ask
 from service.decision.engine import Engine, PlacementPlan
 from service.decision.entities import PlacementRequest
 from service.decision.records import PlacementRecord, ServedItem
 from service.errors import BadRequest, UnknownPlacement
-from service.pipeline import Answer, Ask, Pipeline
+from service.ids import new_decision_id
+from service.pipeline import Answer, Pipeline
 
 DECODER = msgspec.json.Decoder(RecommendRequest)
 ENCODER = msgspec.json.Encoder()
@@ -70,7 +71,7 @@ def as_ask(wanted: RecommendRequest, engine: Engine) -> Ask:
     if customer is None:
         raise BadRequest("Expected `customer_id` or `anonymous_id`, got neither - at `$`")
     return Ask(
-        decision_id=wanted.decision_id or uuid.uuid4().hex,
+        decision_id=wanted.decision_id or new_decision_id(customer),
         customer_id=customer,
         context=wanted.context,
         placements=tuple(_placements(wanted, engine)),

@@ -5,12 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from features.contract import Contract
+from service.bundles.assembling import Choice, assemble, wanted_bundles
 from service.bundles.loading import Bundle, load_bundle
-from service.catalog.entities import Catalog
 from service.catalog.validate import load_catalog
-from service.decision.engine import Engine, build_engine, by_priority
-from service.decision.records import Versions
-from service.decision.scoring import FlatScorer, Scorer
+from service.decision.engine import Engine
 from service.errors import NextbestError, NotReady
 from service.registry import Pointer, Registry
 
@@ -25,7 +23,9 @@ class EngineSource:
         self._contract = contract
         self._listener = listener
         self._engine: Engine | None = None
-        self._bundle: Bundle | None = None
+        self._bundles: dict[str, Bundle] = {}
+        self._champion: str | None = None
+        self._serving: tuple[object, ...] | None = None
         self._seen: tuple[int, int] | None = None
         self.problem: str | None = None
 
@@ -51,26 +51,29 @@ class EngineSource:
     def _follow(self, pointer: Pointer) -> None:
         if pointer.catalog is None:
             return
-        self._load_bundle(pointer.champion)
+        key = (pointer.catalog, pointer.champion, tuple(sorted(pointer.others.items())))
+        if key == self._serving:
+            return
         catalog = load_catalog(self._registry.catalog(pointer.catalog).document, self._contract)
-        bundle = self._bundle.manifest.bundle_id if self._bundle else None
-        versions = Versions(pointer.catalog, bundle, self._contract.fingerprint)
-        if self._engine is None or self._engine.versions != versions:
-            self._engine = build_engine(catalog, self._contract, self._scorer(catalog), versions)
-            self._listener(self._engine, None)
+        wanted = wanted_bundles(catalog, pointer.champion, pointer.others)
+        loaded = {name: self._bundles.get(name) or self._load(name) for name in wanted}
+        champion = pointer.champion if pointer.champion is None or loaded[pointer.champion] else self._champion
+        if champion is not None and champion not in loaded:
+            loaded[champion] = self._bundles.get(champion)
+        engine = assemble(catalog, self._contract, Choice(pointer.catalog, champion, pointer.others), loaded.get)
+        self._bundles = {name: bundle for name, bundle in loaded.items() if bundle is not None}
+        self._champion, self._serving = champion, key
+        if self._engine is None or self._engine.versions != engine.versions or engine.arms:
+            self._engine = engine
+            self._listener(engine, None)
 
-    def _load_bundle(self, champion: str | None) -> None:
-        if champion is None:
-            self._bundle = None
-        elif self._bundle is None or self._bundle.manifest.bundle_id != champion:
-            try:
-                self._bundle = load_bundle(self._registry.bundle_folder(champion), self._contract)
-            except NextbestError as error:
-                self._fail(f"bundle `{champion}`: {error}")
-
-    def _scorer(self, catalog: Catalog) -> Scorer:
-        actions = by_priority(catalog)
-        return self._bundle.scorer(actions) if self._bundle else FlatScorer([0.0] * len(actions))
+    def _load(self, name: str) -> Bundle | None:
+        """None where it must not serve: what served before goes on."""
+        try:
+            return load_bundle(self._registry.bundle_folder(name), self._contract)
+        except NextbestError as error:
+            self._fail(f"bundle `{name}`: {error}")
+            return None
 
     def _fail(self, problem: str) -> None:
         self.problem = problem

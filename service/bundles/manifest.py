@@ -47,5 +47,6 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     parity: float  # largest difference between ONNX Runtime and LightGBM seen at export
     seed: int
     format: int = 1
+    action_rows: dict[str, int] = {}  # how many training rows each action has: its evidence
     metrics: dict[str, float] = {}
     libraries: dict[str, str] = {}

@@ -14,7 +14,6 @@ from service.decision.entities import Batch
 from service.decision.limits import NO_UNIT, Limit, Mask, Rows, Scope, ScopeMaker
 
 NO_CONTACT_HISTORY = "no_contact_history"  # reason code: what the customer was shown before is not known: caps count as reached
-LOCAL_HOUR = "local_hour"  # of the context: the hour of the customer's day, with its fraction
 COUNTED_TYPES = {IMPRESSIONS: "impression", "clicks": "click"}  # else a cap counts outcomes of the type that it names
 
 MIX = np.uint64(0x9E3779B97F4A7C15)  # an odd number with its bits well spread: no two rows of a batch are mixed alike
@@ -175,7 +174,7 @@ class ContactTable:
     def _add_quiet_hours(self, found: Policing, batch: Batch) -> None:
         if not self._quiet:
             return
-        hours = np.array([_hour(r.context.get(LOCAL_HOUR)) for r in batch])
+        hours = np.array([_hour(r.context.get("local_hour")) for r in batch])
         for rule, scope in self._quiet:
             inside = (hours >= rule.start) & (hours < rule.end)
             over_midnight = (hours >= rule.start) | (hours < rule.end)

@@ -9,7 +9,7 @@ from service.catalog.entities import Experiment, Holdout
 from service.decision.arbitration import fraction
 
 HOLDOUT = "holdout"  # id of the experiment, and of its arm, that the universal holdout is logged as
-LINE = "experiments"  # salt of the line of hashes that the experiments share out
+LINE = "experiments line"  # salt of the line of hashes that the experiments share out
 
 
 class Assigned(msgspec.Struct, frozen=True):

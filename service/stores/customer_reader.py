@@ -1,106 +1,76 @@
 """What is known of customers: from Redis in one round trip, or from memory."""
 
-import asyncio
-import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+import msgspec
 
 from features.contract import ContractError
 from features.layout import CustomerLayout
 from service.catalog.entities import Scalar
-from service.decision.entities import UNKNOWN_CUSTOMER, CustomerState
+from service.catalog.policies import Budget
+from service.decision.entities import CustomerState
 from service.errors import DependencyFailed
-from service.stores.resp import Connection, bulk, check, connect, parse_address
+from service.ids import customer_key
+from service.ports import Reading
+from service.stores.budgets import is_exhausted, read_commands
+from service.stores.contact_history import MemoryContactHistory, contacts_key
+from service.stores.redis_link import RedisLink
+from service.stores.resp import bulk, encode
 
-FAILURES = 3  # in a row, then the store counts as down
-COOL_DOWN_S = 0.5  # how long it is left alone before one read tries it again
+NOTHING_KNOWN = CustomerState({})
 
 
 class RedisCustomerReader:
-    """Reads Feast's layout directly. While Redis is down, most reads fail at once instead of each waiting for its time-out."""
+    """Reads features in Feast's layout, contacts, and budgets. Customers of one batch share the round trip."""
 
-    def __init__(
-        self, url: str, layout: CustomerLayout, *, timeout_ms: float = 30.0, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._address = parse_address(url)
+    def __init__(self, link: RedisLink, layout: CustomerLayout) -> None:
+        self._link = link
         self._layout = layout
-        self._timeout = timeout_ms / 1000
-        self._clock = clock
-        self._connection: Connection | None = None
-        self._opening: asyncio.Task[Connection] | None = None
-        self._failures = 0
-        self._try_again = 0.0
         self._command = b"*%d\r\n%b" % (2 + len(layout.fields), bulk("HMGET"))
         self._fields = b"".join(map(bulk, layout.fields))
 
-    async def read(self, customer_ids: Sequence[str], now: float) -> list[CustomerState]:
+    async def read(self, customer_ids: Sequence[str], now: float, budgets: Sequence[Budget] = ()) -> Reading:
         """One state per id, in order. Raises DependencyFailed."""
-        if not self._layout.fields:
-            return [UNKNOWN_CUSTOMER] * len(customer_ids)
         distinct = list(dict.fromkeys(customer_ids))
-        replies = await self._ask(distinct)
-        states = {c: self._state(c, reply, now) for c, reply in zip(distinct, replies, strict=True)}
-        return [states[c] for c in customer_ids]
+        commands = [self._features(c) + encode("GET", contacts_key(customer_key(c))) for c in distinct]
+        counters = [read_commands(budget, now) for budget in budgets]
+        replies = await self._link.ask(b"".join(commands + counters), 2 * (len(distinct) + len(budgets)))
+        pairs = list(zip(replies[::2], replies[1::2], strict=True))
+        states = {c: self._state(c, *pair, now) for c, pair in zip(distinct, pairs, strict=False)}
+        exhausted = tuple(b.name for b, pair in zip(budgets, pairs[len(distinct) :], strict=True) if is_exhausted(b, *pair))
+        return Reading([states[c] for c in customer_ids], exhausted)
 
-    def _state(self, customer_id: str, reply: Sequence[bytes | None], now: float) -> CustomerState:
+    def _features(self, customer_id: str) -> bytes:
+        if not self._layout.fields:
+            return encode("PING")  # nothing to ask for, but a reply to count on
+        return self._command + bulk(self._layout.key(customer_id)) + self._fields
+
+    def _state(self, customer_id: str, reply: Sequence[bytes | None], contacts: bytes | None, now: float) -> CustomerState:
         try:
-            values, stale = self._layout.decode(reply, now)
+            values, stale = self._layout.decode(reply, now) if self._layout.fields else ({}, ())
         except ContractError as error:
             raise DependencyFailed(f"{error} - of customer `{customer_id}`") from error
-        return CustomerState(cast("dict[str, Scalar]", values), stale)
-
-    async def _ask(self, customer_ids: Sequence[str]) -> Sequence[Any]:
-        self._check_breaker()
-        commands = b"".join([self._command + bulk(self._layout.key(c)) + self._fields for c in customer_ids])
-        try:
-            async with asyncio.timeout(self._timeout):
-                connection = await self._connected()
-                replies = check(await connection.ask(commands, len(customer_ids)))
-        except (OSError, DependencyFailed) as error:  # TimeoutError is an OSError
-            raise self._failed(error) from error
-        self._failures = 0
-        return replies
-
-    def _check_breaker(self) -> None:
-        if self._failures >= FAILURES:
-            if self._clock() < self._try_again:
-                raise DependencyFailed(f"Expected Redis to answer, found it down ({self._failures} failures in a row)")
-            self._try_again = self._clock() + COOL_DOWN_S  # this read tries; those beside it do not
-
-    def _failed(self, error: Exception) -> DependencyFailed:
-        self._failures += 1
-        self._try_again = self._clock() + COOL_DOWN_S
-        if isinstance(error, TimeoutError):
-            if self._connection is not None:
-                self._connection.abort()  # its replies would come too late for anyone
-            return DependencyFailed(f"Expected Redis to answer within {self._timeout * 1000:g} ms, got nothing")
-        return DependencyFailed(str(error))
-
-    async def _connected(self) -> Connection:
-        """The open connection; reads that find none wait for the same new one."""
-        if self._connection is not None and self._connection.is_open:
-            return self._connection
-        if self._opening is None or self._opening.done():
-            self._opening = asyncio.create_task(connect(self._address))
-        self._connection = await asyncio.shield(self._opening)
-        return self._connection
+        return CustomerState(cast("dict[str, Scalar]", values), stale, contacts or b"")
 
     async def close(self) -> None:
         """Release the connection."""
-        if self._opening is not None and not self._opening.done():
-            self._opening.cancel()
-        if self._connection is not None:
-            self._connection.abort()
+        await self._link.close()
 
 
 class MemoryCustomerReader:
-    """The twin in memory: states by customer id."""
+    """The twin in memory: states by customer id, contacts and budgets from a history in memory."""
 
-    def __init__(self, states: Mapping[str, CustomerState]) -> None:
+    def __init__(self, states: Mapping[str, CustomerState], history: MemoryContactHistory | None = None) -> None:
         self._states = states
+        self._history = history or MemoryContactHistory()
 
-    async def read(self, customer_ids: Sequence[str], now: float) -> list[CustomerState]:  # noqa: ARG002  # ages are given
-        return [self._states.get(c, UNKNOWN_CUSTOMER) for c in customer_ids]
+    async def read(self, customer_ids: Sequence[str], now: float, budgets: Sequence[Budget] = ()) -> Reading:
+        known = [self._states.get(c, NOTHING_KNOWN) for c in customer_ids]
+        states = [
+            msgspec.structs.replace(s, contacts=self._history.contacts(c)) for s, c in zip(known, customer_ids, strict=True)
+        ]
+        return Reading(states, self._history.exhausted(budgets, now))
 
     async def close(self) -> None:
         """Nothing is open."""

@@ -26,7 +26,7 @@ class MemoryDecisionLog:
         written = [msgspec.structs.replace(r, orphan=r.decision_id not in self._decision_ids) for r in new]
         self.outcomes.extend(written)
         self._outcome_ids.update(r.outcome_id for r in written)
-        return Acknowledgement(len(written), len(records) - len(written), sum(r.orphan for r in written))
+        return Acknowledgement(len(written), len(records) - len(written), sum(r.orphan for r in written), tuple(written))
 
     async def close(self) -> None:
         """Nothing is open."""

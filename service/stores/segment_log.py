@@ -48,7 +48,7 @@ class SegmentLog:
         self._known_outcomes = KnownIds()
         known = SegmentFollower(folder / OUTCOMES).start(REMEMBERED_BYTES)
         self._known_outcomes.add(hash_id(id_of(p, "outcome_id")) for p in known)
-        self._in_flight: dict[int, asyncio.Task[int]] = {}
+        self._in_flight: dict[int, asyncio.Task[tuple[OutcomeRecord, ...]]] = {}
         self._looked = 0.0
 
     async def append_decisions(self, records: Sequence[DecisionRecord]) -> None:
@@ -67,16 +67,16 @@ class SegmentLog:
         claim = asyncio.create_task(self._append_new(new))
         self._in_flight.update(dict.fromkeys(new, claim))
         claim.add_done_callback(_retrieve)
-        orphans = await asyncio.shield(claim)  # a caller who leaves does not stop the write
-        return Acknowledgement(len(new), len(records) - len(new), orphans)
+        written = await asyncio.shield(claim)  # a caller who leaves does not stop the write
+        return Acknowledgement(len(written), len(records) - len(written), sum(r.orphan for r in written), written)
 
-    async def _append_new(self, new: dict[int, OutcomeRecord]) -> int:
-        """Write outcomes and remember their ids once they are on disk. Returns how many are orphans."""
+    async def _append_new(self, new: dict[int, OutcomeRecord]) -> tuple[OutcomeRecord, ...]:
+        """Write outcomes and remember their ids once they are on disk. Returns them as they were written."""
         try:
             records = [msgspec.structs.replace(r, orphan=not self._decided(r.decision_id)) for r in new.values()]
             await self._write(OUTCOMES, records)
             self._known_outcomes.add(new)
-            return sum(r.orphan for r in records)
+            return tuple(records)
         finally:
             for hashed in new:
                 del self._in_flight[hashed]
@@ -140,7 +140,7 @@ class SegmentLog:
             writer.close()
 
 
-def _retrieve(claim: asyncio.Task[int]) -> None:
+def _retrieve(claim: asyncio.Task[tuple[OutcomeRecord, ...]]) -> None:
     """A failure whose caller has left is nobody's to handle."""
     if not claim.cancelled():
         claim.exception()

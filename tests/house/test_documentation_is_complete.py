@@ -21,7 +21,11 @@ def table_rows(page):
 
 def reason_codes(root):
     """Module constants of the decision and the pipeline that hold a reason code."""
-    modules = [*sorted((root / "service" / "decision").glob("*.py")), root / "service" / "pipeline.py"]
+    modules = [
+        *sorted((root / "service" / "decision").glob("*.py")),
+        root / "service" / "pipeline.py",
+        root / "service" / "asks.py",
+    ]
     constants = [
         node.value.value
         for module in modules

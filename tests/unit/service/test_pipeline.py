@@ -5,12 +5,16 @@ from collections.abc import Sequence
 
 import pytest
 
+from service.asks import NO_CUSTOMER_FEATURES, NO_MODEL, Ask
+from service.catalog.policies import Budget, Cap, ContactPolicy
+from service.decision.contact_policy import NO_CONTACT_HISTORY
 from service.decision.entities import CustomerState, PlacementRequest
 from service.decision.records import DecisionRecord, OutcomeRecord
 from service.errors import DecisionIdReused, DependencyFailed, LogUnavailable, NotReady, UnknownPlacement
 from service.metrics import Metrics
-from service.pipeline import NO_CUSTOMER_FEATURES, NO_MODEL, NOT_LOGGED, Ask, Limits, Parts, Pipeline
-from service.ports import Acknowledgement
+from service.pipeline import NOT_LOGGED, Limits, Parts, Pipeline
+from service.ports import Acknowledgement, Claim, Reading
+from service.stores.contact_history import MemoryContactHistory
 from service.stores.customer_reader import MemoryCustomerReader
 from service.stores.memory_log import MemoryDecisionLog
 
@@ -24,10 +28,10 @@ class SlowReader:
         self._seconds = seconds
         self.batches: list[int] = []
 
-    async def read(self, customer_ids: Sequence[str], now: float) -> list[CustomerState]:
+    async def read(self, customer_ids: Sequence[str], now: float, budgets: Sequence[Budget] = ()) -> Reading:
         self.batches.append(len(customer_ids))
         await asyncio.sleep(self._seconds)
-        return [CustomerState({"age": now}) for _ in customer_ids]
+        return Reading([CustomerState({"age": now + len(budgets)}) for _ in customer_ids])
 
     async def close(self) -> None:
         """Nothing is open."""
@@ -36,8 +40,8 @@ class SlowReader:
 class DeadReader(SlowReader):
     """A feature store that is gone."""
 
-    async def read(self, customer_ids: Sequence[str], now: float) -> list[CustomerState]:
-        raise DependencyFailed(f"Expected an answer, got none for {len(customer_ids)} customers at {now}")
+    async def read(self, customer_ids: Sequence[str], now: float, budgets: Sequence[Budget] = ()) -> Reading:
+        raise DependencyFailed(f"Expected an answer, got none for {customer_ids}, {budgets} at {now}")
 
 
 class FullLog:
@@ -77,6 +81,7 @@ def make(engine):
     def build(**parts) -> Pipeline:
         given = {
             "reader": MemoryCustomerReader(STATES),
+            "history": MemoryContactHistory(),
             "log": MemoryDecisionLog(),
             "engine": lambda: engine,
             "metrics": Metrics(),
@@ -93,7 +98,8 @@ async def test_an_answer_is_in_the_log_as_it_was_given(make):
     [logged] = log.decisions
     assert logged == answer.record
     assert logged.customer == {"age": 40.0}
-    assert logged.context == {"device": "mobile", "hour": 1.0, "weekday": 6.0}  # 2001-09-09 01:46:40 UTC, a Sunday
+    moment = {"hour": 1.0, "weekday": 6.0, "local_hour": pytest.approx(1 + 46 / 60 + 40 / 3600)}
+    assert logged.context == {"device": "mobile"} | moment  # 2001-09-09 01:46:40 UTC, a Sunday
     assert logged.degraded == ()
 
 
@@ -275,3 +281,130 @@ async def test_what_is_counted_is_what_happened(make):
     text = counted.text().decode()
     assert "nextbest_decisions_total 2.0" in text
     assert 'nextbest_degraded_total{reason="no_customer_features"} 1.0' in text
+
+
+ONCE = ContactPolicy(caps=(Cap("once", 1, "action", 86_400.0, "impressions"),))
+
+
+@pytest.fixture
+def capped(tiny):
+    """Gold once a day, then news once, then nothing."""
+    return tiny.engine(
+        [tiny.action("gold"), tiny.action("news")], tiny.placement(), rates={"gold": 0.2, "news": 0.1}, contact=ONCE
+    )
+
+
+@pytest.fixture
+def make_capped(make, capped):
+    """A pipeline whose customers have a history."""
+
+    def build(**parts) -> Pipeline:
+        history = parts.pop("history", None) or MemoryContactHistory()
+        given = {"reader": MemoryCustomerReader(STATES, history), "history": history, "engine": lambda: capped}
+        return make(**(given | parts))
+
+    return build
+
+
+def actions_of(answers) -> list[str]:
+    return sorted(a.record.placements[0].items[0].action_id for a in answers)
+
+
+async def test_a_cap_holds_for_requests_of_one_customer_that_arrive_together(make_capped):
+    """Ten at once: one gold, one news, eight fallbacks; those who came too late were decided again."""
+    counted, log = Metrics(), MemoryDecisionLog()
+    pipeline = make_capped(metrics=counted, log=log)
+    answers = await asyncio.gather(*(pipeline.recommend(ask(f"d{i}")) for i in range(10)))
+    assert actions_of(answers) == ["gold", "news"] + ["welcome"] * 8
+    assert sorted(log.decisions, key=lambda r: r.decision_id) == sorted((a.record for a in answers), key=lambda r: r.decision_id)
+    assert "nextbest_reclaims_total 0.0" not in counted.text().decode()
+
+
+async def test_a_reservation_that_nobody_sees_ends_with_its_time(make_capped):
+    """Gold is offered again after fifteen minutes without an impression, and not before."""
+    now = [1e9]
+    pipeline = make_capped(clock=lambda: now[0])
+    assert actions_of([await pipeline.recommend(ask("d1"))]) == ["gold"]
+    now[0] += 800.0
+    assert actions_of([await pipeline.recommend(ask("d2"))]) == ["news"]
+    now[0] += 200.0
+    assert actions_of([await pipeline.recommend(ask("d3"))]) == ["gold"]
+
+
+async def test_a_dry_run_takes_nothing_from_a_cap(make_capped):
+    """Asked three times for a look: gold each time, and the real one gets it."""
+    pipeline = make_capped()
+    looks = [await pipeline.recommend(ask(f"look{i}", dry_run=True)) for i in range(3)]
+    assert actions_of(looks) == ["gold"] * 3
+    assert actions_of([await pipeline.recommend(ask("real"))]) == ["gold"]
+
+
+async def test_without_the_history_caps_count_as_reached(make_capped):
+    """Redis is gone: nothing that a cap might forbid, and the answer says why."""
+    answer = await make_capped(reader=DeadReader(0)).recommend(ask())
+    assert answer.record.degraded == (NO_CUSTOMER_FEATURES, NO_CONTACT_HISTORY)
+    assert answer.record.placements[0].fallback
+
+
+class DeadHistory(MemoryContactHistory):
+    """Reads go well, and then Redis is gone."""
+
+    async def claim(self, claims: Sequence[Claim], now: float, reservation: float) -> list[bool]:
+        raise DependencyFailed(f"Expected {len(claims)} claims to be taken at {now} for {reservation}, got no answer")
+
+
+async def test_a_claim_that_gets_no_answer_is_no_claim(make_capped):
+    """The decision is made again as if nothing were known: no cap is broken."""
+    answer = await make_capped(history=DeadHistory()).recommend(ask())
+    assert answer.record.placements[0].fallback
+    assert NO_CONTACT_HISTORY in answer.record.degraded
+
+
+async def test_without_rules_about_contacts_a_dead_history_costs_nothing(make):
+    """Nothing depends on it: the answer is whole, and what Redis did not take is counted."""
+    counted = Metrics()
+    pipeline = make(history=DeadHistory(), metrics=counted)
+    answer = await pipeline.recommend(ask())
+    await pipeline.close()
+    assert answer.record.degraded == ()
+    assert "nextbest_contacts_forgotten_total 1.0" in counted.text().decode()
+
+
+async def test_contacts_are_kept_also_while_no_rule_asks_for_them(make, engine, capped):
+    """A cap that is published tomorrow counts what was shown today."""
+    history, engines = MemoryContactHistory(), [engine]
+    pipeline = make(history=history, reader=MemoryCustomerReader(STATES, history), engine=lambda: engines[0])
+    first = await pipeline.recommend(ask("d1"))
+    await asyncio.sleep(0)
+    engines[0] = capped
+    second = await pipeline.recommend(ask("d2"))
+    assert first.record.placements[0].items[0].action_id != second.record.placements[0].items[0].action_id
+
+
+async def test_a_budget_is_not_overdrawn_by_requests_that_arrive_together(make, tiny):
+    """Three golds for everybody, ten customers at once."""
+    budget = ContactPolicy(budgets=(Budget("three", "gold", 3, per_day=False, count="decisions"),))
+    engine = tiny.engine([tiny.action("gold"), tiny.action("news")], rates={"gold": 0.2, "news": 0.1}, contact=budget)
+    history = MemoryContactHistory()
+    pipeline = make(history=history, reader=MemoryCustomerReader({}, history), engine=lambda: engine)
+    answers = await asyncio.gather(*(pipeline.recommend(ask(f"d{i}", customer_id=f"c{i}")) for i in range(10)))
+    assert actions_of(answers) == ["gold"] * 3 + ["news"] * 7
+
+
+class SlowHistory(MemoryContactHistory):
+    """Claims take longer than the deadline."""
+
+    async def claim(self, claims: Sequence[Claim], now: float, reservation: float) -> list[bool]:
+        await asyncio.sleep(0.05)
+        return await super().claim(claims, now, reservation)
+
+
+async def test_a_claim_for_an_answer_that_came_too_late_is_taken_back(make_capped):
+    """Answered from nothing at the deadline; the gold that was claimed meanwhile is there for the next request."""
+    history, log = SlowHistory(), MemoryDecisionLog()
+    pipeline = make_capped(history=history, log=log)
+    blind = await pipeline.recommend(ask("d1", deadline=0.02))
+    assert blind.record.placements[0].fallback
+    await pipeline.close()
+    assert log.decisions == []
+    assert actions_of([await pipeline.recommend(ask("d2"))]) == ["gold"]

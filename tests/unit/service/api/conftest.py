@@ -15,6 +15,7 @@ from service.metrics import Metrics
 from service.pipeline import Parts
 from service.registry import Registry
 from service.settings import Settings
+from service.stores.contact_history import MemoryContactHistory
 from service.stores.customer_reader import MemoryCustomerReader
 from service.stores.memory_log import MemoryDecisionLog
 
@@ -58,7 +59,11 @@ class Service:
     def client(self, **changes) -> AsyncTestClient:
         metrics = Metrics()
         engines = EngineSource(self.registry, CONTRACT, lambda _engine, _problem: None)
-        given = {"reader": MemoryCustomerReader(STATES), "log": self.log, "metrics": metrics, "clock": self.clock}
+        history = MemoryContactHistory()
+        given = {
+            "reader": MemoryCustomerReader(STATES, history), "history": history, "log": self.log, "metrics": metrics,
+            "clock": self.clock,
+        }  # fmt: skip
         parts = Parts(engine=lambda: engines.engine, **(given | changes))
         return AsyncTestClient(create_app(Settings(watch_interval_s=0.01, body_limit=10_000), parts, engines))
 

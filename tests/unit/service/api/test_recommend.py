@@ -21,7 +21,7 @@ async def test_the_answer_names_what_to_show_and_how_likely_that_was(client):
     body = response.json()
     assert response.status_code == 200
     assert body.pop("took_ms") >= 0
-    assert len(body.pop("decision_id")) == 32
+    assert len(body.pop("decision_id")) == 36
     assert body == {
         "customer_id": "c42",
         "placements": [

@@ -1,0 +1,98 @@
+"""A request as the pipeline takes it, and the decisions that are made for a batch of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from features.request_time import request_time_values
+from service.catalog.entities import Scalar
+from service.decision.contact_policy import NO_CONTACT_HISTORY
+from service.decision.contacts import SERVED, Contact
+from service.decision.decide import decide
+from service.decision.engine import Engine
+from service.decision.entities import UNKNOWN_CUSTOMER, CustomerState, DecisionRequest, PlacementRequest
+from service.decision.records import DecisionRecord
+from service.ports import Claim, Reading
+
+NO_CUSTOMER_FEATURES = "no_customer_features"  # the feature store did not answer: decided from context alone
+NO_MODEL = "no_model"  # no bundle serves: actions rank by priority
+STALE = "stale:"  # prefix of a feature that is past its age and counts as missing
+
+
+class Ask(msgspec.Struct, frozen=True):
+    """A request as the pipeline takes it: validated against the wire format, not yet against the catalog."""
+
+    decision_id: str
+    customer_id: str
+    context: dict[str, Scalar]
+    placements: tuple[PlacementRequest, ...]
+    exclude_actions: tuple[str, ...] = ()
+    candidates: tuple[str, ...] | None = None
+    deadline: float = 0.1  # seconds
+    dry_run: bool = False
+    repeatable: bool = False  # the client chose the id: the same id gets the same answer
+
+
+@dataclass(slots=True)
+class Made:
+    """A decision as it stands, and the state of the customer that it was made from. A later one may take its place."""
+
+    ask: Ask
+    record: DecisionRecord
+    state: CustomerState
+
+    def claim(self, engine: Engine) -> Claim | None:
+        """What the decision takes; None where it takes nothing, or must leave no trace."""
+        contacts = tuple(
+            Contact(self.record.at, item.action_id, self.record.decision_id, placement.id, SERVED)
+            for placement in self.record.placements if not placement.fallback
+            for item in placement.items
+        )  # fmt: skip
+        if self.ask.dry_run or not contacts:
+            return None
+        policy = engine.of(self.record.experiment).catalog.contact
+        served = {contact.action_id for contact in contacts}
+        budgets = tuple(budget for budget in policy.budgets if budget.action in served)
+        seen = len(self.state.contacts or b"") if policy.reads_history else None
+        return Claim(self.record.customer_id, self.record.decision_id, contacts, seen, budgets)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One batch with the engine of its moment. `now`: seconds since 1970 UTC."""
+
+    engine: Engine
+    now: float
+
+    def make(self, asks: Sequence[Ask], reading: Reading) -> list[Made]:
+        """Decide for each request, from what was read of its customer."""
+        requests = [self._request(a, s, reading.exhausted) for a, s in zip(asks, reading.states, strict=True)]
+        records = decide(self.engine, requests)
+        return [Made(a, r, s) for a, r, s in zip(asks, records, reading.states, strict=True)]
+
+    def make_again(self, made: Sequence[Made], reading: Reading) -> None:
+        """The same requests, from what is known now."""
+        for old, new in zip(made, self.make([m.ask for m in made], reading), strict=True):
+            old.record, old.state = new.record, new.state
+
+    def _request(self, ask: Ask, customer: CustomerState, exhausted: tuple[str, ...]) -> DecisionRequest:
+        zone = customer.values.get("time_zone") or ask.context.get("time_zone") or self.engine.catalog.time_zone
+        nothing = (NO_CUSTOMER_FEATURES,) if customer is UNKNOWN_CUSTOMER else ()
+        model = () if self.engine.versions.bundle else (NO_MODEL,)
+        return DecisionRequest(
+            decision_id=ask.decision_id,
+            customer_id=ask.customer_id,
+            at=self.now,
+            customer=customer,
+            context={**ask.context, **request_time_values(self.now, zone)},
+            placements=ask.placements,
+            exclude_actions=ask.exclude_actions,
+            candidates=ask.candidates,
+            degraded=(*nothing, *self._unknown_contacts(customer), *model, *(STALE + name for name in customer.stale)),
+            exhausted=exhausted,
+        )
+
+    def _unknown_contacts(self, customer: CustomerState) -> tuple[str, ...]:
+        policed = self.engine.catalog.contact.reads_history
+        return (NO_CONTACT_HISTORY,) if policed and customer.contacts is None else ()

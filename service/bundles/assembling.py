@@ -1,0 +1,53 @@
+"""From a catalog and bundles to the engine that serves, its experiments' arms included."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from features.contract import Contract
+from service.bundles.loading import Bundle
+from service.catalog.entities import PRIMARY, Catalog
+from service.decision.engine import Engine, arm_catalogs, build_engine, by_priority, with_arms
+from service.decision.records import Versions
+from service.decision.scoring import FlatScorer, Scorer
+
+BundleOf = Callable[[str], Bundle | None]  # by id; None where it cannot be used
+
+
+class Choice(NamedTuple):
+    """Which versions an engine is made of. `others`: bundles that predict further objectives, by objective."""
+
+    revision: int
+    champion: str | None
+    others: Mapping[str, str] = {}
+
+
+def assemble(catalog: Catalog, contract: Contract, chosen: Choice, bundle_of: BundleOf) -> Engine:
+    """The engine of a catalog revision. An arm without a bundle of its own that can be used is served by the champion."""
+
+    def build(part: Catalog, primary: str | None) -> Engine:
+        bundle = bundle_of(primary) if primary else None
+        scorers: dict[str, Scorer] = {PRIMARY: _scorer(part, bundle)}
+        for objective, name in chosen.others.items():
+            extra = bundle_of(name)
+            if extra is not None:
+                scorers[objective] = _scorer(part, extra)
+        if bundle is not None:
+            scorers.setdefault(bundle.manifest.objective, scorers[PRIMARY])
+        versions = Versions(chosen.revision, primary if bundle else None, contract.fingerprint)
+        return build_engine(part, contract, scorers, versions, bundle.manifest.action_rows if bundle else None)
+
+    arms = {
+        arm: build(part, own if own and bundle_of(own) else chosen.champion) for arm, (part, own) in arm_catalogs(catalog).items()
+    }
+    return with_arms(build(catalog, chosen.champion), arms)
+
+
+def _scorer(catalog: Catalog, bundle: Bundle | None) -> Scorer:
+    actions = by_priority(catalog)
+    return bundle.scorer(actions) if bundle else FlatScorer([0.0] * len(actions))
+
+
+def wanted_bundles(catalog: Catalog, champion: str | None, others: Mapping[str, str]) -> list[str]:
+    """Every bundle that the engine is made of, the champion first."""
+    arms = [own for _, own in arm_catalogs(catalog).values() if own]
+    return list(dict.fromkeys([*([champion] if champion else []), *others.values(), *arms]))

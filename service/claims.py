@@ -1,0 +1,100 @@
+"""A decision takes something: contacts with its customer, a share of budgets. Before it is told, it must hold."""
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from service.asks import Made, Turn
+from service.decision.entities import UNKNOWN_CUSTOMER
+from service.errors import DependencyFailed
+from service.metrics import Metrics
+from service.ports import Claim, ContactHistory, CustomerReader, Reading
+
+ATTEMPTS = 4  # to make a decision that holds; a customer who asks so often at once gets what no cap can forbid
+
+
+@dataclass(slots=True)
+class Claims:
+    """Claims what decisions take, and has those made again that came too late."""
+
+    reader: CustomerReader
+    history: ContactHistory
+    metrics: Metrics
+    _later: set[asyncio.Task[None]] = field(default_factory=set)
+
+    async def settle(self, turn: Turn, made: Sequence[Made]) -> list[Claim]:
+        """When this returns, every decision holds as it then stands. Returns what was claimed, in no order.
+
+        What no rule depends on is claimed after the answer.
+        """
+        bound = [m for m in made if (c := m.claim(turn.engine)) is not None and must_hold(c)]
+        free = [c for m in made if (c := m.claim(turn.engine)) is not None and not must_hold(c)]
+        if free:
+            self._after(self._claim_freely(free, turn))
+        held: list[Claim] = []
+        for attempt in range(ATTEMPTS):
+            if bound:
+                bound = await self._attempt(turn, bound, held, last=attempt == ATTEMPTS - 1)
+        return held
+
+    async def _attempt(self, turn: Turn, bound: Sequence[Made], held: list[Claim], *, last: bool) -> list[Made]:
+        """One try for each; the ones that did not hold are made again, and returned."""
+        claims = [(m, c) for m in bound if (c := m.claim(turn.engine)) is not None]
+        try:
+            answers = await self.history.claim([c for _, c in claims], turn.now, turn.engine.catalog.contact.reservation)
+        except DependencyFailed:
+            turn.make_again(bound, unknown(turn, len(bound)))
+            return []
+        held += [c for (_, c), holds in zip(claims, answers, strict=True) if holds]
+        lost = [m for (m, _), holds in zip(claims, answers, strict=True) if not holds]
+        if lost:
+            self.metrics.reclaims.inc(len(lost))
+            turn.make_again(lost, unknown(turn, len(lost), known=lost) if last else await self.read(turn, lost))
+        return [] if last else lost
+
+    async def read(self, turn: Turn, made: Sequence[Made]) -> Reading:
+        """What is known now; where nothing is, as little as an unknown customer's."""
+        try:
+            return await self.reader.read([m.ask.customer_id for m in made], turn.now, turn.engine.catalog.contact.budgets)
+        except DependencyFailed:
+            return unknown(turn, len(made))
+
+    async def release(self, claims: Sequence[Claim], turn: Turn) -> None:
+        """Take back, after the answer, what was claimed for decisions that nobody will see."""
+        if claims:
+            self._after(self.history.release(claims, turn.now))
+
+    async def _claim_freely(self, claims: Sequence[Claim], turn: Turn) -> None:
+        await self.history.claim(claims, turn.now, turn.engine.catalog.contact.reservation)
+
+    def _after(self, work: Coroutine[None, None, None]) -> None:
+        """In the background; what Redis does not take is counted, and the log has it all the same."""
+        task = asyncio.create_task(self._forgiving(work))
+        self._later.add(task)
+        task.add_done_callback(self._later.discard)
+
+    async def _forgiving(self, work: Coroutine[None, None, None]) -> None:
+        try:
+            await work
+        except DependencyFailed:
+            self.metrics.forgotten.inc()
+
+    async def close(self) -> None:
+        """Wait for what is under way."""
+        if self._later:
+            await asyncio.wait(self._later)
+
+
+def must_hold(claim: Claim) -> bool:
+    """Whether a decision may only be told once its claim holds: where caps or a budget speak of it."""
+    return claim.seen is not None or bool(claim.budgets)
+
+
+def unknown(turn: Turn, count: int, known: Sequence[Made] = ()) -> Reading:
+    """Nothing is known of contacts and budgets, and caps count as reached; of `known` customers the features are."""
+    used_up = tuple(budget.name for budget in turn.engine.catalog.contact.budgets)
+    if known:
+        return Reading([msgspec.structs.replace(m.state, contacts=None) for m in known], used_up)
+    return Reading([UNKNOWN_CUSTOMER] * count, used_up)

@@ -1,0 +1,28 @@
+"""What came of decisions: on disk first, then known to the next decision."""
+
+from collections.abc import Sequence
+
+from service.catalog.policies import Budget
+from service.decision.records import OutcomeRecord
+from service.errors import DependencyFailed, NotReady
+from service.pipeline import Parts
+from service.ports import Acknowledgement
+
+
+async def take_outcomes(parts: Parts, records: Sequence[OutcomeRecord]) -> Acknowledgement:
+    """Write outcomes down and add them to their customers' contacts. Raises LogUnavailable, having acknowledged nothing."""
+    done = await parts.log.append_outcomes(records)
+    if done.new:
+        try:
+            await parts.history.record(done.new, _budgets(parts))
+        except DependencyFailed:
+            parts.metrics.forgotten.inc(len(done.new))
+    return done
+
+
+def _budgets(parts: Parts) -> tuple[Budget, ...]:
+    """Those that impressions use up; none before there is a catalog."""
+    try:
+        return parts.engine().catalog.contact.budgets
+    except NotReady:
+        return ()

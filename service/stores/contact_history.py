@@ -1,0 +1,184 @@
+"""Contacts with customers: in Redis, a string of 16-byte entries per customer that only ever grows at its end; or in memory.
+
+A decision claims its contacts by appending them. The length that Redis answers tells whether anybody else has appended since
+the history was read: if so, the claim is taken back by another entry, and the decision is made again. Nothing is locked, and
+a process that dies leaves entries that stop counting when their reservation ends.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from service.catalog.policies import DECISIONS, IMPRESSIONS, Budget
+from service.decision.contacts import CANCELLED, IMPRESSION, SIZE, Contact, encode_contacts, type_code
+from service.decision.records import OutcomeRecord
+from service.ids import customer_key, key_in
+from service.ports import Claim
+from service.stores.budgets import budget_keys, claim_command, confirm_command, release_command
+from service.stores.redis_link import RedisLink
+from service.stores.resp import encode
+
+KEPT_BYTES = 128 * SIZE  # contacts per customer that are kept at least
+MOST_BYTES = 192 * SIZE  # when there are more, the oldest go
+KEPT_S = 400 * 86_400  # a customer nobody has been in contact with for so long is forgotten here
+CLIENTS_ID_S = 30 * 86_400  # how long it is known whose decision an id is that a client chose
+
+# KEYS: history. ARGV: bytes to keep. Of a history that has grown too long the newest entries stay.
+COMPACT = """
+local all = redis.call('GET', KEYS[1])
+if all and #all > tonumber(ARGV[1]) then redis.call('SET', KEYS[1], string.sub(all, -tonumber(ARGV[1])), 'KEEPTTL') end
+return 1
+"""
+
+
+def contacts_key(customer: str) -> str:
+    """Where the contacts of a customer lie; `customer` as `customer_key` names them."""
+    return f"nb:contacts:{customer}"
+
+
+def decision_key(decision_id: str) -> str:
+    """Where it is kept whose decision an id is that a client chose."""
+    return f"nb:decision:{decision_id}"
+
+
+class RedisContactHistory:
+    """Appends, and looks at the length that comes back."""
+
+    def __init__(self, link: RedisLink) -> None:
+        self._link = link
+
+    async def claim(self, claims: Sequence[Claim], now: float, reservation: float) -> list[bool]:
+        """One answer per claim. Raises DependencyFailed."""
+        commands, counts = [], []
+        for claim in claims:
+            asked = [encode("APPEND", contacts_key(customer_key(claim.customer_id)), encode_contacts(claim.contacts))]
+            if key_in(claim.decision_id) is None:
+                key = customer_key(claim.customer_id)
+                asked.append(encode("SET", decision_key(claim.decision_id), key, "EX", str(CLIENTS_ID_S)))
+            asked += [claim_command(budget, claim.decision_id, now, reservation) for budget in claim.budgets]
+            commands += asked
+            counts.append(len(asked))
+        replies = iter(await self._link.ask(b"".join(commands), len(commands)))
+        answers = [[next(replies) for _ in range(count)] for count in counts]
+        held = [_holds(claim, answer) for claim, answer in zip(claims, answers, strict=True)]
+        await self._after(claims, answers, held, now)
+        return held
+
+    async def _after(self, claims: Sequence[Claim], answers: Sequence[list[int]], held: Sequence[bool], now: float) -> None:
+        """Take back what did not hold; let new histories end one day, and long ones lose their oldest entries."""
+        commands = []
+        for claim, answer, holds in zip(claims, answers, held, strict=True):
+            key = contacts_key(customer_key(claim.customer_id))
+            if not holds:
+                taken = [b for b, got in zip(claim.budgets, answer[len(answer) - len(claim.budgets) :], strict=True) if got]
+                commands += _release(claim, taken, now)
+            if answer[0] == SIZE * len(claim.contacts):  # the first ones
+                commands.append(encode("EXPIRE", key, str(KEPT_S)))
+            elif answer[0] > MOST_BYTES:
+                commands.append(encode("EVAL", COMPACT, "1", key, str(KEPT_BYTES)))
+        await self._link.ask(b"".join(commands), len(commands))
+
+    async def release(self, claims: Sequence[Claim], now: float) -> None:
+        """Take back whole claims. Raises DependencyFailed."""
+        commands = [command for claim in claims for command in _release(claim, claim.budgets, now)]
+        await self._link.ask(b"".join(commands), len(commands))
+
+    async def record(self, outcomes: Sequence[OutcomeRecord], budgets: Sequence[Budget] = ()) -> None:
+        """Outcomes become contacts of the customers whose decisions they name. Raises DependencyFailed."""
+        customers = await self._customers(outcomes)
+        commands = []
+        for outcome, customer in zip(outcomes, customers, strict=True):
+            if customer is not None:
+                commands.append(encode("APPEND", contacts_key(customer), encode_contacts([as_contact(outcome)])))
+            if type_code(outcome.type) == IMPRESSION:
+                counted = [b for b in budgets if b.action == outcome.action_id and b.count == IMPRESSIONS]
+                commands += [confirm_command(b, outcome.decision_id, outcome.at) for b in counted]
+        await self._link.ask(b"".join(commands), len(commands))
+
+    async def _customers(self, outcomes: Sequence[OutcomeRecord]) -> list[str | None]:
+        """Whose decisions these are; None where an id that a client chose is not known any more."""
+        chosen = list(dict.fromkeys(o.decision_id for o in outcomes if key_in(o.decision_id) is None))
+        found = await self._link.ask(b"".join(encode("GET", decision_key(i)) for i in chosen), len(chosen))
+        known = {i: reply.decode() for i, reply in zip(chosen, found, strict=True) if reply is not None}
+        return [key_in(o.decision_id) or known.get(o.decision_id) for o in outcomes]
+
+
+def _holds(claim: Claim, answer: Sequence[int]) -> bool:
+    untouched = claim.seen is None or answer[0] == claim.seen + SIZE * len(claim.contacts)
+    return untouched and all(answer[len(answer) - len(claim.budgets) :] if claim.budgets else ())
+
+
+def _release(claim: Claim, budgets: Iterable[Budget], now: float) -> list[bytes]:
+    taken_back = encode_contacts([Contact(c.at, c.action_id, c.decision_id, c.placement, CANCELLED) for c in claim.contacts])
+    commands = [encode("APPEND", contacts_key(customer_key(claim.customer_id)), taken_back)] if claim.contacts else []
+    return commands + [release_command(budget, claim.decision_id, now) for budget in budgets]
+
+
+def as_contact(outcome: OutcomeRecord) -> Contact:
+    """What came of a decision, as a contact with its customer."""
+    return Contact(outcome.at, outcome.action_id or "", outcome.decision_id, outcome.placement or "", type_code(outcome.type))
+
+
+class MemoryContactHistory:
+    """The twin in memory: same promises, no other process."""
+
+    def __init__(self) -> None:
+        self._contacts: dict[str, bytes] = {}
+        self._owners: dict[str, str] = {}
+        self._counters: defaultdict[str, int] = defaultdict(int)
+        self._reserved: defaultdict[str, dict[str, float]] = defaultdict(dict)
+
+    def contacts(self, customer_id: str) -> bytes:
+        """The history of a customer, oldest contact first."""
+        return self._contacts.get(customer_key(customer_id), b"")
+
+    def exhausted(self, budgets: Sequence[Budget], now: float) -> tuple[str, ...]:
+        """The budgets of which nothing is left."""
+        return tuple(b.name for b in budgets if self._taken(b, now) >= b.at_most)
+
+    def _taken(self, budget: Budget, now: float) -> int:
+        counter, reserved = budget_keys(budget, now)
+        return self._counters[counter] + sum(until > now for until in self._reserved[reserved].values())
+
+    async def claim(self, claims: Sequence[Claim], now: float, reservation: float) -> list[bool]:
+        return [self._claim(claim, now, reservation) for claim in claims]
+
+    def _claim(self, claim: Claim, now: float, reservation: float) -> bool:
+        key = customer_key(claim.customer_id)
+        history = self._contacts.get(key, b"")
+        if claim.seen not in (None, len(history)) or self.exhausted(claim.budgets, now):
+            return False
+        self._append(key, encode_contacts(claim.contacts))
+        self._owners[claim.decision_id] = key
+        for budget in claim.budgets:
+            counter, reserved = budget_keys(budget, now)
+            if budget.count == DECISIONS:
+                self._counters[counter] += 1
+            else:
+                self._reserved[reserved][claim.decision_id] = now + reservation
+        return True
+
+    def _append(self, key: str, entries: bytes) -> None:
+        grown = self._contacts.get(key, b"") + entries
+        self._contacts[key] = grown[-KEPT_BYTES:] if len(grown) > MOST_BYTES else grown
+
+    async def release(self, claims: Sequence[Claim], now: float) -> None:
+        for claim in claims:
+            taken_back = [Contact(c.at, c.action_id, c.decision_id, c.placement, CANCELLED) for c in claim.contacts]
+            self._append(customer_key(claim.customer_id), encode_contacts(taken_back))
+            for budget in claim.budgets:
+                counter, reserved = budget_keys(budget, now)
+                if budget.count == DECISIONS:
+                    self._counters[counter] -= 1
+                else:
+                    self._reserved[reserved].pop(claim.decision_id, None)
+
+    async def record(self, outcomes: Sequence[OutcomeRecord], budgets: Sequence[Budget] = ()) -> None:
+        for outcome in outcomes:
+            key = key_in(outcome.decision_id) or self._owners.get(outcome.decision_id)
+            if key is not None:
+                self._append(key, encode_contacts([as_contact(outcome)]))
+            for budget in budgets:
+                if type_code(outcome.type) == IMPRESSION and (budget.action, budget.count) == (outcome.action_id, IMPRESSIONS):
+                    counter, reserved = budget_keys(budget, outcome.at)
+                    self._reserved[reserved].pop(outcome.decision_id, None)
+                    self._counters[counter] += 1

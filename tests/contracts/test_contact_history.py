@@ -1,0 +1,235 @@
+"""What every contact history promises, in Redis or in memory, together with the reader that reads it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import NamedTuple
+
+import pytest
+import redis
+
+from features.contract import parse_contract
+from features.layout import CustomerLayout
+from service.catalog.policies import Budget
+from service.decision.contacts import CANCELLED, IMPRESSION, SERVED, SIZE, Contact, decode_contacts, hash32
+from service.decision.records import OutcomeRecord
+from service.errors import DependencyFailed
+from service.ids import new_decision_id
+from service.ports import Claim, ContactHistory, CustomerReader
+from service.stores.contact_history import KEPT_BYTES, MOST_BYTES, MemoryContactHistory, RedisContactHistory
+from service.stores.customer_reader import MemoryCustomerReader, RedisCustomerReader
+from service.stores.redis_link import RedisLink
+
+NOW = 1_790_000_000.0
+DAY = 86_400.0
+LAYOUT = CustomerLayout(parse_contract("features: [{name: age, type: number, origin: profile, max_age: 1d}]"))
+SEEN = Budget("seen", "gold", 2, per_day=False, count="impressions")
+MADE = Budget("made", "gold", 2, per_day=True, count="decisions")
+
+
+class Stores(NamedTuple):
+    reader: CustomerReader
+    history: ContactHistory
+
+
+@pytest.fixture(params=["memory", "redis"])
+async def new_process(request, redis_url) -> AsyncIterator[Callable[[], Stores]]:
+    """Stores as one process has them; all processes share what is kept."""
+    made: list[Stores] = []
+    memory = MemoryContactHistory()
+
+    def build() -> Stores:
+        if request.param == "memory":
+            made.append(Stores(MemoryCustomerReader({}, memory), memory))
+        else:
+            link = RedisLink(redis_url, timeout_ms=5000)
+            made.append(Stores(RedisCustomerReader(link, LAYOUT), RedisContactHistory(link)))
+        return made[-1]
+
+    yield build
+    for stores in made:
+        await stores.reader.close()
+
+
+@pytest.fixture
+def stores(new_process) -> Stores:
+    return new_process()
+
+
+async def history_of(stores: Stores, customer: str = "c1") -> bytes:
+    return (await stores.reader.read([customer], NOW)).states[0].contacts or b""
+
+
+def claim(customer: str = "c1", seen: int | None = 0, decision: str | None = None, budgets=(), actions=("gold",)) -> Claim:
+    name = decision or new_decision_id(customer)
+    contacts = tuple(Contact(NOW, action, name, "hero", SERVED) for action in actions)
+    return Claim(customer, name, contacts, seen, tuple(budgets))
+
+
+def outcome(decision: str, kind: str = "impression", action: str | None = "gold", at: float = NOW + 5) -> OutcomeRecord:
+    return OutcomeRecord(f"o-{decision}-{kind}", decision, kind, at, at, "hero", action)
+
+
+async def test_a_claim_is_in_the_history_that_every_process_reads(new_process):
+    """Two items of one decision, in their order."""
+    here, there = new_process(), new_process()
+    assert await here.history.claim([claim(actions=("gold", "silver"))], NOW, 900.0) == [True]
+    entries = decode_contacts([await history_of(there)]).entries
+    assert entries["action"].tolist() == [hash32("gold"), hash32("silver")]
+    assert entries["type"].tolist() == [SERVED, SERVED]
+    assert await history_of(there, "somebody else") == b""
+
+
+async def test_of_two_claims_from_the_same_history_one_holds(new_process):
+    """Whoever appends second learns it, and what it appended is taken back."""
+    here, there = new_process(), new_process()
+    first, second = claim(), claim()
+    answers = await asyncio.gather(here.history.claim([first], NOW, 900.0), there.history.claim([second], NOW, 900.0))
+    assert sorted(answers) == [[False], [True]]
+    entries = decode_contacts([await history_of(here)]).entries
+    counted = set(entries["decision"][entries["type"] == SERVED]) - set(entries["decision"][entries["type"] == CANCELLED])
+    assert len(counted) == 1
+
+
+async def test_claims_of_one_call_are_judged_one_after_the_other(stores):
+    """Two for the same customer: the second was made from a history that the first has changed."""
+    assert await stores.history.claim([claim(), claim(), claim("c2")], NOW, 900.0) == [True, False, True]
+
+
+async def test_a_claim_made_from_the_history_as_it_is_now_holds(stores):
+    """Read again, and claimed again."""
+    await stores.history.claim([claim()], NOW, 900.0)
+    seen = len(await history_of(stores))
+    assert await stores.history.claim([claim(seen=seen)], NOW, 900.0) == [True]
+
+
+async def test_a_claim_that_no_rule_depends_on_always_holds(stores):
+    """It does not say what it has seen."""
+    await stores.history.claim([claim()], NOW, 900.0)
+    assert await stores.history.claim([claim(seen=None), claim(seen=None)], NOW, 900.0) == [True, True]
+
+
+async def test_a_released_claim_counts_no_more(stores):
+    """An entry says that it was taken back."""
+    taken = claim()
+    await stores.history.claim([taken], NOW, 900.0)
+    await stores.history.release([taken], NOW)
+    entries = decode_contacts([await history_of(stores)]).entries
+    assert entries["type"].tolist() == [SERVED, CANCELLED]
+    assert len(set(entries["decision"])) == 1
+
+
+@pytest.mark.parametrize("decision", [None, "chosen-by-the-client"])
+async def test_an_outcome_finds_the_customer_by_the_decisions_id(stores, decision):
+    """Whether the service made up the id or the client did."""
+    taken = claim(decision=decision)
+    await stores.history.claim([taken], NOW, 900.0)
+    await stores.history.record([outcome(taken.decision_id)])
+    entries = decode_contacts([await history_of(stores)]).entries
+    assert entries["type"].tolist() == [SERVED, IMPRESSION]
+    assert len(set(entries["decision"])) == 1
+
+
+async def test_an_outcome_of_a_decision_nobody_knows_belongs_to_nobody(stores):
+    """It is in the log; here it changes nothing."""
+    await stores.history.record([outcome("never-made"), outcome(new_decision_id("c9"), "click")])
+    assert await history_of(stores) == b""
+    assert len(await history_of(stores, "c9")) == SIZE
+
+
+async def test_a_history_stays_bounded_and_keeps_its_newest(stores):
+    """A thousand contacts: never more than a bound, and the last one is there."""
+    for number in range(100):
+        decisions = [new_decision_id("c1") for _ in range(10)]
+        await stores.history.record([outcome(d, "click", action=f"a{number}") for d in decisions])
+        seen = len(await history_of(stores))
+        await stores.history.claim([claim(seen=seen)], NOW, 900.0)
+        assert len(await history_of(stores)) <= MOST_BYTES + 11 * SIZE
+    entries = decode_contacts([await history_of(stores)]).entries
+    assert len(entries) >= KEPT_BYTES // SIZE
+    assert entries["action"][-1] == hash32("gold")
+
+
+@pytest.mark.parametrize("budget", [SEEN, MADE], ids=["impressions", "decisions"])
+async def test_a_budget_is_shared_by_all_customers_and_never_overdrawn(new_process, budget):
+    """Two of two are taken, whoever asks third gets nothing, and every process reads that it is used up."""
+    here, there = new_process(), new_process()
+    claims = [claim(f"c{i}", budgets=[budget]) for i in range(3)]
+    assert await here.history.claim(claims[:2], NOW, 900.0) == [True, True]
+    assert await there.history.claim(claims[2:], NOW, 900.0) == [False]
+    assert (await there.reader.read(["c9"], NOW, [budget])).exhausted == (budget.name,)
+
+
+async def test_a_reserved_impression_that_does_not_come_is_given_back(stores):
+    """After its time-out the share is free again; one that came stays taken for good."""
+    claims = [claim(f"c{i}", budgets=[SEEN]) for i in range(2)]
+    await stores.history.claim(claims, NOW, 900.0)
+    await stores.history.record([outcome(claims[0].decision_id)], [SEEN])
+    assert (await stores.reader.read(["c1"], NOW + 899.0, [SEEN])).exhausted == ("seen",)
+    assert (await stores.reader.read(["c1"], NOW + 901.0, [SEEN])).exhausted == ()
+    again = [claim(f"d{i}", budgets=[SEEN]) for i in range(2)]
+    assert await stores.history.claim(again, NOW + 901.0, 900.0) == [True, False]
+
+
+async def test_a_released_budget_is_free_again(stores):
+    """Whoever did not answer in time does not use it up."""
+    claims = [claim(f"c{i}", budgets=[SEEN, MADE]) for i in range(2)]
+    await stores.history.claim(claims, NOW, 900.0)
+    await stores.history.release(claims, NOW)
+    assert (await stores.reader.read(["c1"], NOW, [SEEN, MADE])).exhausted == ()
+
+
+async def test_a_daily_budget_begins_anew_with_the_day(stores):
+    """Used up today, there tomorrow."""
+    await stores.history.claim([claim(f"c{i}", budgets=[MADE]) for i in range(2)], NOW, 900.0)
+    assert (await stores.reader.read(["c1"], NOW, [MADE])).exhausted == ("made",)
+    assert (await stores.reader.read(["c1"], NOW + DAY, [MADE])).exhausted == ()
+
+
+async def test_a_claim_that_does_not_hold_takes_nothing_from_a_budget(stores):
+    """Its history had changed: its share of the budget is given back."""
+    await stores.history.claim([claim()], NOW, 900.0)
+    assert await stores.history.claim([claim(seen=0, budgets=[MADE])], NOW, 900.0) == [False]
+    assert await stores.history.claim([claim(f"c{i}", budgets=[MADE]) for i in (2, 3)], NOW, 900.0) == [True, True]
+
+
+async def test_nothing_to_do_is_no_error(stores):
+    """Empty calls are answered as such."""
+    assert await stores.history.claim([], NOW, 900.0) == []
+    await stores.history.release([], NOW)
+    await stores.history.record([])
+    assert (await stores.reader.read([], NOW)).states == []
+
+
+async def test_a_reader_reads_features_and_contacts_in_one_go(redis_url):
+    """Values from Feast's layout, contacts from the history, the same customer twice in one batch."""
+    with redis.Redis.from_url(redis_url) as client:
+        client.hset(LAYOUT.key("c1"), mapping=LAYOUT.encode("profile", {"age": 40.0}, int(NOW * 1e6)))
+        client.hset(LAYOUT.key("old"), mapping=LAYOUT.encode("profile", {"age": 40.0}, int((NOW - 2 * DAY) * 1e6)))
+    link = RedisLink(redis_url, timeout_ms=5000)
+    reader, history = RedisCustomerReader(link, LAYOUT), RedisContactHistory(link)
+    await history.claim([claim()], NOW, 900.0)
+    first, old, again, nobody = (await reader.read(["c1", "old", "c1", "nobody"], NOW)).states
+    assert (first.values, len(first.contacts), first == again) == ({"age": 40.0}, SIZE, True)
+    assert (old.values, old.stale) == ({}, ("age",))
+    assert (nobody.values, nobody.contacts) == ({}, b"")
+    await reader.close()
+
+
+async def test_a_contract_without_customer_features_still_reads_contacts(redis_url):
+    """Nothing to ask Feast's hashes for."""
+    link = RedisLink(redis_url, timeout_ms=5000)
+    reader, history = RedisCustomerReader(link, CustomerLayout(parse_contract("features: []"))), RedisContactHistory(link)
+    await history.claim([claim()], NOW, 900.0)
+    [state] = (await reader.read(["c1"], NOW)).states
+    assert (state.values, len(state.contacts)) == ({}, SIZE)
+    await reader.close()
+
+
+async def test_a_value_that_feast_did_not_write_is_a_failed_read_that_names_it(redis_url):
+    """Damage in Redis costs this read, and says where."""
+    with redis.Redis.from_url(redis_url) as client:
+        client.hset(LAYOUT.key("c1"), LAYOUT.fields[0], b"\xff\xff")
+    reader = RedisCustomerReader(RedisLink(redis_url, timeout_ms=5000), LAYOUT)
+    with pytest.raises(DependencyFailed, match=r"at `profile:age` - of customer `c1`"):
+        await reader.read(["c1"], NOW)
+    await reader.close()

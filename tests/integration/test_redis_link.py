@@ -1,0 +1,111 @@
+"""The one connection to Redis: time-outs, a breaker, and what it says when something is wrong."""
+
+import asyncio
+import contextlib
+
+import pytest
+
+from service.errors import BadRequest, DependencyFailed
+from service.stores.redis_link import COOL_DOWN_S, FAILURES, RedisLink
+from service.stores.resp import encode
+
+PING = encode("PING")
+
+
+@contextlib.asynccontextmanager
+async def silent_server():
+    """Accepts, reads, and never answers."""
+    connections = []
+
+    async def swallow(reader, writer):
+        connections.append(writer)
+        with contextlib.suppress(ConnectionError):
+            while await reader.read(1000):
+                pass
+
+    server = await asyncio.start_server(swallow, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1], connections
+    finally:
+        server.close()
+        for writer in connections:
+            writer.close()
+
+
+async def test_calls_that_overlap_get_their_own_replies(redis_url):
+    """A hundred at once over one connection, each its own echo."""
+    link = RedisLink(redis_url, timeout_ms=5000)
+    replies = await asyncio.gather(*(link.ask(encode("ECHO", str(n)) + PING, 2) for n in range(100)))
+    assert replies == [[str(n).encode(), b"PONG"] for n in range(100)]
+    await link.close()
+
+
+async def test_an_error_reply_is_a_failure_that_quotes_it(redis_url):
+    """Whoever reads the message sees what Redis said."""
+    link = RedisLink(redis_url, timeout_ms=5000)
+    with pytest.raises(DependencyFailed, match="unknown command"):
+        await link.ask(encode("NONSENSE"), 1)
+    assert await link.ask(PING, 1) == [b"PONG"]
+    await link.close()
+
+
+async def test_a_server_that_does_not_answer_costs_the_time_out_and_then_nothing():
+    """Three calls wait; those after them fail at once, until one of them tries again."""
+    now = [0.0]
+    async with silent_server() as (port, connections):
+        link = RedisLink(f"redis://127.0.0.1:{port}", timeout_ms=20, clock=lambda: now[0])
+        for _ in range(FAILURES):
+            with pytest.raises(DependencyFailed, match="within 20 ms"):
+                await link.ask(PING, 1)
+        started = asyncio.get_running_loop().time()
+        for _ in range(100):
+            with pytest.raises(DependencyFailed, match="found it down"):
+                await link.ask(PING, 1)
+        assert asyncio.get_running_loop().time() - started < 0.1
+        now[0] += COOL_DOWN_S
+        answers = await asyncio.gather(*(link.ask(PING, 1) for _ in range(20)), return_exceptions=True)
+        assert sum("within 20 ms" in str(a) for a in answers) == 1
+        assert len(connections) == FAILURES + 1
+        await link.close()
+
+
+async def test_a_link_that_lost_its_connection_opens_another(redis_url):
+    """Redis was restarted: the next call is answered."""
+    link = RedisLink(redis_url, timeout_ms=5000)
+    with pytest.raises(DependencyFailed):
+        await link.ask(encode("CLIENT", "KILL", "SKIPME", "no", "TYPE", "normal") + encode("CLIENT", "PAUSE", "0") * 2000, 2001)
+    assert await link.ask(PING, 1) == [b"PONG"]
+    await link.close()
+
+
+async def test_calls_that_find_no_connection_share_the_new_one():
+    """A burst at start opens one connection, not fifty."""
+    async with silent_server() as (port, connections):
+        link = RedisLink(f"redis://127.0.0.1:{port}", timeout_ms=50)
+        await asyncio.gather(*(link.ask(PING, 1) for _ in range(50)), return_exceptions=True)
+        assert len(connections) == 1
+        await link.close()
+
+
+async def test_nobody_listening_is_a_failure_that_names_the_address():
+    """Refused is told as such."""
+    link = RedisLink("redis://127.0.0.1:1/0", timeout_ms=1000)
+    with pytest.raises(DependencyFailed, match=r"127\.0\.0\.1"):
+        await link.ask(PING, 1)
+    await link.close()
+
+
+@pytest.mark.parametrize("url", ["http://host", "redis://host/zero", "unix:///path?db=x"])
+def test_an_address_that_is_none_is_refused_at_once(url):
+    """Before anything is asked."""
+    with pytest.raises(BadRequest, match="Expected"):
+        RedisLink(url)
+
+
+async def test_the_database_of_the_address_is_selected(redis_url):
+    """`?db=5` is another room of the same server."""
+    here, there = RedisLink(redis_url, timeout_ms=5000), RedisLink(f"{redis_url}?db=5", timeout_ms=5000)
+    await here.ask(encode("SET", "only-here", "1"), 1)
+    assert await there.ask(encode("GET", "only-here"), 1) == [None]
+    await here.close()
+    await there.close()
