@@ -109,7 +109,7 @@ def load_examples(home: Path, objective: Objective, contract: Contract) -> Examp
     Shown means: an impression came back, or an outcome of any other kind. Fallbacks are no decisions and left out.
     """
     live = _LiveLog(home, contract)
-    keys = [f.key for f in contract.features if f.origin != "request_time"]
+    keys = [f.key for f in contract.features]
     decisions = _together([*read_tables(home, "decisions"), live.decisions()], DECISION_COLUMNS, contract, keys)
     outcomes = _together([*read_tables(home, "outcomes"), live.outcomes()], OUTCOME_COLUMNS, contract, [])
     with duckdb.connect() as connection:
@@ -146,8 +146,9 @@ def _examples(found: pa.Table, objective: Objective, contract: Contract, keys: S
     decided_at = found["decided_at"].cast(pa.int64()).to_numpy() / 1e6
     values: dict[str, Sequence[float | str | None]] = {key: found[key].to_pylist() for key in keys}
     for feature in contract.features:
-        if feature.origin == "request_time":
-            values[feature.key] = [request_time_values(at)[feature.name] for at in decided_at.tolist()]
+        if feature.origin == "request_time":  # as it was served, or as it would have been
+            logged = zip(values[feature.key], decided_at.tolist(), strict=True)
+            values[feature.key] = [request_time_values(at)[feature.name] if v is None else v for v, at in logged]
     label = found["worth"].to_numpy() if objective.is_value else (found["times"].to_numpy() > 0)
     return Examples(
         decision_id=found["decision_id"].to_pylist(), customer_id=_names(found["customer_id"]), decided_at=decided_at,
@@ -191,7 +192,7 @@ class _LiveLog:
 def _decision_rows(record: DecisionRecord, contract: Contract) -> list[dict[str, Any]]:
     """One row per served item, values included."""
     values = {f"customer.{k}": v for k, v in record.customer.items()} | {f"context.{k}": v for k, v in record.context.items()}
-    known = {f.key: _fitting(f, values.get(f.key)) for f in contract.features if f.origin != "request_time"}
+    known = {f.key: _fitting(f, values.get(f.key)) for f in contract.features}
     common = {"decision_id": record.decision_id, "customer_id": record.customer_id, "decided_at": _micros(record.at)}
     return [
         {

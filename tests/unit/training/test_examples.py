@@ -89,6 +89,13 @@ def test_a_served_item_that_was_seen_is_a_row_with_its_inputs_and_its_label(home
     }  # fmt: skip
 
 
+def test_a_moment_that_was_served_is_learned_as_it_was_served(home):
+    """The hour in the record counts, not one that is worked out again: the customer's own zone made it."""
+    home.live("decisions", decision("d1", context={"device": "mobile", "hour": 3.0}))
+    home.live("outcomes", outcome("o1", "d1"))
+    assert home.load().values["context.hour"] == [3.0]
+
+
 def test_what_nobody_saw_is_no_row(home):
     """Without any outcome, not even an impression, a decision is no failure: it is unknown."""
     home.live("decisions", decision("seen"), decision("unseen"))

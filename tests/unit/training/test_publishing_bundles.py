@@ -19,7 +19,8 @@ from training.publish import WARMUP_ROWS, Provenance, publish_bundle
 
 CREATED = dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC)
 PROVENANCE = Provenance(
-    objective="click", rows=1000, base_rate=0.4, action_rates={"a": 0.6, "b": 0.3}, action_rows={}, split=Split("customer", 0.5, salt="s"),
+    objective="click", rows=1000, base_rate=0.4, action_rates={"a": 0.6, "b": 0.3}, action_rows={},
+    split=Split("customer", 0.5, salt="s"),
     dataset_fingerprint="0123456789abcdef",
 )  # fmt: skip
 
