@@ -12,7 +12,7 @@ from typing import cast
 
 import numpy as np
 
-from service.catalog.entities import CompiledRule, CompiledValue, Formula, Layer, Rule
+from service.catalog.entities import CompiledRule, CompiledValue, Condition, Formula, Layer, Rule
 
 GUARDED_TYPES = {"number": "(int, float)", "text": "str"}
 HIGHEST = ast.Constant(sys.float_info.max)  # what is not finite is missing, as it is for the model
@@ -32,12 +32,19 @@ RUNTIME = {
 
 
 class Values:
-    """What a rule is compiled for: the action's own values, the defaults of missing ones, and each name's type."""
+    """What a rule is compiled for: the action's own values, the defaults of missing ones, each name's type and categories."""
 
-    def __init__(self, types: Mapping[str, str], defaults: Mapping[str, float | str], action: Mapping[str, float | str]) -> None:
+    def __init__(
+        self,
+        types: Mapping[str, str],
+        defaults: Mapping[str, float | str],
+        action: Mapping[str, float | str],
+        categories: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> None:
         self.types = types
         self.defaults = defaults
         self.action = action
+        self.categories = categories or {}
 
 
 def compile_rule(name: str, source: str, tree: ast.expr, values: Values, layer: Layer = "eligibility") -> CompiledRule:
@@ -45,7 +52,8 @@ def compile_rule(name: str, source: str, tree: ast.expr, values: Values, layer: 
     folding = _Folding(values)
     body = folding.truth(tree)
     needs = tuple(name for name in folding.needs if values.defaults.get(name) is None)
-    return CompiledRule(name, source, f"{layer} {name}: {ast.unparse(body)}", _function(body), needs, layer)
+    condition = Condition(tree, values.action, values.defaults, values.categories)
+    return CompiledRule(name, source, f"{layer} {name}: {ast.unparse(body)}", _function(body), needs, layer, condition)
 
 
 def compile_value(source: str, tree: ast.expr, defaults: Mapping[str, float | str], otherwise: float) -> CompiledValue:

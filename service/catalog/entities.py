@@ -25,6 +25,19 @@ FACTORS: tuple[Factor, ...] = ("rate", "context", "value", "lever")
 PRIMARY = "primary"  # the objective of the champion, whatever it is called
 
 
+class Condition(msgspec.Struct, frozen=True):
+    """A rule as data: its checked syntax tree (`ast.expr`), and what stands for names that are not the customer's.
+
+    `values` holds the action's own values, `defaults` what stands in for missing ones, by qualified name; `categories` what
+    a category can be.
+    """
+
+    tree: object
+    values: Mapping[str, float | str]
+    defaults: Mapping[str, float | str]
+    categories: Mapping[str, tuple[str, ...]]
+
+
 class CompiledRule(msgspec.Struct, frozen=True):
     """One rule for one action, with the action's own attributes folded in.
 
@@ -39,6 +52,7 @@ class CompiledRule(msgspec.Struct, frozen=True):
     passes: Rule
     needs: tuple[str, ...]
     layer: Layer = "eligibility"
+    condition: Condition | None = None  # the same as a tree, for explanations
 
 
 class CompiledValue(msgspec.Struct, frozen=True):

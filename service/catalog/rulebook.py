@@ -38,6 +38,8 @@ class RuleBook:
         self._segments: dict[str, Rule] = {}
         self._written: list[Rule] = []
         self._names: dict[str, Name] = {}
+        self._types: dict[str, str] = {}
+        self._categories: dict[str, tuple[str, ...]] = {}
         self._defaults = {f.key: f.default for f in contract.features if f.default is not None}
         self._trees: dict[str, ast.expr | None] = {}
         self._reads: dict[str, tuple[str, ...]] = {}  # by the rule's path: which of the action's values it folds in
@@ -88,6 +90,8 @@ class RuleBook:
         }  # fmt: skip
         for name in self._segments:
             self._settle_segment(name, ())
+        self._types = {name: known.type for name, known in self._names.items()}
+        self._categories = {name: known.categories for name, known in self._names.items() if known.categories}
 
     def _settle_segment(self, name: str, trail: tuple[str, ...]) -> None:
         segment = self._segments[name]
@@ -110,9 +114,7 @@ class RuleBook:
 
     def compiled(self, rules: Iterable[Rule], action: Mapping[str, float | str]) -> tuple[CompiledRule, ...]:
         """For one action, in the order of the layers. `action`: its own values by name, `id` among them."""
-        values = Values(
-            {n: t.type for n, t in self._names.items()}, self._defaults, {f"action.{k}": v for k, v in action.items()}
-        )
+        values = Values(self._types, self._defaults, {f"action.{k}": v for k, v in action.items()}, self._categories)
         trees = [(rule, self._tree(rule)) for rule in sorted(rules, key=lambda rule: LAYERS.index(rule.layer))]
         return tuple(self._function(rule, tree, values) for rule, tree in trees if tree is not None)
 
