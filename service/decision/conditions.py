@@ -28,6 +28,19 @@ def names_in(node: ast.AST) -> list[str]:
     return list(dict.fromkeys(name for name in found if not name.startswith("action.")))
 
 
+def holds(node: ast.expr, condition: Condition, known: Known) -> bool:
+    """A condition, as a compiled rule would have it."""
+    match node:
+        case ast.UnaryOp():
+            return not holds(node.operand, condition, known)
+        case ast.BoolOp():
+            parts = (holds(value, condition, known) for value in node.values)
+            return all(parts) if isinstance(node.op, ast.And) else any(parts)
+        case ast.Compare():
+            return comparison_holds(node, condition, known)
+    return bool(cast("ast.Constant", node).value)
+
+
 def comparison_holds(node: ast.Compare, condition: Condition, known: Known) -> bool:
     """The comparison, as a compiled rule would have it: false where something is missing."""
     operands = [_value(n, condition, known) for n in (node.left, *node.comparators)]
@@ -120,23 +133,35 @@ def failing_parts(rule: CompiledRule, customer: Mapping[str, Scalar], context: M
     if condition is None:
         return [rule.expression]
     known = known_values(customer, context)
-    return list(dict.fromkeys(_failing(cast("ast.expr", condition.tree), condition, known, wanted=True)))
+    return list(dict.fromkeys(_failing(cast("ast.expr", condition.tree), condition, known)))
 
 
-def _failing(node: ast.expr, condition: Condition, known: Known, *, wanted: bool) -> Iterator[str]:
+def failing_names(tree: ast.expr, condition: Condition, known: Known) -> list[str]:
+    """The names in the comparisons that are not as they must be."""
+    parts = _parts_at_fault(tree, condition, known, wanted=True)
+    return [name for node, _ in parts for name in names_in(node)]
+
+
+def _failing(node: ast.expr, condition: Condition, known: Known) -> Iterator[str]:
+    for part, wanted in _parts_at_fault(node, condition, known, wanted=True):
+        yield _told(part, known, wanted=wanted) if isinstance(part, ast.Compare) else str(not wanted)
+
+
+def _parts_at_fault(node: ast.expr, condition: Condition, known: Known, *, wanted: bool) -> Iterator[tuple[ast.expr, bool]]:
+    """Comparisons and constants that keep a condition from being `wanted`, each with what it would have to be."""
     match node:
         case ast.UnaryOp(op=ast.Not()):
-            yield from _failing(node.operand, condition, known, wanted=not wanted)
+            yield from _parts_at_fault(node.operand, condition, known, wanted=not wanted)
         case ast.BoolOp():
-            parts = [list(_failing(value, condition, known, wanted=wanted)) for value in node.values]
+            parts = [list(_parts_at_fault(value, condition, known, wanted=wanted)) for value in node.values]
             every = isinstance(node.op, ast.And) == wanted
             if every or all(parts):
-                yield from (text for part in parts for text in part)
+                yield from (found for part in parts for found in part)
         case ast.Compare():
             if comparison_holds(node, condition, known) != wanted:
-                yield _told(node, known, wanted=wanted)
+                yield node, wanted
         case _ if bool(cast("ast.Constant", node).value) != wanted:
-            yield str(not wanted)
+            yield node, wanted
 
 
 def _told(node: ast.Compare, known: Known, *, wanted: bool) -> str:

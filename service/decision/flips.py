@@ -1,26 +1,27 @@
-"""What would have made a rule pass: the smallest change of a customer's or a context's values, found in the rule's own tree.
+"""What would have made rules pass: the fewest and nearest values of a customer or a context, found by trying.
 
-A comparison that is false becomes true when one value in it moves: to a literal that it is compared with, to another
-category, or, where arithmetic is in the way, as far as a search along that value has to go.
+For each value that the rules read there is a pool of others worth a try: literals it is compared with and their neighbours,
+other categories, and the points along it where a comparison turns. One value after the other is tried, then pairs, and so on.
 """
 
 import ast
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import islice, product
-from typing import cast
+from itertools import combinations, islice, pairwise, product
+from typing import NamedTuple, cast
 
 import msgspec
 
 from service.catalog.entities import CompiledRule, Condition, Scalar
-from service.decision.conditions import Known, comparison_holds, known_values, names_in, shown
+from service.decision.conditions import Known, comparison_holds, failing_names, holds, known_values, names_in, shown
 
 Changes = dict[str, float | str]
 
-MOST_OPTIONS = 40  # ways to make one condition true that are looked at; the smallest come first
+WIDTHS = (80, 40, 12, 6, 4)  # of the pools, for one value, two, ...: bounds the tries to some ten thousand, about 50 ms
 REACHES = (0.0, 1.0, -1.0, 2.0, 10.0, 30.0, 100.0, 365.0, 1e3, 1e4, 1e6, 1e9)  # where a search along a number looks
-STEPS = (0.0, 1.0, -1.0)
+STEPS = (0.0, 1.0, -1.0, 0.5, -0.5)
 BISECTIONS = 60
+MOST_DIGITS = 6
 
 
 class Flip(msgspec.Struct, frozen=True):
@@ -40,126 +41,162 @@ def smallest_flip(
     rules: Sequence[CompiledRule], customer: Mapping[str, Scalar], context: Mapping[str, Scalar]
 ) -> list[Flip] | None:
     """The fewest and nearest values that make every rule pass; None where nothing was found that does."""
-    conditions = [rule.condition for rule in rules if rule.condition is not None]
     known = known_values(customer, context)
-    parts = [list(islice(_ways(cast("ast.expr", c.tree), c, known, wanted=True), MOST_OPTIONS)) for c in conditions]
-    best: Changes | None = None
-    for option in islice(product(*parts), MOST_OPTIONS * MOST_OPTIONS):
-        merged: Changes = {}
-        for changes in option:
-            merged |= changes
-        if (best is None or _cost(merged, known) < _cost(best, known)) and _all_pass(rules, known, merged):
-            best = merged
-    return None if best is None else [Flip(name, to, known.get(name)) for name, to in best.items()]
+    parts = [p for r in rules if r.condition is not None for p in _conjuncts(cast("ast.expr", r.condition.tree), r.condition)]
+    changes: Changes = {}
+    for together in _sharing_names(parts):
+        found = _solved(together, known)
+        if found is None:
+            return None
+        changes |= found
+    return [Flip(name, to, known.get(name)) for name, to in changes.items()]
 
 
-def _all_pass(rules: Sequence[CompiledRule], known: Known, changes: Changes) -> bool:
-    changed = {**known, **changes}
-    customer = {k.removeprefix("customer."): v for k, v in changed.items() if k.startswith("customer.")}
-    context = {k.removeprefix("context."): v for k, v in changed.items() if k.startswith("context.")}
-    return all(rule.passes(customer, context) for rule in rules)
+class _Part(NamedTuple):
+    """One condition of several that must all hold."""
+
+    tree: ast.expr
+    condition: Condition
+
+
+def _conjuncts(tree: ast.expr, condition: Condition) -> Iterator[_Part]:
+    if isinstance(tree, ast.BoolOp) and isinstance(tree.op, ast.And):
+        for value in tree.values:
+            yield from _conjuncts(value, condition)
+    else:
+        yield _Part(tree, condition)
+
+
+def _sharing_names(parts: Sequence[_Part]) -> list[list[_Part]]:
+    """Groups of parts that have no name in common with another group: each can be solved alone."""
+    groups: list[tuple[set[str], list[_Part]]] = []
+    for part in parts:
+        names, members = set(names_in(part.tree)), [part]
+        for other in [group for group in groups if group[0] & names]:
+            groups.remove(other)
+            names, members = names | other[0], [*other[1], *members]
+        groups.append((names, members))
+    return sorted((members for _, members in groups), key=lambda members: parts.index(members[0]))
+
+
+def _solved(parts: Sequence[_Part], known: Known) -> Changes | None:
+    """The smallest changes after which all the parts hold."""
+
+    def passes(changes: Changes) -> bool:
+        now = {**known, **changes}
+        return all(holds(part.tree, part.condition, now) for part in parts)
+
+    if passes({}):
+        return {}
+    names = _by_guilt(parts, known)
+    pools = {name: _pool(name, parts, known) for name in names}
+    for count, width in enumerate(WIDTHS[: len(names)], 1):
+        tries = (
+            dict(zip(some, values, strict=True))
+            for some in combinations(names, count)
+            for values in product(*(pools[name][:width] for name in some))
+        )
+        best = min((c for c in tries if passes(c)), key=lambda changes: _cost(changes, known), default=None)
+        if best is not None:
+            return _pulled_together(best, known, passes)
+    return None
+
+
+def _by_guilt(parts: Sequence[_Part], known: Known) -> list[str]:
+    """Every name that is read, those of failing comparisons first."""
+    guilty = (name for p in parts for name in failing_names(p.tree, p.condition, known))
+    others = (name for p in parts for name in names_in(p.tree))
+    return list(dict.fromkeys([*guilty, *others]))
 
 
 def _cost(changes: Changes, known: Known) -> tuple[int, float]:
-    """How many values change, then how far they move relative to what they were."""
-    return len(changes), sum(_distance(known.get(name), to) for name, to in changes.items())
+    """How far the values move, relative to what they were; halves of steps only where whole ones do not do."""
+    odd = sum(isinstance(to, float) and not to.is_integer() for to in changes.values())
+    return odd, sum(_distance(known.get(name), to) for name, to in changes.items())
 
 
 def _distance(was: Scalar, to: float | str) -> float:
-    if isinstance(was, int | float) and isinstance(to, int | float):
-        return abs(to - was) / (1.0 + abs(was))
+    if isinstance(to, int | float):
+        before = float(was) if isinstance(was, int | float) else 0.0
+        return abs(to - before) / (1.0 + abs(before))
     return 1.0
 
 
-def _ways(node: ast.expr, condition: Condition, known: Known, *, wanted: bool) -> Iterator[Changes]:
-    """Changes after which a condition is `wanted`, smallest first as far as its own parts go."""
-    match node:
-        case ast.UnaryOp(op=ast.Not()):
-            yield from _ways(node.operand, condition, known, wanted=not wanted)
-        case ast.BoolOp():
-            every = isinstance(node.op, ast.And) == wanted  # and, to be true; or, to be false: each part must follow
-            found = [list(islice(_ways(value, condition, known, wanted=wanted), MOST_OPTIONS)) for value in node.values]
-            yield from _together(found) if every else _sorted((c for part in found for c in part), known)
-        case ast.Compare():
-            yield from _compared(node, condition, known, wanted=wanted)
-        case ast.Constant() if bool(node.value) == wanted:
-            yield {}
+def _pool(name: str, parts: Sequence[_Part], known: Known) -> list[float | str]:
+    """Values to try for one name, nearest first."""
+    comparisons = [(node, part.condition) for part in parts for node in _comparisons(name, part.tree)]
+    texts = [t for node, c in comparisons for t in (*_literals(node), *c.categories.get(name, ())) if isinstance(t, str)]
+    if texts:
+        return list(dict.fromkeys([*texts, "another"]))
+    numbers = {float(v) for node, c in comparisons for v in (*_literals(node), *c.values.values()) if isinstance(v, int | float)}
+    own = [float(v) for v in (known.get(name), *(c.defaults.get(name) for _, c in comparisons)) if isinstance(v, int | float)]
+    grid = {number + step for number in numbers for step in STEPS}
+    grid |= {base + sign * reach for base in (own or [0.0]) for reach in REACHES for sign in (1, -1)}
+    turns = {turn for node, c in comparisons for turn in _turns(name, node, c, known, sorted(grid))}
+    before = own[0] if own else 0.0
+    nearest: list[float] = sorted(grid | turns, key=lambda value: (abs(value - before), value))
+    return [*nearest]
 
 
-def _together(parts: Sequence[Sequence[Changes]]) -> Iterator[Changes]:
-    for option in islice(product(*parts), MOST_OPTIONS * MOST_OPTIONS):
-        merged: Changes = {}
-        for changes in option:
-            merged |= changes
-        yield merged
+def _comparisons(name: str, tree: ast.expr) -> Iterator[ast.Compare]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare) and name in names_in(node):
+            yield node
 
 
-def _sorted(options: Iterator[Changes], known: Known) -> list[Changes]:
-    return sorted(options, key=lambda changes: _cost(changes, known))
+def _literals(node: ast.AST) -> list[object]:
+    """Every literal of a comparison, with its sign."""
+    found = []
+    for part in ast.walk(node):
+        if isinstance(part, ast.Constant | ast.UnaryOp):
+            try:
+                found.append(ast.literal_eval(part))
+            except ValueError:
+                continue
+    return found
 
 
-def _compared(node: ast.Compare, condition: Condition, known: Known, *, wanted: bool) -> Iterator[Changes]:
-    """One comparison, or a chain of them."""
+def _turns(name: str, node: ast.Compare, condition: Condition, known: Known, grid: Sequence[float]) -> Iterator[float]:
+    """Where a comparison turns along a number: the nearest values on either side of it."""
 
-    def holds(changes: Changes) -> bool:
-        return comparison_holds(node, condition, {**known, **changes}) == wanted
+    def true_at(value: float) -> bool:
+        return comparison_holds(node, condition, {**known, name: value})
 
-    if holds({}):
-        yield {}
-        return
-    names = names_in(node)
-    moves = {name: list(_moves(name, node, condition, known)) for name in names}
-    found = [{name: to} for name in names for to in _nearest(name, moves[name], known, holds)]
-    if not found:
-        found = [{name: to} for name in names for to in _nearest(name, _between(moves[name]), known, holds)]
-    if not found:  # several are missing, or must move together
-        pools = [[(name, to) for to in moves[name][:12]] for name in names]
-        found = [dict(option) for option in islice(product(*pools), 5000) if holds(dict(option))]
-    yield from _sorted(iter(found), known)
+    truths = [true_at(value) for value in grid]
+    for (left, before), (right, after) in islice(pairwise(zip(grid, truths, strict=True)), len(grid)):
+        if before != after:
+            yield from _bisected(left, right, true_at)
 
 
-def _nearest(name: str, moves: Sequence[float | str], known: Known, holds: Callable[[Changes], bool]) -> Iterator[float | str]:
-    """The value nearest to what it was for which the comparison is as wanted, on each side of it."""
-    was = known.get(name)
-    for to in moves:
-        if holds({name: to}):
-            yield _pulled(name, was, to, holds) if isinstance(to, float) and isinstance(was, int | float) else to
+def _bisected(left: float, right: float, true_at: Callable[[float], bool]) -> tuple[float, float]:
+    before = true_at(left)
+    for _ in range(BISECTIONS):
+        middle = (left + right) / 2
+        left, right = (middle, right) if true_at(middle) == before else (left, middle)
+    return left, right
 
 
-def _pulled(name: str, was: float, to: float, holds: Callable[[Changes], bool]) -> float:
-    """As near to what it was as bisection finds; a round number where one lies at hand."""
-    near, far = float(was), to
+def _pulled_together(changes: Changes, known: Known, passes: Callable[[Changes], bool]) -> Changes:
+    """Each number as near to what it was, and as round, as the rules allow."""
+    found = dict(changes)
+    for name, to in changes.items():
+        was = known.get(name)
+
+        def true_at(value: float, name: str = name) -> bool:
+            return passes({**found, name: value})
+
+        if isinstance(to, float) and isinstance(was, int | float):
+            found[name] = _rounded(float(was), to, true_at)
+    return found
+
+
+def _rounded(was: float, to: float, true_at: Callable[[float], bool]) -> float:
+    near, far = was, to
     for _ in range(BISECTIONS):
         middle = (near + far) / 2
-        near, far = (near, middle) if holds({name: middle}) else (middle, far)
-    for digits in range(6):
-        for rounded in (round(far, digits), math.ceil(far * 10**digits) / 10**digits, math.floor(far * 10**digits) / 10**digits):
-            if holds({name: rounded}) and abs(rounded - was) <= abs(to - was):
+        near, far = (near, middle) if true_at(middle) else (middle, far)
+    for digits in range(MOST_DIGITS):
+        for rounded in (math.ceil(far * 10**digits) / 10**digits, math.floor(far * 10**digits) / 10**digits):
+            if true_at(rounded):
                 return float(rounded)
     return far
-
-
-def _moves(name: str, node: ast.Compare, condition: Condition, known: Known) -> Iterator[float | str]:
-    """Values to try: literals of the comparison and their neighbours, other categories, and ever wider reaches."""
-    literals = [_literal(n) for n in ast.walk(node) if isinstance(n, ast.Constant | ast.UnaryOp)]
-    texts = [t for t in (*literals, *condition.categories.get(name, ())) if isinstance(t, str)]
-    if texts:
-        yield from dict.fromkeys([*texts, "another"])
-        return
-    own = [v for v in (known.get(name), condition.defaults.get(name)) if isinstance(v, int | float)]
-    numbers = [float(v) for v in (*literals, *condition.values.values()) if isinstance(v, int | float)]
-    steps = [n + step for n in numbers for step in STEPS]
-    wide = [base + sign * reach for base in (own or [0.0]) for reach in REACHES for sign in (1, -1)]
-    yield from sorted({*steps, *wide}, key=lambda v: abs(v - (own[0] if own else 0.0)))
-
-
-def _between(moves: Sequence[float | str]) -> list[float | str]:
-    """Half a step beside every number."""
-    return [move + half for move in moves if isinstance(move, float) for half in (0.5, -0.5)]
-
-
-def _literal(node: ast.AST) -> object:
-    try:
-        return ast.literal_eval(cast("ast.expr", node))
-    except ValueError:
-        return None
