@@ -24,7 +24,8 @@ from service.decision.situations import Change, Situation, applied, without_chan
 MOST_CHANGES = 12
 MARGIN = 1.0 + 1e-9  # a lever just large enough, and rounding no obstacle
 DAY = 86_400.0
-MOMENTS = 400  # later moments that are tried until a contact no longer counts
+MOMENTS = 400  # ends of windows that are tried until no contact counts
+QUARTER, QUARTERS_A_DAY = 900.0, 96
 
 
 def smallest_change(engine: Engine, request: DecisionRequest, placement: str, action: str) -> list[Change] | None:
@@ -115,31 +116,48 @@ def _active_moment(action: Action, at: float) -> Change:
 
 def _policy(situation: Situation, record: PlacementRecord, action: str, reason: str) -> Iterator[list[Change]]:
     """A cap, a cool-down, quiet hours, an exclusion: time heals; a budget or a limit on slates: the catalog must change."""
-    engine, request = situation
-    contact = engine.catalog.contact
-    timed = (contact.caps, contact.cool_downs, contact.quiet_hours, contact.exclusions)
-    if any(reason == rule.name for rules in timed for rule in rules):
-        for moment in _moments(engine, request):
-            change = Change("moment", "at", moment, f"{_wait(moment - request.at)} later, when `{reason}` allows it again")
-            if not _drops(applied(situation, record.id, action, change), record.id, action, reason):
-                yield [change]
-                return
+    if reason in _timed(situation.engine):
+        for moment in _moments(situation, record.id, action):
+            later = _wait(moment - situation.request.at)
+            yield [Change("moment", "at", moment, f"{later} later, when `{reason}` allows it again")]
+            return
     yield [Change("policy", reason, None, f"without `{reason}`")]
 
 
-def _drops(situation: Situation, placement: str, action: str, reason: str) -> bool:
-    return action in _decided(situation, placement).dropped.get(reason, ())
+def _timed(engine: Engine) -> set[str]:
+    """The rules that time heals."""
+    contact = engine.catalog.contact
+    rules = (contact.caps, contact.cool_downs, contact.quiet_hours, contact.exclusions)
+    return {rule.name for some in rules for rule in some}
 
 
-def _moments(engine: Engine, request: DecisionRequest) -> list[float]:
-    """When something stops counting, soonest first: contacts that leave a window, and the hours of a day."""
+def _moments(situation: Situation, placement: str, action: str) -> Iterator[float]:
+    """Moments at which none of the rules that time heals drops the action: when contacts leave their windows, hour by hour."""
+    engine, request = situation
+    timed, quiet = _timed(engine), {rule.name for rule in engine.catalog.contact.quiet_hours}
+    for begin in _ends(engine, request):
+        reasons = _reasons_at(situation, placement, action, begin) & timed
+        if not reasons:
+            yield begin
+        elif reasons <= quiet:
+            hours = (begin + step * QUARTER for step in range(1, QUARTERS_A_DAY + 1))
+            yield from (moment for moment in hours if not _reasons_at(situation, placement, action, moment) & timed)
+
+
+def _reasons_at(situation: Situation, placement: str, action: str, moment: float) -> set[str]:
+    """Why the action is dropped at another moment."""
+    then = applied(situation, placement, action, Change("moment", "at", moment, ""))
+    return {reason for reason, ids in _decided(then, placement).dropped.items() if action in ids}
+
+
+def _ends(engine: Engine, request: DecisionRequest) -> list[float]:
+    """When a contact stops counting, soonest first; the moment of the request itself before all."""
     contact = engine.catalog.contact
     windows = {contact.reservation, *(c.window for c in contact.caps), *(e.window for e in contact.exclusions)}
     windows |= {c.silent for c in contact.cool_downs}
     ages = decode_contacts([request.customer.contacts]).entries["at"].astype(np.float64)
     ends = {at + window + 1.0 for at in ages.tolist() for window in windows}
-    hours = {request.at + step * 900.0 for step in range(1, 97)} if contact.quiet_hours else set()
-    return sorted(moment for moment in ends | hours if moment > request.at)[:MOMENTS]
+    return [request.at, *sorted(moment for moment in ends if moment > request.at)[:MOMENTS]]
 
 
 def _date(moment: float) -> str:

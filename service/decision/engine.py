@@ -29,7 +29,7 @@ class PlacementPlan:
     thin: Mask
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Engine:
     """Immutable: a new catalog or bundle makes a new engine. Build it with `build_engine`.
 

@@ -34,6 +34,18 @@ CONTRACT = Contract(
 )
 
 
+class Hidden:
+    """Holds an engine, so that a failing example is told without it."""
+
+    def __init__(self, engine) -> None:
+        self.engine = engine
+
+
+@pytest.fixture(scope="module")
+def hidden(engine):
+    return Hidden(engine)
+
+
 @pytest.fixture(scope="module")
 def engine():
     catalog = parse_catalog(RICH.read_text(), CONTRACT, "rich.yaml")[1]
@@ -88,8 +100,9 @@ requests = st.builds(
 
 @given(requests)
 @settings(max_examples=200)
-def test_every_action_is_explained_once_at_every_placement(engine, request_):
+def test_every_action_is_explained_once_at_every_placement(hidden, request_):
     """Shown, beaten, or dropped with a stage and a reason; ranks are those of the utilities, and counts add up."""
+    engine = hidden.engine
     [record] = decide(engine, [request_])
     explained = explain(engine, record)
     for placement, logged in zip(explained.placements, record.placements, strict=True):
@@ -109,8 +122,9 @@ def test_every_action_is_explained_once_at_every_placement(engine, request_):
 
 @given(requests, st.sampled_from(["gold", "silver", "loan", "story", "follow_up"]), st.data())
 @settings(max_examples=150)
-def test_the_smallest_change_does_show_the_action_when_it_is_applied(engine, request_, action, data):
+def test_the_smallest_change_does_show_the_action_when_it_is_applied(hidden, request_, action, data):
     """Applied one after the other to the request and the catalog, chance aside: the action is among the items."""
+    engine = hidden.engine
     placement = data.draw(st.sampled_from([p.id for p in request_.placements]))
     changes = smallest_change(engine, request_, placement, action)
     assert changes is not None
