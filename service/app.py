@@ -13,14 +13,17 @@ from litestar.exceptions import HTTPException
 
 from features.homes import home_contract
 from features.layout import CustomerLayout
+from service.api.decisions import decision
 from service.api.openapi import openapi_config
 from service.api.operations import live, metrics, ready
 from service.api.outcomes import outcomes
 from service.api.problems import from_framework, from_nextbest, from_unexpected
 from service.api.recommend import recommend
+from service.bundles.archive import EngineArchive
 from service.bundles.engines import EngineSource, watch
 from service.decision.engine import Engine
 from service.errors import NextbestError
+from service.explaining import Explainer
 from service.logs import configure_logging, logger
 from service.metrics import Metrics
 from service.pipeline import Limits, Parts, Pipeline
@@ -28,19 +31,21 @@ from service.registry import Registry
 from service.settings import Settings, settings_from
 from service.stores.contact_history import RedisContactHistory
 from service.stores.customer_reader import RedisCustomerReader
+from service.stores.decisions import find_decision
 from service.stores.redis_link import RedisLink
-from service.stores.segment_log import SegmentLog
+from service.stores.segment_log import DECISIONS, SegmentLog
 
 
-def create_app(settings: Settings, parts: Parts, engines: EngineSource) -> Litestar:
+def create_app(settings: Settings, parts: Parts, engines: EngineSource, explainer: Explainer) -> Litestar:
     """The service, from parts that somebody built: the real ones, or their in-memory twins."""
+    state = {"parts": parts, "engines": engines, "explainer": explainer, "metrics": parts.metrics, "pipeline": Pipeline(parts)}
     return Litestar(
-        route_handlers=[recommend, outcomes, live, ready, metrics],
+        route_handlers=[recommend, outcomes, decision, live, ready, metrics],
         exception_handlers={NextbestError: from_nextbest, HTTPException: from_framework, Exception: from_unexpected},
         lifespan=[lambda app: _running(app, settings)],
         openapi_config=openapi_config(version("nextbest")),
         request_max_body_size=settings.body_limit,
-        state=State({"parts": parts, "engines": engines, "metrics": parts.metrics, "pipeline": Pipeline(parts)}),
+        state=State(state),
         logging_config=None,
     )
 
@@ -65,17 +70,19 @@ def create_from_settings(settings: Settings) -> Litestar:
     """The service with its real parts."""
     contract = home_contract(settings.folder)
     counted = Metrics(shared=settings.workers > 1)
-    engines = EngineSource(Registry(settings.folder / "registry"), contract, EngineEvents(counted))
+    registry, log = Registry(settings.folder / "registry"), settings.folder / "log"
+    engines = EngineSource(registry, contract, EngineEvents(counted))
     link = RedisLink(settings.redis_url or "", timeout_ms=settings.redis_timeout_ms)
     parts = Parts(
         reader=RedisCustomerReader(link, CustomerLayout(contract)),
         history=RedisContactHistory(link),
-        log=SegmentLog(settings.folder / "log"),
+        log=SegmentLog(log),
         engine=lambda: engines.engine,
         metrics=counted,
         limits=Limits(settings.coalesce_limit, settings.batches_in_flight),
     )
-    return create_app(settings, parts, engines)
+    explainer = Explainer(lambda name: find_decision(log / DECISIONS, name), EngineArchive(registry, contract))
+    return create_app(settings, parts, engines, explainer)
 
 
 def create_from_environment() -> Litestar:

@@ -3,6 +3,7 @@
 NextbestError
 ├── BadRequest              400  the request does not fit the wire format
 │   ├── UnknownPlacement    404  no such placement in the catalog
+│   ├── UnknownDecision     404  no such decision in the log
 │   └── DecisionIdReused    422  the same decision id with another request
 ├── NotReady                503  nothing to answer with yet, or the log cannot take more
 │   └── LogUnavailable      503  the disk refused a record: nothing was acknowledged
@@ -40,6 +41,16 @@ class UnknownPlacement(BadRequest):
     def __init__(self, placement: str, known: Sequence[str], where: str) -> None:
         names = ", ".join(f"`{name}`" for name in known) or "none"
         super().__init__(f"Expected a known placement ({names}), got `{placement}` - at `{where}`")
+
+
+class UnknownDecision(BadRequest):
+    """The log holds no such decision."""
+
+    status = 404
+    title = "Unknown decision"
+
+    def __init__(self, decision_id: str) -> None:
+        super().__init__(f"Expected the id of a logged decision, got `{decision_id}`")
 
 
 class DecisionIdReused(BadRequest):

@@ -16,7 +16,8 @@ PROBLEMS: dict[int, ResponseSpec] = {
     status: ResponseSpec(Problem, description=what, media_type=MEDIA_TYPE, generate_examples=False)
     for status, what in (
         (400, "Malformed: what was expected, what was found, where"),
-        (404, "Unknown placement: the known ones are named"),
+        (404, "Unknown placement, whose known ones are named; or unknown decision"),
+        (409, "A version that is needed does not exist any more"),
         (413, "The body is too large"),
         (422, "A `decision_id` that named another request before"),
         (503, "Nothing was published yet, or the log cannot be written: see Retry-After"),

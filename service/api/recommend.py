@@ -22,8 +22,9 @@ from service.api.wire import (
     RecommendResponse,
 )
 from service.asks import Ask
-from service.decision.engine import Engine, PlacementPlan
+from service.decision.engine import Engine
 from service.decision.entities import PlacementRequest
+from service.decision.explain import PlacementExplained, explain
 from service.decision.records import PlacementRecord, ServedItem
 from service.errors import BadRequest, UnknownPlacement
 from service.ids import new_decision_id
@@ -106,13 +107,14 @@ def _asked(wanted: RecommendRequest) -> list[tuple[str, int | None]]:
     return [(p.id, p.slots) for p in wanted.placements]
 
 
-def render(answer: Answer, explain: Explain, started: float) -> RecommendResponse:
+def render(answer: Answer, asked: Explain, started: float) -> RecommendResponse:
     """The answer as it goes over the wire, creatives included."""
     record, engine = answer.record, answer.engine.of(answer.record.experiment)
+    explained = explain(answer.engine, record).placements if asked == "full" else (None,) * len(record.placements)
     return RecommendResponse(
         decision_id=record.decision_id,
         customer_id=record.customer_id,
-        placements=tuple(_placement(p, engine.plans[p.id], engine, explain) for p in record.placements),
+        placements=tuple(_placement(p, engine, asked, e) for p, e in zip(record.placements, explained, strict=True)),
         experiment=Experiment(record.experiment.id, record.experiment.arm) if record.experiment else None,
         versions=AnswerVersions(record.versions.catalog, record.versions.bundle),
         degraded=record.degraded,
@@ -120,21 +122,20 @@ def render(answer: Answer, explain: Explain, started: float) -> RecommendRespons
     )
 
 
-def _placement(record: PlacementRecord, plan: PlacementPlan, engine: Engine, explain: Explain) -> PlacementAnswer:
+def _placement(record: PlacementRecord, engine: Engine, asked: Explain, explained: PlacementExplained | None) -> PlacementAnswer:
     return PlacementAnswer(
         id=record.id,
-        items=tuple(_item(item, plan, engine, fallback=record.fallback) for item in record.items),
+        items=tuple(_item(item, record, engine) for item in record.items),
         fallback=record.fallback,
-        explanation=_explanation(record, explain),
+        explanation=_explanation(record, asked, explained),
     )
 
 
-def _item(item: ServedItem, plan: PlacementPlan, engine: Engine, *, fallback: bool) -> Item:
-    if fallback:
-        content, reason = plan.placement.fallback.content, "fallback"
+def _item(item: ServedItem, record: PlacementRecord, engine: Engine) -> Item:
+    if record.fallback:
+        content, reason = engine.plans[record.id].placement.fallback.content, "fallback"
     else:
-        content = engine.content(item.action_id, item.treatment_id)
-        reason = "explored" if item.explored else "highest_utility"
+        content, reason = engine.content(item.action_id, item.treatment_id), _reason(item, engine)
     return Item(
         rank=item.rank, action_id=item.action_id, treatment_id=item.treatment_id, kind=item.kind, content=content,
         predicted_rate=item.predicted_rate, utility=item.utility, choice_probability=item.choice_probability,
@@ -142,11 +143,17 @@ def _item(item: ServedItem, plan: PlacementPlan, engine: Engine, *, fallback: bo
     )  # fmt: skip
 
 
-def _explanation(record: PlacementRecord, explain: Explain) -> Explanation | None:
-    if explain == "none":
+def _reason(item: ServedItem, engine: Engine) -> str:
+    if engine.mandatory[engine.positions[item.action_id]]:
+        return "mandatory"
+    return "explored" if item.explored else "highest_utility"
+
+
+def _explanation(record: PlacementRecord, asked: Explain, explained: PlacementExplained | None) -> Explanation | None:
+    if asked == "none":
         return None
-    if explain == "summary":
+    if explained is None:
         return Explanation(len(record.candidates), {rule: len(actions) for rule, actions in record.dropped.items()})
     ranking = [Candidate(*row) for row in zip(record.candidates, record.predicted_rates, record.utilities, strict=True)]
     ranking.sort(key=lambda candidate: -candidate.utility)
-    return Explanation(len(ranking), dict(record.dropped), tuple(ranking))
+    return Explanation(len(ranking), dict(record.dropped), tuple(ranking), explained.actions)

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from service.catalog.entities import Kind, Scalar
+from service.decision.explain import ActionExplained
 
 Identifier = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 ActionList = Annotated[tuple[Identifier, ...], msgspec.Meta(max_length=10_000)]
@@ -60,11 +61,12 @@ class Candidate(msgspec.Struct, frozen=True):
 
 
 class Explanation(msgspec.Struct, frozen=True, omit_defaults=True):
-    """`dropped` counts (summary) or names (full) the actions that each rule removed."""
+    """`dropped` counts (summary) or names (full) the actions that each rule removed; `actions` tells of every one (full)."""
 
     candidates: int
     dropped: dict[str, int | tuple[str, ...]]
     ranking: tuple[Candidate, ...] = ()
+    actions: tuple[ActionExplained, ...] = ()
 
 
 class PlacementAnswer(msgspec.Struct, frozen=True, omit_defaults=True):

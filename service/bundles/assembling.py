@@ -33,7 +33,10 @@ def assemble(catalog: Catalog, contract: Contract, chosen: Choice, bundle_of: Bu
                 scorers[objective] = _scorer(part, extra)
         if bundle is not None:
             scorers.setdefault(bundle.manifest.objective, scorers[PRIMARY])
-        versions = Versions(chosen.revision, primary if bundle else None, contract.fingerprint)
+        versions = Versions(
+            chosen.revision, primary if bundle else None, contract.fingerprint,
+            champion=chosen.champion if primary != chosen.champion else None, others=dict(chosen.others),
+        )  # fmt: skip
         return build_engine(part, contract, scorers, versions, bundle.manifest.action_rows if bundle else None)
 
     arms = {

@@ -1,36 +1,40 @@
-"""`nextbest catalog check | publish | list`."""
+"""`nextbest catalog check | publish | revert | history | diff | schema`."""
 
 import argparse
 import datetime as dt
 import getpass
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from features.homes import home_contract
 from service.catalog.entities import Catalog
-from service.catalog.validate import parse_catalog
+from service.catalog.lives import differences
+from service.catalog.schema import catalog_schema
+from service.catalog.validate import load_catalog, parse_catalog
 from service.errors import CatalogInvalid
 from service.registry import Registry
 
+CURRENT = "current"  # in place of the number of the revision that serves
 UNKNOWN_AUTHOR = "unknown"  # a container may run under a number without a name
 
 
 def main(argv: Sequence[str], *, home: Path, redis_url: str | None) -> int:  # noqa: ARG001  # every command is called alike
     """Exit code: 0 done, 1 where the catalog has mistakes."""
     options = _parser().parse_args(argv[1:])
-    registry = Registry(home / "registry")
-    if options.verb == "list":
-        return _list(registry)
+    run: Callable[[argparse.Namespace, Path], int] = options.run
     try:
-        document, catalog = _read(Path(options.file), home)
+        return run(options, home)
     except CatalogInvalid as error:
         return _refuse(error)
-    if options.verb == "check":
-        print(f"ok: {summary(catalog)}")
-        return 0
-    return _publish(registry, document, catalog, options)
+
+
+def _check(options: argparse.Namespace, home: Path) -> int:
+    print(f"ok: {summary(_read(options.file, home)[1])}")
+    return 0
 
 
 def summary(catalog: Catalog) -> str:
@@ -61,20 +65,27 @@ def _refuse(error: CatalogInvalid) -> int:
     return 1
 
 
-def _publish(registry: Registry, document: dict[str, Any], catalog: Catalog, options: argparse.Namespace) -> int:
+def _publish(options: argparse.Namespace, home: Path) -> int:
+    document, catalog = _read(options.file, home)
+    note = options.note if options.note is not None else str(document.get("note") or "")
+    return _store(home, document, catalog, note, options.author)
+
+
+def _store(home: Path, document: dict[str, Any], catalog: Catalog, note: str, author: str | None) -> int:
+    registry = Registry(home / "registry")
     serving = registry.current().catalog
     if serving is not None and registry.catalog(serving).fingerprint == catalog.fingerprint:
         print(f"revision {serving} already serves this content: nothing to publish")
         return 0
-    note = options.note if options.note is not None else str(document.get("note") or "")
-    author = options.author or _login()
-    at = dt.datetime.now(dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    revision = registry.publish_catalog(document, fingerprint=catalog.fingerprint, author=author, note=note, at=at)
+    revision = registry.publish_catalog(
+        document, fingerprint=catalog.fingerprint, author=author or _login(), note=note, at=_now()
+    )
     print(f"published revision {revision}: {summary(catalog)}")
     return 0
 
 
-def _list(registry: Registry) -> int:
+def _history(options: argparse.Namespace, home: Path) -> int:  # noqa: ARG001  # every verb is called alike
+    registry = Registry(home / "registry")
     serving = registry.current().catalog
     for number in registry.revisions():
         revision = registry.catalog(number)
@@ -85,6 +96,44 @@ def _list(registry: Registry) -> int:
     return 0
 
 
+def _diff(options: argparse.Namespace, home: Path) -> int:
+    before, after = (_document(reference, home) for reference in (options.before, options.after))
+    found = list(differences({**before, "note": None}, {**after, "note": None}))
+    for difference in found:
+        print(difference.text)
+    print(f"{len(found)} difference{'' if len(found) == 1 else 's'}")
+    return 0
+
+
+def _document(reference: str, home: Path) -> dict[str, Any]:
+    """A revision by its number, what serves by `current`, or a file."""
+    registry = Registry(home / "registry")
+    number = registry.current().catalog if reference == CURRENT else int(reference) if reference.isdecimal() else None
+    if number is not None:
+        return dict(registry.catalog(number).document)
+    return _read(Path(reference), home)[0]
+
+
+def _revert(options: argparse.Namespace, home: Path) -> int:
+    old = Registry(home / "registry").catalog(options.revision)
+    note = options.note if options.note is not None else f"back to revision {old.revision}"
+    return _store(home, old.document, load_catalog(old.document, home_contract(home)), note, options.author)
+
+
+def _schema(options: argparse.Namespace, home: Path) -> int:  # noqa: ARG001  # every verb is called alike
+    print(schema_text(), end="")
+    return 0
+
+
+def schema_text() -> str:
+    """The JSON Schema of catalogs, as it is published in docs/catalog.schema.json."""
+    return msgspec.json.format(msgspec.json.encode(catalog_schema()), indent=1).decode() + "\n"
+
+
+def _now() -> str:
+    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
 def _login() -> str:
     try:
         return getpass.getuser()
@@ -93,12 +142,26 @@ def _login() -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="nextbest catalog", description="What can be offered: checked, published, listed.")
+    parser = argparse.ArgumentParser(prog="nextbest catalog", description="What can be offered: checked, published, compared.")
     verbs = parser.add_subparsers(dest="verb", required=True)
-    verbs.add_parser("check", help="name every mistake with its line").add_argument("file", metavar="FILE")
-    publish = verbs.add_parser("publish", help="check, store as the next revision, and let it serve")
-    publish.add_argument("file", metavar="FILE")
-    publish.add_argument("--note", help="why (default: the document's note)")
-    publish.add_argument("--author", help="who (default: the login name)")
-    verbs.add_parser("list", help="the published revisions; * serves")
+
+    def verb(name: str, run: Callable[[argparse.Namespace, Path], int], purpose: str) -> argparse.ArgumentParser:
+        added = verbs.add_parser(name, help=purpose, description=purpose)
+        added.set_defaults(run=run)
+        return added
+
+    verb("check", _check, "name every mistake with its line").add_argument("file", metavar="FILE", type=Path)
+    publish = verb("publish", _publish, "check, store as the next revision, and let it serve")
+    publish.add_argument("file", metavar="FILE", type=Path)
+    revert = verb("revert", _revert, "publish an earlier revision again, as the next one")
+    revert.add_argument("revision", metavar="N", type=int)
+    for storing in (publish, revert):
+        storing.add_argument("--note", help="why (default: the document's note)")
+        storing.add_argument("--author", help="who (default: the login name)")
+    verb("history", _history, "every revision with time, author and note; * serves")
+    verb("list", _history, "the same as history")
+    diff = verb("diff", _diff, "where two catalogs differ")
+    diff.add_argument("before", metavar="A", help=f"a revision's number, `{CURRENT}`, or a file")
+    diff.add_argument("after", metavar="B", nargs="?", default=CURRENT, help=f"the same (default `{CURRENT}`)")
+    verb("schema", _schema, "print the JSON Schema, for editors")
     return parser

@@ -1,7 +1,8 @@
 """`decide(engine, batch)`: the decision for a batch of requests, from nothing but its arguments."""
 
 import base64
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from service.decision.arbitration import (
     uniform,
 )
 from service.decision.board import SHOWN_ELSEWHERE, Board, first_reasons
+from service.decision.eligibility import NOT_SHOWN_HERE
 from service.decision.engine import Engine, PlacementPlan, actions_named
 from service.decision.entities import Batch, DecisionRequest
 from service.decision.experiments import HOLDOUT, Assigned
@@ -36,11 +38,12 @@ class ChoiceTable(NamedTuple):
 
 
 class _Slots(NamedTuple):
-    """The choices for one placement, slot by slot: (requests, slots) each."""
+    """The choices for one placement, slot by slot: (requests, slots) each. `first`: (requests, actions), for the first slot."""
 
     chosen: Choices
     probabilities: npt.NDArray[np.float64]
     explored: Mask
+    first: Probabilities
 
 
 class _Stage(NamedTuple):
@@ -93,13 +96,57 @@ def _held_out(engine: Engine, batch: Batch) -> list[DecisionRecord]:
 def _decide(engine: Engine, batch: Batch, arm: Assigned | None) -> list[DecisionRecord]:
     board = Board(engine, batch)
     decided: list[list[PlacementRecord]] = [[] for _ in batch]
+    for stage, slots in _turns(board):
+        for place, row in enumerate(stage.rows.tolist()):
+            decided[row].append(_placement_record(board, stage, slots, place))
+    return [_record(engine, request, placements, arm) for request, placements in zip(batch, decided, strict=True)]
+
+
+def _turns(board: Board) -> Iterator[tuple[_Stage, _Slots]]:
+    """The first placement of every request, then the second, and so on; requests at one placement together."""
+    batch = board.batch
     for turn in range(max((len(r.placements) for r in batch), default=0)):
         for placement, rows in _by_placement(batch, turn).items():
-            stage = _stage(board, engine.plans[placement], rows, [batch[row].placements[turn].slots for row in rows])
-            slots = _fill(board, stage)
-            for place, row in enumerate(rows):
-                decided[row].append(_placement_record(board, stage, slots, place))
-    return [_record(engine, request, placements, arm) for request, placements in zip(batch, decided, strict=True)]
+            asked = [batch[row].placements[turn].slots for row in rows]
+            stage = _stage(board, board.engine.plans[placement], rows, asked)
+            yield stage, _fill(board, stage)
+
+
+class Outline(NamedTuple):
+    """The decisions for some requests of a batch at one placement, without their records.
+
+    `rows`: which requests; `chosen`: positions of actions, (rows, slots), NONE_LEFT where a slot stays empty; `first`: how
+    likely each action was for the first slot, (rows, actions); `dropped`: actions dropped, by reason, over all rows.
+    """
+
+    placement: str
+    rows: Rows
+    chosen: Choices
+    first: Probabilities
+    dropped: Mapping[str, int]
+
+
+def outline(engine: Engine, batch: Batch) -> Iterator[Outline]:
+    """What `decide` would choose, for whoever counts choices: experiments aside, and in a third of the time."""
+    board = Board(engine, batch)
+    for stage, slots in _turns(board):
+        yield Outline(stage.plan.placement.id, stage.rows, slots.chosen, slots.first, _drop_counts(board, stage))
+
+
+def _drop_counts(board: Board, stage: _Stage) -> Counter[str]:
+    """How many actions each reason removed first. Customers of whom the same rules failed are counted together."""
+    counts: Counter[str] = Counter()
+    shared = {id(board.eligible[row]): board.eligible[row] for row in stage.rows.tolist()}
+    for number, times in Counter(id(board.eligible[row]) for row in stage.rows.tolist()).items():
+        counts.update({reason: len(ids) * times for reason, ids in shared[number].dropped.items()})
+    allowed, left = board.allowed[stage.rows], stage.open.copy()
+    counts["request"] = int(sum((board.eligible[row].allowed & ~board.allowed[row]).sum() for row in stage.rows.tolist()))
+    counts[SHOWN_ELSEWHERE] = int((allowed & ~stage.available).sum())
+    counts[NOT_SHOWN_HERE] = int((stage.available & ~stage.shows).sum())
+    for reason, mask in stage.blocked:
+        counts[reason] += int((left & mask).sum())
+        left &= ~mask
+    return +counts
 
 
 def choice_table(engine: Engine, batch: Batch, placement: str) -> ChoiceTable:
@@ -136,9 +183,9 @@ def _allowed(open_: Mask, blocked: Sequence[tuple[str, Mask]]) -> Mask:
 
 def _fill(board: Board, stage: _Stage) -> _Slots:
     """Choose slot after slot; what is chosen is taken from the board."""
-    shape = (len(stage.rows), max(stage.slots, default=0))
-    result = _Slots(np.full(shape, NONE_LEFT), np.zeros(shape), np.zeros(shape, np.bool_))
-    every, open_ = np.arange(len(stage.rows)), stage.open
+    shape, open_ = (len(stage.rows), max(stage.slots, default=0)), stage.open
+    result = _Slots(np.full(shape, NONE_LEFT), np.zeros(shape), np.zeros(shape, np.bool_), np.zeros(open_.shape))
+    every = np.arange(len(stage.rows))
     allowed = _allowed(open_, stage.blocked)
     for slot in range(shape[1]):
         if slot:
@@ -148,6 +195,8 @@ def _fill(board: Board, stage: _Stage) -> _Slots:
         probabilities, best = _choose(board, stage, allowed)
         name = stage.plan.placement.id
         chosen = draw(probabilities, np.array([uniform(r.decision_id, name, slot) for r in stage.requests]))
+        if not slot:
+            result.first[:] = probabilities
         result.chosen[:, slot] = chosen
         result.probabilities[:, slot] = probabilities[every, chosen]
         result.explored[:, slot] = chosen != best

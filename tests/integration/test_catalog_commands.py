@@ -1,10 +1,12 @@
 """`nextbest catalog` on real files and a real registry."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from service.catalog.commands import main
+from service.errors import RegistryError
 from service.registry import Registry
 
 TEXT = """catalog: 1
@@ -27,7 +29,7 @@ def run(tmp_path: Path, capsys):
         path = tmp_path / "cat.yaml"
         if text is not None:
             path.write_text(text)
-        file = () if verb == "list" else (str(path),)
+        file = (str(path),) if verb in ("check", "publish") else ()
         code = main(["catalog", verb, *file, *options], home=tmp_path / "home", redis_url=None)
         return code, *capsys.readouterr()
 
@@ -47,9 +49,9 @@ def test_checking_a_good_catalog_says_what_it_holds_and_publishes_nothing(run, r
 
 
 def test_every_mistake_is_printed_with_its_line_and_nothing_is_published(run, registry):
-    code, out, err = run("publish", text=TEXT.replace("value: 1", "value: x").replace("channel: web", "slots: 0"))
+    code, out, err = run("publish", text=TEXT.replace("value: 1", "value: -1").replace("channel: web", "slots: 0"))
     assert (code, out) == (1, "")
-    assert "error: cat.yaml: line 7: Expected a finite number, got `x` - at `actions[0].value`" in err
+    assert "error: cat.yaml: line 7: Expected a number of at least 0, got `-1` - at `actions[0].value`" in err
     assert "error: cat.yaml: line 9: Expected a whole number from 1 to 50, got `0` - at `placements[0].slots`" in err
     assert "3 mistakes; nothing was published" in err
     assert registry.revisions() == []
@@ -91,6 +93,45 @@ def test_the_list_marks_the_revision_that_serves(run):
     assert first.startswith("     1  ")
     assert first.endswith("ada  first")
     assert second.startswith("*    2  ")
+
+
+def test_reverting_publishes_an_earlier_revision_as_the_next_one(run, registry):
+    """Nothing is taken out of the history; the note says where it came from."""
+    run("publish")
+    run("publish", text=TEXT.replace("value: 1", "value: 2"))
+    code, out, _ = run("revert", "1", "--author", "ada")
+    assert (code, out.split(":")[0]) == (0, "published revision 3")
+    assert registry.catalog(3).document == registry.catalog(1).document
+    assert (registry.catalog(3).author, registry.catalog(3).note) == ("ada", "back to revision 1")
+    assert registry.current().catalog == 3
+
+
+def test_a_difference_is_told_by_name_whatever_the_order(run, tmp_path):
+    """What came, what went, what changed; the note does not count."""
+    run("publish")
+    changed = TEXT.replace("value: 1", "value: 2, lever: 3").replace("note: first", "note: second")
+    changed = changed.replace("{id: sales, eligibility: [adult]}", "{id: care}, {id: sales}")
+    run("publish", text=changed)
+    assert run("diff", "1", "2")[1].splitlines() == [
+        '- issues.sales.eligibility: ["adult"]',
+        '+ issues.care: {"id":"care"}',
+        "~ actions.gold.value: 1 -> 2",
+        "+ actions.gold.lever: 3",
+        "4 differences",
+    ]
+    (tmp_path / "draft.yaml").write_text(changed)
+    assert run("diff", str(tmp_path / "draft.yaml"))[1] == "0 differences\n"
+
+
+def test_a_revision_that_does_not_exist_is_an_error(run):
+    """Expected, found, where."""
+    with pytest.raises(RegistryError, match="found no revision 7"):
+        run("revert", "7")
+
+
+def test_the_schema_is_printed_as_json(run):
+    """For an editor's settings."""
+    assert json.loads(run("schema")[1])["title"] == "nextbest catalog"
 
 
 def test_a_file_that_is_missing_or_no_text_is_named(run, tmp_path):

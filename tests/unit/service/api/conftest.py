@@ -8,9 +8,11 @@ from litestar.testing import AsyncTestClient
 
 from features.contract import parse_contract
 from service.app import create_app
+from service.bundles.archive import EngineArchive
 from service.bundles.engines import EngineSource
 from service.catalog.validate import parse_catalog
 from service.decision.entities import CustomerState
+from service.explaining import Explainer
 from service.metrics import Metrics
 from service.pipeline import Parts
 from service.registry import Registry
@@ -65,7 +67,11 @@ class Service:
             "clock": self.clock,
         }  # fmt: skip
         parts = Parts(engine=lambda: engines.engine, **(given | changes))
-        return AsyncTestClient(create_app(Settings(watch_interval_s=0.01, body_limit=10_000), parts, engines))
+        explainer = Explainer(self.find, EngineArchive(self.registry, CONTRACT))
+        return AsyncTestClient(create_app(Settings(watch_interval_s=0.01, body_limit=10_000), parts, engines, explainer))
+
+    def find(self, decision_id: str):
+        return next((r for r in self.log.decisions if r.decision_id == decision_id), None)
 
 
 @pytest.fixture

@@ -182,7 +182,14 @@ async def test_a_catalog_that_cannot_be_used_leaves_the_old_one_serving(client, 
 async def test_the_document_at_schema_describes_what_the_service_takes(client):
     """OpenAPI with request bodies, answers and examples."""
     document = (await client.get("/schema/openapi.json")).json()
-    assert set(document["paths"]) == {"/recommend", "/outcomes", "/live", "/ready", "/metrics"}
+    assert set(document["paths"]) == {
+        "/recommend",
+        "/outcomes",
+        "/decisions/{decision_id}",
+        "/live",
+        "/ready",
+        "/metrics",
+    }
     body = document["paths"]["/recommend"]["post"]["requestBody"]["content"]["application/json"]
     assert body["example"] == RECOMMEND_REQUEST
     assert body["schema"]["properties"]["placements"]["anyOf"][0]["items"]["properties"]["slots"]

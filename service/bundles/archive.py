@@ -1,0 +1,59 @@
+"""Engines of the past: rebuilt from the registry, for decisions that are to be explained or made again."""
+
+from collections import OrderedDict
+
+from features.contract import Contract
+from service.bundles.assembling import Choice, assemble
+from service.bundles.loading import Bundle, load_bundle
+from service.catalog.validate import load_catalog
+from service.decision.engine import Engine
+from service.decision.records import DecisionRecord
+from service.errors import BundleRefused, RegistryError
+from service.registry import Registry
+
+KEPT = 4  # engines, and bundles; an engine of 100 actions takes about 0.1 s to rebuild
+
+
+class EngineArchive:
+    """Gives the engine that made a decision. Blocks while it loads: call it from a thread."""
+
+    def __init__(self, registry: Registry, contract: Contract) -> None:
+        self._registry = registry
+        self._contract = contract
+        self._engines: OrderedDict[tuple[object, ...], Engine] = OrderedDict()
+        self._bundles: OrderedDict[str, Bundle] = OrderedDict()
+
+    def engine_of(self, record: DecisionRecord) -> Engine:
+        """Raises RegistryError where the contract has changed since, or a version is gone, and BundleRefused."""
+        versions = record.versions
+        if versions.contract != self._contract.fingerprint:
+            raise RegistryError(
+                f"Expected a decision made with the feature contract {self._contract.fingerprint} of this home, found "
+                f"{versions.contract} - at `{record.decision_id}`"
+            )
+        champion = versions.champion or versions.bundle
+        key = (versions.catalog, champion, tuple(sorted(versions.others.items())))
+        if key not in self._engines:
+            self._engines[key] = self._build(versions.catalog, champion, versions.others)
+            if len(self._engines) > KEPT:
+                self._engines.popitem(last=False)
+        self._engines.move_to_end(key)
+        engine = self._engines[key]
+        if engine.of(record.experiment).versions.bundle != versions.bundle:
+            raise RegistryError(f"Expected bundle `{versions.bundle}` of decision `{record.decision_id}`, found that it is gone")
+        return engine
+
+    def _build(self, revision: int, champion: str | None, others: dict[str, str]) -> Engine:
+        catalog = load_catalog(self._registry.catalog(revision).document, self._contract)
+        return assemble(catalog, self._contract, Choice(revision, champion, others), self._bundle)
+
+    def _bundle(self, name: str) -> Bundle | None:
+        """None where it is gone: the service would have gone on without it, too."""
+        if name not in self._bundles:
+            try:
+                self._bundles[name] = load_bundle(self._registry.bundle_folder(name), self._contract)
+            except (BundleRefused, RegistryError):
+                return None
+            if len(self._bundles) > KEPT:
+                self._bundles.popitem(last=False)
+        return self._bundles[name]

@@ -1,0 +1,117 @@
+"""What a draft makes of logged decisions, counted stretch by stretch of the log."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from service.decision.again import request_of
+from service.decision.arbitration import NONE_LEFT
+from service.decision.decide import Outline, outline
+from service.decision.engine import Engine
+from service.decision.records import DecisionRecord, decode_lines
+
+Values = npt.NDArray[np.float64]
+Item = tuple[str, str]  # (placement, action)
+Choice = tuple[str, str, str]  # (decision, placement, action)
+
+MADE_AT_ONCE = 1024
+
+
+class Part(msgspec.Struct, frozen=True):
+    """A stretch of a segment, from the begin of a line to the end of one."""
+
+    path: str
+    start: int
+    end: int
+
+
+@dataclass
+class Tally:
+    """Counts over some decisions; two of them add up.
+
+    `choices` are the logged first items, and `weights` how much more or less likely the draft would have made each.
+    """
+
+    decisions: int = 0
+    unknown_placements: int = 0
+    asked: Counter[str] = field(default_factory=Counter)  # by placement
+    logged: Counter[Item] = field(default_factory=Counter)
+    drafted: Counter[Item] = field(default_factory=Counter)
+    logged_nothing: Counter[str] = field(default_factory=Counter)  # by placement
+    drafted_nothing: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)  # by reason
+    weights: list[float] = field(default_factory=list)
+    choices: list[Choice] = field(default_factory=list)
+
+    def add(self, other: "Tally") -> None:
+        for one in fields(self):
+            mine: Any = getattr(self, one.name)
+            setattr(self, one.name, mine + getattr(other, one.name))
+
+
+def parts_of(paths: Sequence[Path], length: int) -> list[Part]:
+    """The segments in stretches of about so many bytes."""
+    return [part for path in paths for part in _parts(path, length)]
+
+
+def _parts(path: Path, length: int) -> Iterator[Part]:
+    size, start = path.stat().st_size, 0
+    with path.open("rb") as segment:
+        while start < size:
+            segment.seek(min(start + length, size))
+            segment.readline()
+            yield Part(str(path), start, segment.tell())
+            start = segment.tell()
+
+
+def tally_part(engine: Engine, part: Part) -> Tally:
+    """What the engine makes of the decisions of one stretch, its experiments aside."""
+    tally, decoder = Tally(), msgspec.json.Decoder(DecisionRecord)
+    with Path(part.path).open("rb") as segment:
+        segment.seek(part.start)
+        lines = decode_lines(segment.read(part.end - part.start))
+    payloads = [line.payload for line in lines if line.payload is not None]
+    for start in range(0, len(payloads), MADE_AT_ONCE):
+        _tally(engine, [decoder.decode(payload) for payload in payloads[start : start + MADE_AT_ONCE]], tally)
+    return tally
+
+
+def _tally(engine: Engine, records: Sequence[DecisionRecord], tally: Tally) -> None:
+    known = [_at_known_placements(engine, record) for record in records]
+    tally.decisions += len(records)
+    tally.unknown_placements += sum(len(r.placements) for r in records) - sum(len(r.placements) for r in known)
+    for record in known:
+        for placement in record.placements:
+            tally.asked[placement.id] += 1
+            if placement.fallback:
+                tally.logged_nothing[placement.id] += 1
+            else:
+                tally.logged.update((placement.id, item.action_id) for item in placement.items)
+    for found in outline(engine, [request_of(record) for record in known]):
+        _tally_outline(engine, [known[row] for row in found.rows.tolist()], found, tally)
+
+
+def _at_known_placements(engine: Engine, record: DecisionRecord) -> DecisionRecord:
+    kept = tuple(p for p in record.placements if p.id in engine.plans)
+    return record if len(kept) == len(record.placements) else msgspec.structs.replace(record, placements=kept)
+
+
+def _tally_outline(engine: Engine, records: Sequence[DecisionRecord], found: Outline, tally: Tally) -> None:
+    counts = np.bincount(found.chosen[found.chosen != NONE_LEFT], minlength=len(engine.actions)).tolist()
+    tally.drafted.update({(found.placement, engine.actions[i].id): count for i, count in enumerate(counts) if count})
+    tally.drafted_nothing[found.placement] += int((found.chosen == NONE_LEFT).all(axis=1).sum())
+    tally.dropped.update(found.dropped)
+    for row, record in enumerate(records):
+        placement = next(p for p in record.placements if p.id == found.placement)
+        if not placement.fallback:
+            item = placement.items[0]
+            position = engine.positions.get(item.action_id)
+            likely = 0.0 if position is None else float(found.first[row, position])
+            tally.weights.append(likely / item.choice_probability)
+            tally.choices.append((record.decision_id, found.placement, item.action_id))

@@ -1,0 +1,191 @@
+"""`nextbest whatif`: what a draft catalog, or another bundle, would have made of the logged decisions."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from features.homes import home_contract
+from service.bundles.assembling import Choice, assemble
+from service.bundles.loading import load_bundle
+from service.catalog.validate import load_catalog
+from service.decision.engine import Engine
+from service.decision.records import OutcomeRecord, decode_lines
+from service.errors import NotReady
+from service.registry import Registry
+from training import off_policy
+from training.decision_log import decision_segments
+from training.judging import Gain
+from training.tallies import Item, Part, Tally, parts_of, tally_part
+
+PARTS_PER_PROCESS = 4  # so that none is left working alone for long
+SHORTEST_PART = 2_000_000  # bytes; about 1,000 decisions: less is not worth another process
+GONE = "gone"  # an action or a placement that the draft does not have
+
+Progress = Callable[[int, int], None]
+
+
+class Draft(msgspec.Struct, frozen=True):
+    """What is tried: a catalog document, and the bundle that serves it."""
+
+    document: dict[str, Any]
+    bundle: str | None
+
+
+class Compared(msgspec.Struct, frozen=True):
+    """Shares by name, as logged and as the draft would have it."""
+
+    logged: dict[str, float]
+    drafted: dict[str, float]
+
+
+class WhatIfReport(msgspec.Struct, frozen=True):
+    """Shares are of items; `nothing` is the share of a placement's answers that show its fallback.
+
+    `value_logged` and `value_drafted`: reward a first item, with 95 % intervals; None where no outcome is known.
+    """
+
+    decisions: int
+    unknown_placements: int
+    actions: Compared
+    groups: Compared
+    channels: Compared
+    nothing: Compared
+    dropped: dict[str, int]
+    objective: str
+    rows: int
+    value_logged: Gain | None
+    value_drafted: Gain | None
+    effective_rows: float
+    doubts: tuple[str, ...]
+
+
+def what_if(
+    home: Path, draft: Draft, objective: str, processes: int | None = None, progress: Progress = lambda _done, _of: None
+) -> WhatIfReport:
+    """Run the logged decisions against the draft, on all cores. Raises NotReady where nothing was logged.
+
+    The value is importance-weighted (self-normalised, Swaminathan and Joachims 2015): how the logged choices that the draft
+    might have made, too, were answered.
+    """
+    workers = processes or os.cpu_count() or 1
+    paths = decision_segments(home)
+    size = sum(path.stat().st_size for path in paths)
+    parts = parts_of(paths, max(SHORTEST_PART, size // (workers * PARTS_PER_PROCESS)))
+    if not parts:
+        raise NotReady(f"Expected logged decisions under `{home / 'log'}`, found none")
+    total = Tally()
+    for done, tally in enumerate(_tallies(home, draft, parts, workers), 1):
+        total.add(tally)
+        progress(done, len(parts))
+    return _report(build(home, draft), total, _rewards(home, objective, total), objective)
+
+
+def _tallies(home: Path, draft: Draft, parts: Sequence[Part], workers: int) -> Iterator[Tally]:
+    if workers == 1 or len(parts) == 1:
+        engine = build(home, draft)
+        yield from (tally_part(engine, part) for part in parts)
+        return
+    told = (str(home), msgspec.json.encode(draft))
+    with ProcessPoolExecutor(workers, get_context("spawn"), _start, told) as pool:
+        for done in as_completed([pool.submit(_work, part) for part in parts]):
+            yield done.result()
+
+
+_engines: list[Engine] = []  # the one of this worker process
+
+
+def _start(home: str, draft: bytes) -> None:
+    _engines.append(build(Path(home), msgspec.json.decode(draft, type=Draft)))
+
+
+def _work(part: Part) -> Tally:
+    return tally_part(_engines[0], part)
+
+
+def build(home: Path, draft: Draft) -> Engine:
+    """The engine of the draft, experiments aside. Raises CatalogInvalid and BundleRefused."""
+    contract, registry = home_contract(home), Registry(home / "registry")
+    catalog = msgspec.structs.replace(load_catalog(draft.document, contract), experiments=(), holdout=None)
+    others = registry.current().others
+    names = [name for name in (draft.bundle, *others.values()) if name]
+    loaded = {name: load_bundle(registry.bundle_folder(name), contract) for name in names}
+    return assemble(catalog, contract, Choice(0, draft.bundle, others), loaded.get)
+
+
+class _Rewards(NamedTuple):
+    """For every logged first item: whether it was seen, and what came of it. (choices,) each."""
+
+    seen: npt.NDArray[np.bool_]
+    reward: npt.NDArray[np.float64]
+
+
+def _rewards(home: Path, objective: str, total: Tally) -> _Rewards:
+    """Seen means that an outcome of any kind came back. One that names no placement or action speaks of all."""
+    seen: set[tuple[str | None, ...]] = set()
+    rewarded: set[tuple[str | None, ...]] = set()
+    decoder = msgspec.json.Decoder(OutcomeRecord)
+    for path in sorted((home / "log" / "outcomes").rglob("*.log")):
+        for line in decode_lines(path.read_bytes()):
+            if line.payload is not None:
+                outcome = decoder.decode(line.payload)
+                key = (outcome.decision_id, outcome.placement, outcome.action_id)
+                seen.add(key)
+                if outcome.type == objective:
+                    rewarded.add(key)
+
+    def among(keys: set[tuple[str | None, ...]]) -> list[bool]:
+        return [
+            (d, p, a) in keys or (d, p, None) in keys or (d, None, a) in keys or (d, None, None) in keys
+            for d, p, a in total.choices
+        ]
+
+    return _Rewards(np.array(among(seen), np.bool_), np.array(among(rewarded), np.float64))
+
+
+def _report(engine: Engine, total: Tally, rewards: _Rewards, objective: str) -> WhatIfReport:
+    groups = {action.id: action.group for action in engine.actions}
+    channels = {name: placement.channel for name, placement in engine.catalog.placements.items()}
+    seen = rewards.seen
+    weights, nothing = np.array(total.weights)[seen], np.zeros(int(seen.sum()))
+    rows = off_policy.Rows(weights, rewards.reward[seen], nothing, nothing)
+    return WhatIfReport(
+        decisions=total.decisions, unknown_placements=total.unknown_placements,
+        actions=_compared(total, lambda item: item[1]),
+        groups=_compared(total, lambda item: groups.get(item[1], GONE)),
+        channels=_compared(total, lambda item: channels.get(item[0], GONE)),
+        nothing=Compared(_per_ask(total.logged_nothing, total), _per_ask(total.drafted_nothing, total)),
+        dropped=dict(total.dropped.most_common()), objective=objective, rows=len(weights),
+        value_logged=_gain(rows.reward), value_drafted=_gain(off_policy.self_normalized(rows)) if len(weights) else None,
+        effective_rows=round(off_policy.effective_sample_size(weights), 1), doubts=tuple(off_policy.doubts(weights)),
+    )  # fmt: skip
+
+
+def _compared(total: Tally, name: Callable[[Item], str]) -> Compared:
+    return Compared(_shares(total.logged, name), _shares(total.drafted, name))
+
+
+def _shares(counts: Mapping[Item, int], name: Callable[[Item], str]) -> dict[str, float]:
+    together: Counter[str] = Counter()
+    for item, count in counts.items():
+        together[name(item)] += count
+    size = sum(together.values()) or 1
+    return {key: round(count / size, 6) for key, count in together.most_common()}
+
+
+def _per_ask(nothing: Mapping[str, int], total: Tally) -> dict[str, float]:
+    return {placement: round(nothing.get(placement, 0) / asked, 6) for placement, asked in total.asked.items()}
+
+
+def _gain(contributions: npt.NDArray[np.float64]) -> Gain | None:
+    if not len(contributions):
+        return None
+    found = off_policy.mean_interval(contributions, np.arange(len(contributions)))
+    return Gain(round(found.value, 6), (round(found.low, 6), round(found.high, 6)))
