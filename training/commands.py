@@ -15,7 +15,7 @@ from training.fit import FitSettings
 from training.importing import import_table
 from training.learn import train
 from training.progress import progress_bar
-from training.promotion import promote, promote_without_evidence, rollback
+from training.promotion import promote, promote_beside, promote_without_evidence, rollback
 from training.simulate import World, write_world
 from training.split import TRAIN_SHARE
 from training.summary import evaluation_table, models_table, terminal
@@ -67,6 +67,10 @@ def _evaluate(options: argparse.Namespace, home: Path) -> int:
 
 
 def _promote(options: argparse.Namespace, home: Path) -> int:
+    if options.beside:
+        chosen = options.bundle or newest_bundle(Registry(home / "registry"), None)
+        print(f"`{chosen}` predicts `{promote_beside(home, chosen, options.why)}` beside the champion")
+        return 0
     if options.force:
         chosen = options.bundle or newest_bundle(Registry(home / "registry"), None)
         promote_without_evidence(home, chosen, options.why)
@@ -132,6 +136,8 @@ def _parser() -> argparse.ArgumentParser:
     promoting.add_argument("bundle", nargs="?", help="its id (default: the newest)")
     promoting.add_argument("--why", default="", help="a note for the history")
     promoting.add_argument("--force", action="store_true", help="without evidence; the history says so")
+
+    promoting.add_argument("--beside", action="store_true", help="for a further objective, beside the champion")
 
     rolling = verb("rollback", _rollback, "return to the bundle before this one")
     rolling.add_argument("--why", default="", help="a note for the history")

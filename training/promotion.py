@@ -22,6 +22,18 @@ def promote_without_evidence(home: Path, bundle: str, why: str) -> Pointer:
     return _move(home, bundle, f"forced; {why}".rstrip("; "))
 
 
+def promote_beside(home: Path, bundle: str, why: str) -> str:
+    """Let a bundle predict its objective beside the champion, for placements that weigh several; returns the objective.
+
+    Raises BundleRefused where it does not load.
+    """
+    registry = Registry(home / "registry")
+    loaded = load_bundle(registry.bundle_folder(bundle), home_contract(home))
+    objective = loaded.manifest.objective
+    registry.promote_beside(bundle, objective, at=_now(), why=f"beside, {objective}: {bundle}: {why}".rstrip(": "))
+    return objective
+
+
 def rollback(home: Path, why: str = "") -> Pointer:
     """Return to the champion before this one. Raises RegistryError where there is none."""
     return Registry(home / "registry").rollback(at=_now(), why=f"rollback: {why}".rstrip(": "))

@@ -40,6 +40,10 @@ class ReplayReport(msgspec.Struct, frozen=True):
     reasons: tuple[str, ...]
 
     @property
+    def different(self) -> int:
+        return self.decisions - self.identical - self.impossible
+
+    @property
     def holds(self) -> bool:
         return self.identical == self.decisions and self.decisions > 0
 

@@ -35,7 +35,9 @@ DAY = 86_400.0
 HISTORY_DAYS = 30.0
 BUYERS = 0.2  # share of clicks that end in a purchase
 DECIDED_AT_ONCE = 4096
-WHO, WHETHER = 1, 2  # streams of chance: who comes must not tell whether they respond
+JOURNEY_STAGES = ("browsing", "cart", "checkout", "bought", "quiet")
+TIME_ZONES = ("Europe/Berlin", "Asia/Shanghai", "America/New_York")
+WHO, WHETHER, MORE = 1, 2, 3  # streams of chance: who comes must not tell whether they respond
 MAPPING = """\
 [log]
 customer_id = "customer_id"
@@ -69,13 +71,14 @@ class Moment(NamedTuple):
 class World:
     """So many customers, drawn from a seed. Arrays over customers are in the order of `customer_ids`."""
 
-    def __init__(self, customers: int = 4000, seed: int = 0) -> None:
+    def __init__(self, customers: int = 4000, seed: int = 0, catalog: Path = CATALOG, features: Path = PACKAGED) -> None:
+        self.catalog_path, self.features_path = catalog, features
         self._chance = np.random.default_rng(seed)
-        self.contract: Contract = read_contract(PACKAGED)
-        self.catalog: Catalog = parse_catalog(CATALOG.read_text(), self.contract, CATALOG.name)[1]
+        self.contract: Contract = read_contract(features)
+        self.catalog: Catalog = parse_catalog(catalog.read_text(), self.contract, catalog.name)[1]
         self.actions = by_priority(self.catalog)
         self.customer_ids = [f"c{number}" for number in range(customers)]
-        self._truth = self._draw(customers)
+        self._truth = self._draw(customers) | self._draw_more(customers, np.random.default_rng([seed, customers, MORE]))
         self.features = self._observed()
 
     def _draw(self, size: int) -> dict[str, Any]:
@@ -100,6 +103,14 @@ class World:
             "price_sensitivity": chance.beta(2, 2, size),
             "newsletter": (chance.random(size) < 0.5).astype(float),
             "engagement": engagement,
+        }
+
+    @staticmethod
+    def _draw_more(size: int, chance: np.random.Generator) -> dict[str, Any]:
+        """What only some feature documents ask for, from a stream of its own, so that all else stays as it is."""
+        return {
+            "journey_stage": chance.choice(JOURNEY_STAGES, size, p=[0.45, 0.15, 0.05, 0.15, 0.2]),
+            "time_zone": chance.choice(TIME_ZONES, size, p=[0.6, 0.2, 0.2]),
         }
 
     def _observed(self) -> dict[str, pa.Array]:
@@ -225,8 +236,8 @@ def write_world(folder: Path, world: World, decisions: int, end: float, seed: in
     folder.mkdir(parents=True, exist_ok=True)
     pq.write_table(history(world, decisions, end, seed), folder / "log.parquet")
     (folder / "mapping.toml").write_text(MAPPING.format(features="\n".join(_declared(world.contract.customer))))
-    (folder / "features.yaml").write_text(PACKAGED.read_text())
-    (folder / "catalog.yaml").write_text(CATALOG.read_text())
+    (folder / "features.yaml").write_text(world.features_path.read_text())
+    (folder / "catalog.yaml").write_text(world.catalog_path.read_text())
     return folder / "log.parquet", folder / "mapping.toml"
 
 

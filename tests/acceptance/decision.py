@@ -1,0 +1,5 @@
+"""Area `decision`: the whole decision, its probabilities, its caps, and what can be said of it afterwards."""
+
+from tests.acceptance.rows import configurations, mechanisms
+
+ROWS = [mechanisms.ROW, configurations.ROW]

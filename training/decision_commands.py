@@ -1,0 +1,201 @@
+"""`nextbest explain | replay | whatif | decide`: decisions that were made, that would be made, and a whole table of them."""
+
+import argparse
+import datetime as dt
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from features.homes import home_contract
+from features.redis_server import resolve_redis
+from service.bundles.archive import EngineArchive
+from service.bundles.loading import read_manifest
+from service.catalog.entities import Scalar
+from service.catalog.validate import parse_catalog
+from service.decision.entities import PlacementRequest
+from service.decision.explain import Explanation, explain
+from service.decision.records import DecisionRecord
+from service.errors import CatalogInvalid, NotReady
+from service.registry import Registry
+from training.batch import Campaign, decide_table
+from training.contributions import Contribution, contributions
+from training.decision_log import find_decision
+from training.decision_tables import explanation_table, replay_table, whatif_table
+from training.progress import progress_bar
+from training.replay import replay
+from training.summary import terminal
+from training.whatif import Draft, what_if
+
+EVERY = "*"  # in place of a list of actions
+
+
+class Told(msgspec.Struct, frozen=True):
+    """An explanation, and for some actions what each input of the model adds to the logit of their predicted rate."""
+
+    explanation: Explanation
+    contributions: dict[str, list[Contribution]]
+
+
+def main(argv: Sequence[str], *, home: Path, redis_url: str | None) -> int:
+    """Exit code: 0 done, 1 where a replay does not hold. Errors are raised for the command line to tell."""
+    options = _parser().parse_args(argv)
+    options.redis_url = redis_url
+    run: Callable[[argparse.Namespace, Path], int] = options.run
+    return run(options, home)
+
+
+def _explain(options: argparse.Namespace, home: Path) -> int:
+    record = find_decision(home, options.decision_id)
+    told = explained(home, record, options.changes, tuple(options.action))
+    if options.json:
+        _print_json(told)
+    else:
+        explanation_table(told.explanation, told.contributions, terminal())
+    return 0
+
+
+def explained(home: Path, record: DecisionRecord, changes: str, actions: tuple[str, ...] = ()) -> Told:
+    """Why a logged decision was made. `actions`: whose inputs are told, those that were served where empty.
+
+    Raises RegistryError and BundleRefused where the versions that made it are gone.
+    """
+    registry = Registry(home / "registry")
+    engine = EngineArchive(registry, home_contract(home)).engine_of(record)
+    wanted = None if changes == EVERY else frozenset(filter(None, changes.split(",")))
+    found = explain(engine, record, changes_for=wanted)
+    if record.versions.bundle is None:
+        return Told(found, {})
+    manifest = read_manifest(registry.bundle_folder(record.versions.bundle))
+    attributes = {action.id: action.attributes for action in engine.of(record.experiment).actions}
+    named = actions or tuple(i.action_id for p in record.placements if not p.fallback for i in p.items)
+    known = [name for name in dict.fromkeys(named) if name in attributes]
+    return Told(found, {name: contributions(registry, manifest, record, name, attributes[name]) for name in known})
+
+
+def _replay(options: argparse.Namespace, home: Path) -> int:
+    with progress_bar("Replaying") as tell:
+        report = replay(home, options.start, options.end, tell)
+    if options.json:
+        _print_json(report)
+    else:
+        replay_table(report, terminal())
+    return 0 if report.holds else 1
+
+
+def _whatif(options: argparse.Namespace, home: Path) -> int:
+    try:
+        text = options.catalog.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CatalogInvalid([f"Expected a readable catalog, got `{error}` - at `{options.catalog}`"]) from error
+    document, _ = parse_catalog(text, home_contract(home), options.catalog.name)
+    bundle = options.bundle or Registry(home / "registry").current().champion
+    objective = options.objective or _objective(home, bundle)
+    with progress_bar("Deciding again") as tell:
+        report = what_if(home, Draft(document, bundle), objective, options.processes, tell)
+    if options.json:
+        _print_json(report)
+    else:
+        whatif_table(report, terminal())
+    return 0
+
+
+def _objective(home: Path, bundle: str | None) -> str:
+    if bundle is None:
+        raise NotReady("Expected a bundle that serves, or `--objective`; found neither")
+    return read_manifest(Registry(home / "registry").bundle_folder(bundle)).objective
+
+
+def _decide(options: argparse.Namespace, home: Path) -> int:
+    if options.out.exists():
+        raise NotReady(f"Expected a new file: deciding twice contacts everyone twice - at `{options.out}`")
+    name = options.campaign or f"{options.table.stem}-{dt.datetime.now(dt.UTC):%Y-%m-%d}"
+    campaign = Campaign(name, tuple(options.placement), dict(options.context), options.dry_run)
+    with progress_bar("Deciding") as tell, resolve_redis(options.redis_url, home) as url:
+        report = decide_table(home, url, campaign, options.table, options.out, progress=tell)
+    trace = "; a dry run: nothing was logged or counted" if options.dry_run else ""
+    print(
+        f"decided for {report.customers:,} customers in {report.seconds:.1f} s, {report.fallbacks:,} of them get a fallback"
+        f"{trace}\nwrote {options.out}"
+    )
+    return 0
+
+
+def _print_json(report: object) -> None:
+    print(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="nextbest")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+
+    def verb(name: str, run: Callable[[argparse.Namespace, Path], int], purpose: str) -> argparse.ArgumentParser:
+        added = verbs.add_parser(name, help=purpose, description=purpose)
+        added.set_defaults(run=run)
+        return added
+
+    explaining = verb("explain", _explain, "why a decision was made")
+    explaining.add_argument("decision_id", metavar="ID")
+    explaining.add_argument(
+        "--changes", default="", metavar="ACTIONS", help=f"actions, with commas, or `{EVERY}`: what would have shown them"
+    )
+    explaining.add_argument(
+        "--action", action="append", default=[], metavar="ACTION", help="whose inputs are told (default: those that were served)"
+    )
+
+    replaying = verb("replay", _replay, "make logged decisions again, and compare byte for byte")
+    replaying.add_argument("--from", dest="start", type=_start, default=float("-inf"), metavar="D", help="day or moment, UTC")
+    replaying.add_argument("--to", dest="end", type=_end, default=float("inf"), metavar="D", help="day, included, or moment")
+
+    trying = verb("whatif", _whatif, "what a draft would have made of the logged decisions")
+    trying.add_argument("--catalog", type=Path, required=True, metavar="FILE", help="the draft")
+    trying.add_argument("--bundle", metavar="ID", help="that serves with it (default: the champion)")
+    trying.add_argument("--objective", help="the outcome to count (default: the bundle's)")
+    trying.add_argument("--processes", type=int, help="default: one per core")
+    for telling in (explaining, replaying, trying):
+        telling.add_argument("--json", action="store_true", help="for machines")
+
+    deciding = verb("decide", _decide, "decide for every customer of a table")
+    deciding.add_argument("table", type=Path, metavar="TABLE", help="CSV or Parquet with a column `customer_id`")
+    deciding.add_argument("--out", type=Path, required=True, metavar="FILE", help="Parquet, one row an item")
+    deciding.add_argument(
+        "--placement", type=_placement, action="append", required=True, metavar="ID[:SLOTS]", help="may be given several times"
+    )
+    deciding.add_argument("--context", type=_pair, action="append", default=[], metavar="NAME=VALUE", help="the same for all")
+    deciding.add_argument("--campaign", metavar="NAME", help="seeds the decision ids (default: table and day)")
+    deciding.add_argument("--dry-run", action="store_true", help="leave no trace")
+    return parser
+
+
+def _start(text: str) -> float:
+    return _moment(text).timestamp()
+
+
+def _end(text: str) -> float:
+    moment = _moment(text)
+    return (moment + dt.timedelta(days=1) if len(text) == len("YYYY-MM-DD") else moment).timestamp()
+
+
+def _moment(text: str) -> dt.datetime:
+    try:
+        moment = dt.datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"Expected a day like 2026-11-24, or RFC 3339, got `{text}`") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
+
+
+def _placement(text: str) -> PlacementRequest:
+    name, colon, slots = text.partition(":")
+    if not name or (colon and not (slots.isdecimal() and int(slots))):
+        raise argparse.ArgumentTypeError(f"Expected a placement like `mail_top` or `mail_top:3`, got `{text}`")
+    return PlacementRequest(name, int(slots or 1))
+
+
+def _pair(text: str) -> tuple[str, Scalar]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise argparse.ArgumentTypeError(f"Expected `name=value`, got `{text}`")
+    try:
+        return name, float(value)
+    except ValueError:
+        return name, value
