@@ -54,7 +54,7 @@ class Made:
         policy = engine.of(self.record.experiment).catalog.contact
         served = {contact.action_id for contact in contacts}
         budgets = tuple(budget for budget in policy.budgets if budget.action in served)
-        seen = len(self.state.contacts or b"") if policy.reads_history else None
+        seen = self.state.contacts or b"" if policy.reads_history else None
         return Claim(self.record.customer_id, self.record.decision_id, contacts, seen, budgets)
 
 

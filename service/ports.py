@@ -30,13 +30,13 @@ class Reading(NamedTuple):
 class Claim(NamedTuple):
     """What a decision takes: contacts with a customer, and a share of budgets.
 
-    `seen`: bytes of the customer's history that the decision was made from; None where nothing in it matters.
+    `seen`: the customer's history that the decision was made from; None where nothing in it matters.
     """
 
     customer_id: str
     decision_id: str
     contacts: tuple[Contact, ...]
-    seen: int | None
+    seen: bytes | None
     budgets: tuple[Budget, ...] = ()
 
 

@@ -1,8 +1,8 @@
 """Contacts with customers: in Redis, a string of 16-byte entries per customer that only ever grows at its end; or in memory.
 
-A decision claims its contacts by appending them. The length that Redis answers tells whether anybody else has appended since
-the history was read: if so, the claim is taken back by another entry, and the decision is made again. Nothing is locked, and
-a process that dies leaves entries that stop counting when their reservation ends.
+A decision claims its contacts by appending them, where a rule depends on it only if nobody else has appended since the history
+was read; else it is made again. Nothing is locked, and a process that dies leaves entries that stop counting when their
+reservation ends.
 """
 
 from collections import defaultdict
@@ -17,11 +17,19 @@ from service.stores.budgets import budget_keys, claim_command, confirm_command, 
 from service.stores.redis_link import RedisLink
 from service.stores.resp import encode
 
-KEPT_BYTES = 128 * SIZE  # contacts per customer that are kept at least
-MOST_BYTES = 192 * SIZE  # when there are more, the oldest go
+KEPT_BYTES = 384 * SIZE  # contacts per customer that are kept at least
+MOST_BYTES = 512 * SIZE  # when there are more, the oldest go
 KEPT_S = 400 * 86_400  # a customer nobody has been in contact with for so long is forgotten here
 CLIENTS_ID_S = 30 * 86_400  # how long it is known whose decision an id is that a client chose
 
+# KEYS: history. ARGV: the length that was read, the entry that was the last one, new entries. A length alone could be one that
+# the history has come back to, after appending and compacting.
+APPEND = """
+local length = redis.call('STRLEN', KEYS[1])
+if length ~= tonumber(ARGV[1]) then return 0 end
+if length > 0 and redis.call('GETRANGE', KEYS[1], -#ARGV[2], -1) ~= ARGV[2] then return 0 end
+return redis.call('APPEND', KEYS[1], ARGV[3])
+"""
 # KEYS: history. ARGV: bytes to keep. Of a history that has grown too long the newest entries stay.
 COMPACT = """
 local all = redis.call('GET', KEYS[1])
@@ -41,7 +49,7 @@ def decision_key(decision_id: str) -> str:
 
 
 class RedisContactHistory:
-    """Appends, and looks at the length that comes back."""
+    """Appends where nothing has changed, and takes shares of budgets."""
 
     def __init__(self, link: RedisLink) -> None:
         self._link = link
@@ -50,7 +58,7 @@ class RedisContactHistory:
         """One answer per claim. Raises DependencyFailed."""
         commands, counts = [], []
         for claim in claims:
-            asked = [encode("APPEND", contacts_key(customer_key(claim.customer_id)), encode_contacts(claim.contacts))]
+            asked = [_append(claim)]
             if key_in(claim.decision_id) is None:
                 key = customer_key(claim.customer_id)
                 asked.append(encode("SET", decision_key(claim.decision_id), key, "EX", str(CLIENTS_ID_S)))
@@ -70,7 +78,7 @@ class RedisContactHistory:
             key = contacts_key(customer_key(claim.customer_id))
             if not holds:
                 taken = [b for b, got in zip(claim.budgets, answer[len(answer) - len(claim.budgets) :], strict=True) if got]
-                commands += _release(claim, taken, now)
+                commands += _release(claim if answer[0] else claim._replace(contacts=()), taken, now)
             if answer[0] == SIZE * len(claim.contacts):  # the first ones
                 commands.append(encode("EXPIRE", key, str(KEPT_S)))
             elif answer[0] > MOST_BYTES:
@@ -102,9 +110,16 @@ class RedisContactHistory:
         return [key_in(o.decision_id) or known.get(o.decision_id) for o in outcomes]
 
 
+def _append(claim: Claim) -> bytes:
+    """One command; it answers the new length, or 0 where the history is not what was read any more."""
+    key, entries = contacts_key(customer_key(claim.customer_id)), encode_contacts(claim.contacts)
+    if claim.seen is None:
+        return encode("APPEND", key, entries)
+    return encode("EVAL", APPEND, "1", key, str(len(claim.seen)), claim.seen[-SIZE:], entries)
+
+
 def _holds(claim: Claim, answer: Sequence[int]) -> bool:
-    untouched = claim.seen is None or answer[0] == claim.seen + SIZE * len(claim.contacts)
-    return untouched and all(answer[len(answer) - len(claim.budgets) :] if claim.budgets else ())
+    return answer[0] > 0 and all(answer[len(answer) - len(claim.budgets) :] if claim.budgets else ())
 
 
 def _release(claim: Claim, budgets: Iterable[Budget], now: float) -> list[bytes]:
@@ -145,7 +160,7 @@ class MemoryContactHistory:
     def _claim(self, claim: Claim, now: float, reservation: float) -> bool:
         key = customer_key(claim.customer_id)
         history = self._contacts.get(key, b"")
-        if claim.seen not in (None, len(history)) or self.exhausted(claim.budgets, now):
+        if claim.seen not in (None, history) or self.exhausted(claim.budgets, now):
             return False
         self._append(key, encode_contacts(claim.contacts))
         self._owners[claim.decision_id] = key
