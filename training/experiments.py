@@ -1,0 +1,170 @@
+"""`nextbest experiments`: what the arms of each experiment brought, and whether they differ.
+
+Customers are what chance assigned, so customers are what is counted: an arm's value is a ratio of sums over its customers.
+Differences carry intervals that hold at all times together: whoever looks every day is not misled more often than whoever looks
+once.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import chi2
+
+from features.homes import home_contract
+from service.catalog.validate import load_catalog
+from service.decision.experiments import Assigned
+from service.decision.records import OutcomeRecord, decode_lines
+from service.errors import NotReady
+from service.registry import Registry
+from training.decision_log import decision_segments
+from training.judging import Gain
+
+Values = npt.NDArray[np.float64]
+Counts = Mapping[str, Sequence[float]]  # (decisions, outcomes) of each customer
+Progress = Callable[[int, int], None]
+
+ALPHA = 0.05
+PLANNED = 5000  # customers: where the intervals are tightest
+FEWEST = 100  # customers in an arm: below, sums are too far from normal
+MISMATCH = 0.001  # p below which the shares of customers are not those of the plan
+
+
+class ArmSums(NamedTuple):
+    """An arm's outcomes per decision. `variance` is that of `value`, over customers."""
+
+    customers: int
+    decisions: int
+    value: float
+    variance: float
+
+
+class Difference(msgspec.Struct, frozen=True):
+    """An arm against the first one: the difference of their values, and what can be said of it."""
+
+    arm: str
+    gain: Gain
+    verdict: str  # better, worse, no difference shown, too few customers
+
+
+class ArmReport(msgspec.Struct, frozen=True):
+    arm: str
+    customers: int
+    decisions: int
+    value: float
+
+
+class ExperimentReport(msgspec.Struct, frozen=True):
+    """One experiment. `mismatch`: p of the customers' shares under the planned ones; None where nobody knows these."""
+
+    id: str
+    objective: str
+    arms: tuple[ArmReport, ...]
+    differences: tuple[Difference, ...]
+    mismatch: float | None
+
+
+def arm_sums(decisions: Values, outcomes: Values) -> ArmSums:
+    """From (customers,) decisions and outcomes of each. The variance of a ratio of means: Cochran 1977, section 6.3."""
+    total, size = float(decisions.sum()), len(decisions)
+    if not total or size <= 1:
+        return ArmSums(size, int(total), float(outcomes.sum()) / total if total else 0.0, math.inf)
+    value = float(outcomes.sum()) / total
+    residuals = outcomes - value * decisions
+    return ArmSums(size, int(total), value, float((residuals**2).sum()) / total**2 * size / (size - 1))
+
+
+def always_valid(value: float, variance: float, customers: int, alpha: float = ALPHA) -> tuple[float, float]:
+    """An interval around an estimate that covers at all sample sizes together with probability 1 - alpha.
+
+    The asymptotic confidence sequence of Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas 2021, theorem 2.2, tightest at PLANNED.
+    """
+    if not math.isfinite(variance):
+        return -math.inf, math.inf
+    rho = (-2 * math.log(alpha) + math.log(-2 * math.log(alpha) + 1)) / PLANNED  # their appendix B.2, squared
+    spread = customers * rho
+    radius = math.sqrt(variance * 2 * (spread + 1) / spread * math.log(math.sqrt(spread + 1) / alpha))
+    return value - radius, value + radius
+
+
+def difference(arm: str, tried: ArmSums, first: ArmSums, alpha: float = ALPHA) -> Difference:
+    """An arm against the first one."""
+    gained = tried.value - first.value
+    low, high = always_valid(gained, tried.variance + first.variance, tried.customers + first.customers, alpha)
+    verdict = "better" if low > 0 else "worse" if high < 0 else "no difference shown"
+    if min(tried.customers, first.customers) < FEWEST:
+        verdict = "too few customers"
+    return Difference(arm, Gain(gained, (low, high)), verdict)
+
+
+class _Decided(msgspec.Struct, frozen=True):
+    """What of a decision is counted."""
+
+    decision_id: str
+    customer_id: str
+    experiment: Assigned | None = None
+
+
+def experiments(home: Path, objective: str, progress: Progress = lambda _done, _of: None) -> list[ExperimentReport]:
+    """Every experiment that the log knows. `objective`: the type of outcome; a decision has it or not. Raises NotReady."""
+    successes = _successes(home, objective)
+    counts: defaultdict[Assigned, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(lambda: [0.0, 0.0]))
+    decoder, paths = msgspec.json.Decoder(_Decided), decision_segments(home)
+    for done, path in enumerate(paths, 1):
+        for line in decode_lines(path.read_bytes()):
+            if line.payload is not None:
+                decided = decoder.decode(line.payload)
+                if decided.experiment is not None:
+                    count = counts[decided.experiment][decided.customer_id]
+                    count[0] += 1.0
+                    count[1] += decided.decision_id in successes
+        progress(done, len(paths))
+    if not counts:
+        raise NotReady("Expected logged decisions of an experiment, found none: declare `experiments` in the catalog")
+    planned = _planned(home)
+    by_experiment: defaultdict[str, dict[str, Counts]] = defaultdict(dict)
+    for assigned, customers in counts.items():
+        by_experiment[assigned.id][assigned.arm] = customers
+    return [_report(name, objective, arms, planned.get(name, {})) for name, arms in by_experiment.items()]
+
+
+def _successes(home: Path, objective: str) -> set[str]:
+    found, decoder = set(), msgspec.json.Decoder(OutcomeRecord)
+    for path in sorted((home / "log" / "outcomes").rglob("*.log")):
+        for line in decode_lines(path.read_bytes()):
+            if line.payload is not None and (outcome := decoder.decode(line.payload)).type == objective:
+                found.add(outcome.decision_id)
+    return found
+
+
+def _planned(home: Path) -> dict[str, dict[str, float]]:
+    """Shares of the arms, in their order, by experiment: as the catalog that serves has them."""
+    registry = Registry(home / "registry")
+    revision = registry.current().catalog
+    if revision is None:
+        return {}
+    catalog = load_catalog(registry.catalog(revision).document, home_contract(home))
+    return {e.id: {arm.id: arm.share for arm in e.arms} for e in catalog.experiments}
+
+
+def _report(name: str, objective: str, counts: Mapping[str, Counts], planned: Mapping[str, float]) -> ExperimentReport:
+    order = [arm for arm in planned if arm in counts] + sorted(arm for arm in counts if arm not in planned)
+    sums = {arm: arm_sums(*np.array(list(counts[arm].values()), np.float64).T) for arm in order}
+    first, *others = order
+    doubt = None
+    if all(arm in planned for arm in order):
+        doubt = mismatch([sums[arm].customers for arm in order], [planned[arm] for arm in order])
+    arms = tuple(ArmReport(arm, s.customers, s.decisions, s.value) for arm, s in sums.items())
+    return ExperimentReport(name, objective, arms, tuple(difference(a, sums[a], sums[first]) for a in others), doubt)
+
+
+def mismatch(customers: Sequence[int], shares: Sequence[float]) -> float:
+    """P of so many customers in each arm, if chance assigned them by these shares: Pearson's chi-square."""
+    observed, expected = np.array(customers, np.float64), np.array(shares) * sum(customers) / (sum(shares) or 1.0)
+    statistic = float(((observed - expected) ** 2 / np.where(expected > 0, expected, 1.0)).sum())
+    return float(chi2.sf(statistic, len(customers) - 1)) if len(customers) > 1 else 1.0
