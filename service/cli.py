@@ -32,6 +32,7 @@ COMMANDS = {
     "replay": Command("training.decision_commands", "make logged decisions again, and compare byte for byte"),
     "whatif": Command("training.decision_commands", "what a draft would have made of the logged decisions"),
     "decide": Command("training.decision_commands", "decide for every customer of a table"),
+    "experiments": Command("training.decision_commands", "what the arms of experiments brought, and whether they differ"),
     "promote": Command("training.commands", "let a proven bundle serve"),
     "rollback": Command("training.commands", "return to the bundle before this one"),
     "models": Command("training.commands", "list bundles"),
@@ -60,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    listing = "\n".join(f"  {name:10} {command.purpose}" for name, command in COMMANDS.items())
+    listing = "\n".join(f"  {name:12} {command.purpose}" for name, command in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="nextbest",
         description="Real-time personalisation and next-best-action.",

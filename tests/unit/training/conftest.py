@@ -1,16 +1,28 @@
 """Tiny worlds to learn from: rows whose success rate is written down, and models of a few trees."""
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import lightgbm
+import msgspec
 import numpy as np
 import pytest
+import yaml
 
 from features.contract import Feature
 from features.vectors import UNSEEN, Matrix
+from service.cli import main
+from service.decision.decide import decide
+from service.decision.records import DecisionRecord, OutcomeRecord, encode_line
+from service.registry import Registry
+from tests.conftest import SHOP_ENDS, WEEK
+from training.batch import serving_engine
 from training.calibrate import IDENTITY
 from training.fit import FitSettings, Fitted, fit
+from training.promotion import promote_without_evidence
+from training.simulate import Moment, World
 
 COLUMNS = (
     Feature("age", "number", "profile", max_age=86400.0),
@@ -66,6 +78,51 @@ class Learning:
         booster.best_iteration = 5
         columns = tuple(Feature(f"x{i}", "number", "profile", max_age=1.0) for i in range(inputs.shape[1]))
         return Fitted(booster, IDENTITY, columns, FitSettings(), {})
+
+
+BUSY_DECISIONS = 3000
+EXPERIMENT = {"id": "levels", "share": 0.5, "arms": [{"id": "as_it_is"}, {"id": "chance", "ablation": "random"}]}
+
+
+@pytest.fixture(scope="session")
+def busy_home(trained_home: Path, shop: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shop with its bundle promoted, an experiment, and 3,000 decisions in the log with what came of them. Leave it so."""
+    home = Path(shutil.copytree(trained_home, tmp_path_factory.mktemp("busy") / "home"))
+    document = {**yaml.safe_load((home / "catalog.yaml").read_text()), "experiments": [EXPERIMENT]}
+    (home / "busy.yaml").write_text(yaml.safe_dump(document))
+    assert main(["--home", str(home), "catalog", "publish", str(home / "busy.yaml")]) == 0
+    promote_without_evidence(home, Registry(home / "registry").bundles()[0], "for tests")
+    moments = shop.moments(BUSY_DECISIONS, SHOP_ENDS, SHOP_ENDS + WEEK, seed=9)
+    records = decide(serving_engine(home), [shop.request(m, f"busy-{n}") for n, m in enumerate(moments)])
+    write_log(home, records, list(outcomes_of(shop, moments, records)))
+    return home
+
+
+def write_log(home: Path, records: Sequence[DecisionRecord], outcomes: Sequence[OutcomeRecord] = ()) -> None:
+    """As the service writes it: a segment of decisions, a segment of outcomes."""
+    for kind, written in (("decisions", records), ("outcomes", outcomes)):
+        folder = home / "log" / kind
+        folder.mkdir(parents=True, exist_ok=True)
+        lines = b"".join(encode_line(msgspec.json.encode(one)) for one in written)
+        (folder / f"{len(list(folder.iterdir())):013d}-tests-1.log").write_bytes(lines)
+
+
+def outcomes_of(shop: World, moments: Sequence[Moment], records: Sequence[DecisionRecord]) -> Iterator[OutcomeRecord]:
+    """Every item is seen, and clicked as the truth of the shop has it."""
+    positions = {action.id: position for position, action in enumerate(shop.actions)}
+    shown = [(m, r) for m, r in zip(moments, records, strict=True) if not r.placements[0].fallback]
+    items = [r.placements[0].items[0] for _, r in shown]
+    clicks, _ = shop.respond([m for m, _ in shown], np.array([positions[i.action_id] for i in items], np.intp), seed=9)
+    for (_, record), item, clicked in zip(shown, items, clicks.tolist(), strict=True):
+        for kind in ["impression", "click"][: 1 + int(clicked)]:
+            name, place = f"{record.decision_id}-{kind}", record.placements[0].id
+            yield OutcomeRecord(name, record.decision_id, kind, record.at, record.at, place, item.action_id)
+
+
+@pytest.fixture
+def own_busy_home(busy_home: Path, tmp_path: Path) -> Path:
+    """A copy of the busy home, to change."""
+    return Path(shutil.copytree(busy_home, tmp_path / "home"))
 
 
 @pytest.fixture(scope="session")

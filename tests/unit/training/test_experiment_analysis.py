@@ -1,0 +1,82 @@
+"""Arms by their customers, and differences that may be looked at any time."""
+
+import math
+
+import numpy as np
+import pytest
+
+from service.errors import NotReady
+from training.experiments import ArmSums, always_valid, arm_sums, difference, experiments, mismatch
+
+
+def test_an_arms_value_is_outcomes_per_decision():
+    """Four decisions of two customers, one success."""
+    found = arm_sums(np.array([3.0, 1.0]), np.array([1.0, 0.0]))
+    assert (found.customers, found.decisions, found.value) == (2, 4, 0.25)
+
+
+def test_its_variance_is_that_of_a_ratio_over_customers():
+    """Against 4,000 repetitions of the same world, in which customers differ in how often they come and respond."""
+    chance = np.random.default_rng(1)
+
+    def drawn() -> ArmSums:
+        decisions = chance.poisson(3, 300) + 1.0
+        rates = chance.beta(2, 8, 300)
+        return arm_sums(decisions, chance.binomial(decisions.astype(int), rates).astype(float))
+
+    repeated = [drawn() for _ in range(4000)]
+    assert np.mean([r.variance for r in repeated]) == pytest.approx(np.var([r.value for r in repeated]), rel=0.06)
+
+
+@pytest.mark.parametrize("customers", [0, 1])
+def test_one_customer_says_nothing(customers):
+    """No variance, no interval."""
+    found = arm_sums(np.ones(customers), np.zeros(customers))
+    assert math.isinf(found.variance)
+    assert difference("b", found, found).gain.ci == (-math.inf, math.inf)
+
+
+def test_whoever_looks_at_every_customer_is_misled_in_five_of_a_hundred_at_most():
+    """500 streams without a difference, looked at 400 times each; a plain interval misleads in half of them."""
+    chance = np.random.default_rng(2)
+    plain = valid = 0
+    for _ in range(500):
+        values = chance.normal(0, 1, 4000)
+        looks = np.arange(100, 4001, 10)
+        means = np.cumsum(values)[looks - 1] / looks
+        valid += any(not low <= 0 <= high for low, high in (always_valid(m, 1 / n, n) for m, n in zip(means, looks, strict=True)))
+        plain += bool((np.abs(means) > 1.96 / np.sqrt(looks)).any())
+    assert valid <= 25
+    assert plain > 100
+
+
+def test_a_real_difference_is_found_and_has_its_sign():
+    """Better where more comes of it, worse where less."""
+    many, few = ArmSums(5000, 10_000, 0.12, 1e-5), ArmSums(5000, 10_000, 0.08, 1e-5)
+    assert difference("b", many, few).verdict == "better"
+    assert difference("b", few, many).verdict == "worse"
+    assert difference("b", many, many).verdict == "no difference shown"
+    assert difference("b", many._replace(customers=99), few).verdict == "too few customers"
+
+
+@pytest.mark.parametrize(("customers", "expected"), [((500, 500), 1.0), ((550, 450), 0.0016), ((600, 400), 2.5e-10)])
+def test_shares_that_chance_would_not_give_are_found(customers, expected):
+    """Chi-square with one degree of freedom: (50^2 / 500) x 2 = 10, and so on."""
+    assert mismatch(customers, (0.5, 0.5)) == pytest.approx(expected, rel=0.05)
+
+
+def test_the_log_tells_what_the_arms_brought(busy_home):
+    """Half of the customers, two arms in the catalog's order; chance brings less than the model, or nothing is shown."""
+    [report] = experiments(busy_home, "click")
+    assert (report.id, [arm.arm for arm in report.arms]) == ("levels", ["as_it_is", "chance"])
+    assert 1200 < sum(arm.decisions for arm in report.arms) < 1800
+    assert report.mismatch > 0.001
+    [found] = report.differences
+    assert found.verdict in ("worse", "no difference shown")
+    assert found.gain.value < 0
+
+
+def test_without_an_experiment_there_is_nothing_to_tell(trained_home):
+    """And the error says what to do."""
+    with pytest.raises(NotReady, match="declare `experiments`"):
+        experiments(trained_home, "click")

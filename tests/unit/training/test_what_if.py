@@ -1,0 +1,128 @@
+"""What a draft would have made of the log: counted, and valued by what was logged."""
+
+import numpy as np
+import pytest
+import yaml
+
+from service.decision.again import request_of
+from service.errors import BundleRefused, CatalogInvalid, NotReady, RegistryError
+from service.registry import Registry
+from tests.conftest import SHOP_ENDS, WEEK
+from training.decision_log import read_decisions
+from training.simulate import probabilities
+from training.tallies import parts_of, tally_part
+from training.whatif import GONE, Draft, build, what_if
+
+
+def draft_of(home, change=None) -> Draft:
+    document = yaml.safe_load((home / "busy.yaml").read_text())
+    if change is not None:
+        change(document)
+    return Draft(document, Registry(home / "registry").current().champion)
+
+
+@pytest.fixture(scope="module")
+def unchanged(busy_home):
+    return what_if(busy_home, draft_of(busy_home), "click", processes=1)
+
+
+def test_a_draft_that_changes_nothing_would_have_made_the_same_choices(unchanged):
+    """Outside of the experiment every choice is the same; inside it, those of the arm that changes nothing."""
+    assert (unchanged.decisions, unchanged.unknown_placements) == (3000, 0)
+    differences = [abs(unchanged.actions.logged.get(a, 0) - share) for a, share in unchanged.actions.drafted.items()]
+    assert max(differences) < 0.1
+    assert sum(unchanged.actions.drafted.values()) == pytest.approx(1.0, abs=1e-4)
+    assert unchanged.channels.logged == unchanged.channels.drafted
+
+
+def test_its_value_is_the_true_one_within_twice_the_interval(busy_home, shop, unchanged):
+    """The truth of the shop, for the draft's own probabilities, on the decisions that were logged with an offer."""
+    records = [logged.record for logged in read_decisions(busy_home)]
+    moments = shop.moments(len(records), SHOP_ENDS, SHOP_ENDS + WEEK, seed=9)
+    shown = np.array([not record.placements[0].fallback for record in records])
+    likely = probabilities(build(busy_home, draft_of(busy_home)), [request_of(record) for record in records])[shown]
+    truth = float((likely * shop.rates(moments)[shown]).sum() / likely.sum())
+    low, high = unchanged.value_drafted.ci
+    assert abs(unchanged.value_drafted.value - truth) < high - low
+    assert 100 < unchanged.effective_rows <= unchanged.rows
+    assert not unchanged.doubts
+
+
+def test_two_processes_count_what_one_counts(busy_home, unchanged):
+    """The log is cut into stretches; what they add up to does not depend on where."""
+    draft = draft_of(busy_home)
+    engine = build(busy_home, draft)
+    total = None
+    for part in parts_of(sorted((busy_home / "log" / "decisions").iterdir()), 50_000):
+        found = tally_part(engine, part)
+        if total is None:
+            total = found
+        else:
+            total.add(found)
+    assert total.decisions == 3000
+    assert dict(total.dropped) == unchanged.dropped
+    assert what_if(busy_home, draft, "click", processes=2) == unchanged
+
+
+def test_a_rule_that_is_added_tells_how_many_candidates_it_drops(busy_home, unchanged):
+    """By its name; and those who now get nothing are counted by placement."""
+
+    def nobody(document):
+        document["issues"][0]["suitability"] = [{"nobody_at_all": "customer.age > 200"}]
+        document["placements"][2]["accepts"] = ["offer"]
+        for action in document["actions"]:
+            for treatment in action["treatments"]:
+                if action["kind"] == "content":
+                    treatment["placements"] = ["home_hero", "app_card"]
+
+    report = what_if(busy_home, draft_of(busy_home, nobody), "click", processes=1)
+    assert report.dropped["nobody_at_all"] > 10_000
+    assert report.nothing.drafted["mail_top"] == 1.0
+    assert report.nothing.logged["mail_top"] < 0.5
+    assert "sale" not in report.groups.drafted
+    assert unchanged.groups.drafted["sale"] > 0.1
+
+
+def test_what_the_draft_does_not_have_is_counted_as_gone(busy_home):
+    """A placement's answers are left out, an action's group is called gone."""
+
+    def smaller(document):
+        document["placements"] = document["placements"][:2]
+        document["actions"] = [a for a in document["actions"] if a["id"] != "gold_card"]
+        for action in document["actions"]:
+            for treatment in action["treatments"]:
+                treatment["placements"] = [p for p in treatment["placements"] if p != "mail_top"]
+
+    report = what_if(busy_home, draft_of(busy_home, smaller), "click", processes=1)
+    assert report.unknown_placements > 100
+    assert report.groups.logged[GONE] > 0
+    assert "gold_card" not in report.actions.drafted
+
+
+def test_a_draft_that_would_show_what_was_never_shown_is_doubted(busy_home):
+    """No logged row speaks of it: the effective rows say so, and nobody is told a figure as if it were one."""
+
+    def only_new(document):
+        shown = {"id": "new_card", "placements": ["home_hero", "app_card", "mail_top"]}
+        document["actions"] = [{"id": "brand_new", "group": "stories", "kind": "content", "value": 1, "treatments": [shown]}]
+        document.pop("experiments")
+
+    report = what_if(busy_home, draft_of(busy_home, only_new), "click", processes=1)
+    assert report.effective_rows == 0
+    assert report.doubts
+
+
+def test_without_outcomes_there_is_no_value(busy_home):
+    """An outcome nobody logged: all rows were seen, none was a success."""
+    report = what_if(busy_home, draft_of(busy_home), "never_heard_of", processes=1)
+    assert report.value_logged.value == 0.0
+
+
+def test_bad_drafts_and_empty_logs_are_told(busy_home, trained_home):
+    """A mistake in the catalog, an unknown bundle, nothing logged."""
+    with pytest.raises(CatalogInvalid):
+        what_if(busy_home, draft_of(busy_home, lambda d: d.pop("actions")), "click", processes=1)
+    with pytest.raises((RegistryError, BundleRefused)):
+        what_if(busy_home, Draft(draft_of(busy_home).document, "no-such-bundle"), "click", processes=1)
+    with pytest.raises(NotReady, match="logged decisions"):
+        what_if(trained_home, draft_of(busy_home), "click", processes=1)
