@@ -1,0 +1,158 @@
+"""`nextbest decide`: a table of customers, decided for with the parts that answer requests."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import redis
+import yaml
+
+from features.materialize import materialize
+from service.cli import main
+from service.decision.entities import PlacementRequest
+from service.errors import ImportInvalid, UnknownPlacement
+from service.registry import Registry
+from training.batch import Campaign, decide_table
+from training.decision_log import read_decisions
+from training.promotion import promote_without_evidence
+from training.replay import replay
+
+HERO = (PlacementRequest("home_hero", 1),)
+
+
+@pytest.fixture(scope="module")
+def customers_url(trained_home, shared_redis_url):
+    """A database with the shop's customers in it; what tests add is about customers of their own."""
+    url = f"{shared_redis_url}?db=3"
+    materialize(trained_home, url)
+    return url
+
+
+@pytest.fixture
+def home(own_home):
+    """The shop with its bundle."""
+    promote_without_evidence(own_home, Registry(own_home / "registry").bundles()[0], "for tests")
+    return own_home
+
+
+def write_table(path, **columns):
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def rows_of(path) -> list[dict[str, object]]:
+    return pq.read_table(path).to_pylist()
+
+
+def with_cap(home, at_most: int) -> None:
+    document = yaml.safe_load((home / "catalog.yaml").read_text())
+    document["contact"] = {
+        "caps": [{"name": "few", "at_most": at_most, "per": "everything", "window": "1d", "count": "decisions"}]
+    }
+    (home / "capped.yaml").write_text(yaml.safe_dump(document))
+    assert main(["--home", str(home), "catalog", "publish", str(home / "capped.yaml")]) == 0
+
+
+def test_every_customer_gets_a_row_for_each_item_and_the_log_has_the_decision(home, customers_url, tmp_path):
+    """Features are those in Redis; what was written down can be made again, bit for bit."""
+    names = [f"c{n}" for n in range(300)]
+    table = write_table(tmp_path / "all.parquet", customer_id=names)
+    asked = (PlacementRequest("home_hero", 1), PlacementRequest("mail_top", 1))
+    report = decide_table(home, customers_url, Campaign("spring", asked, {"device": "mobile"}), table, tmp_path / "out.parquet")
+    rows = rows_of(tmp_path / "out.parquet")
+    assert (report.customers, len(rows)) == (300, 600)
+    assert [row["customer_id"] for row in rows[::2]] == names
+    records = {logged.record.decision_id: logged.record for logged in read_decisions(home)}
+    assert {row["decision_id"] for row in rows} == set(records)
+    first = records[rows[0]["decision_id"]]
+    assert sum(len(record.customer) > 10 for record in records.values()) > 250  # the others never came by
+    assert rows[0]["choice_probability"] == first.placements[0].items[0].choice_probability
+    assert report.fallbacks == sum(any(p.fallback for p in r.placements) for r in records.values())
+    assert replay(home).holds
+
+
+def test_the_same_campaign_decides_the_same_again(home, customers_url, tmp_path):
+    """Ids come from its name and the row; a dry run leaves no trace in the log or in Redis."""
+    table = write_table(tmp_path / "all.parquet", customer_id=[f"c{n}" for n in range(100)])
+    campaign = Campaign("spring", HERO, {"channel": "web"}, dry_run=True)
+    with redis.Redis.from_url(customers_url) as client:
+        before = set(client.scan_iter("nb:contacts:*"))
+    for out in ("one", "two"):
+        decide_table(home, customers_url, campaign, table, tmp_path / out)
+    ids = [[row["decision_id"] for row in rows_of(tmp_path / out)] for out in ("one", "two")]
+    assert ids[0] == ids[1]
+    assert len(set(ids[0])) == 100
+    assert not list(read_decisions(home))
+    with redis.Redis.from_url(customers_url) as client:
+        assert set(client.scan_iter("nb:contacts:*")) == before
+
+
+def test_caps_count_what_a_campaign_does_also_within_one_table(home, customers_url, tmp_path):
+    """At most two contacts a day: of five rows for one customer, three get a fallback; the next campaign gets nothing more."""
+    with_cap(home, 2)
+    table = write_table(tmp_path / "same.parquet", customer_id=["c1007"] * 5)
+    first = decide_table(home, customers_url, Campaign("one", HERO, {}), table, tmp_path / "one")
+    second = decide_table(home, customers_url, Campaign("two", HERO, {}), table, tmp_path / "two")
+    assert (first.fallbacks, second.fallbacks) == (3, 5)
+    assert replay(home).holds
+
+
+def test_a_column_named_like_a_feature_takes_the_place_of_what_is_known(home, customers_url, tmp_path):
+    """Missing values leave what is known."""
+    table = write_table(tmp_path / "t.parquet", customer_id=["c1", "c2"], open_complaint=pa.array([1.0, None]))
+    decide_table(home, customers_url, Campaign("c", HERO, {}), table, tmp_path / "out")
+    complaints = [logged.record.customer.get("open_complaint") for logged in read_decisions(home)]
+    assert complaints[0] == 1.0
+    assert complaints[1] in (0.0, None, 1.0)
+    assert next(read_decisions(home)).record.placements[0].dropped["no_open_complaint"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "problem"),
+    [
+        ({"client": ["c1"]}, "Expected a column `customer_id`, found client"),
+        ({"customer_id": ["c1", None]}, "Expected a value in every row, found 1 nulls"),
+    ],
+)
+def test_a_table_without_customers_is_refused(home, customers_url, tmp_path, columns, problem):
+    """Nothing is decided, nothing is written."""
+    table = write_table(tmp_path / "t.parquet", **columns)
+    with pytest.raises(ImportInvalid, match=problem):
+        decide_table(home, customers_url, Campaign("c", HERO, {}), table, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert not list(read_decisions(home))
+
+
+def test_an_unknown_placement_is_named_before_anything_happens(home, customers_url, tmp_path):
+    """With the ones that there are."""
+    table = write_table(tmp_path / "t.parquet", customer_id=["c1"])
+    with pytest.raises(UnknownPlacement, match=r"`home_hero`.*got `hero`"):
+        decide_table(home, customers_url, Campaign("c", (PlacementRequest("hero", 1),), {}), table, tmp_path / "out")
+
+
+def test_the_command_writes_the_table_and_never_contacts_anyone_twice(home, customers_url, tmp_path, capsys):
+    """The second run with the same file is an error that says why."""
+    table = write_table(tmp_path / "t.parquet", customer_id=[f"c{n}" for n in range(10)])
+    command = [
+        "--home",
+        str(home),
+        "--redis-url",
+        customers_url,
+        "decide",
+        str(table),
+        "--out",
+        str(tmp_path / "o"),
+        "--placement",
+    ]
+    assert main([*command, "home_hero:1", "--context", "device=mobile"]) == 0
+    assert "decided for 10 customers" in capsys.readouterr().out
+    assert main([*command, "home_hero"]) == 1
+    assert "contacts everyone twice" in capsys.readouterr().err
+    assert len(list(read_decisions(home))) == 10
+
+
+@pytest.mark.parametrize("wrong", [["--placement", "hero:x"], ["--placement", "hero", "--context", "mobile"]])
+def test_what_is_written_wrongly_on_the_command_line_is_told(home, tmp_path, capsys, wrong):
+    """Expected and found."""
+    with pytest.raises(SystemExit):
+        main(["--home", str(home), "decide", "t.csv", "--out", str(tmp_path / "o"), *wrong])
+    assert "Expected" in capsys.readouterr().err
