@@ -27,7 +27,7 @@ DECISIONS = 1_000_000
 LIMIT_S = 300.0
 PROCESSES = 2
 AT_ONCE = 4096
-SAMPLED = 20_000  # decisions on which the true value is worked out
+EVERY = 5  # of the logged visits, whose true value is worked out
 START = 1_790_000_000.0
 CHANGES = (
     ("lever: 1.05", "lever: 1.5"),
@@ -78,7 +78,7 @@ def _write_log(home: str, seed: int, part: int, count: int) -> None:
     """Visits to the simulated world, decided for by the engine that serves."""
     world, engine, folder = whole_world(seed), serving_engine(Path(home)), Path(home) / "log"
     states = [world.state(customer) for customer in range(len(world.customer_ids))]
-    moments = world.moments(count, START, START + 30 * DAY, seed + part + 1)
+    moments = _moments(world, seed, part, count)
     for kind in ("decisions", "outcomes"):
         (folder / kind).mkdir(parents=True, exist_ok=True)
     name = f"{int(START * 1000):013d}-accept{part}-1.log"
@@ -88,6 +88,11 @@ def _write_log(home: str, seed: int, part: int, count: int) -> None:
             records = decide(engine, _requests(world, states, some, f"p{part}-{start}"))
             decisions.writelines(encode_line(encode_record(record)) for record in records)
             outcomes.writelines(encode_line(msgspec.json.encode(o)) for o in _outcomes(world, some, records, seed + start))
+
+
+def _moments(world: World, seed: int, part: int, count: int) -> list[Moment]:
+    """The visits that one process decides for."""
+    return world.moments(count, START, START + 30 * DAY, seed + part + 1)
 
 
 def _requests(world: World, states: Sequence[CustomerState], moments: Sequence[Moment], name: str) -> list[DecisionRequest]:
@@ -120,13 +125,16 @@ def true_value(home: WholeHome, draft: Path, seed: int) -> float:
     world, serves = home.world, serving_engine(home.folder)
     document, _ = parse_catalog(draft.read_text(), world.contract)
     engine = build(home.folder, Draft(document, Registry(home.folder / "registry").current().champion))
-    moments = world.moments(SAMPLED, START, START + 30 * DAY, seed + 99)
+    share = DECISIONS // PROCESSES
+    moments = [moment for part in range(PROCESSES) for moment in _moments(world, seed, part, share)[::EVERY]]
     states = [world.state(customer) for customer in range(len(world.customer_ids))]
     requests = _requests(world, states, moments, "truth")
-    logged = np.array([not r.placements[0].fallback for r in decide(serves, requests)])
-    likely = np.zeros((SAMPLED, len(engine.actions)))
-    for part in outline(engine, requests):
-        likely[part.rows] = part.first
+    parts = (decide(serves, requests[start : start + AT_ONCE]) for start in range(0, len(requests), AT_ONCE))
+    logged = np.array([not record.placements[0].fallback for records in parts for record in records])
+    likely = np.zeros((len(moments), len(engine.actions)))
+    for start in range(0, len(moments), AT_ONCE):
+        for part in outline(engine, requests[start : start + AT_ONCE]):
+            likely[start + part.rows] = part.first
     likely, rates = likely[logged], world.rates([m for m, kept in zip(moments, logged, strict=True) if kept])
     return float((likely * rates).sum() / likely.sum())
 
