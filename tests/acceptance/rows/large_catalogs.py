@@ -11,7 +11,7 @@ from loadtests.decision_cost import large_catalog
 from tests.acceptance.processes import clean_environment, nextbest, run_or_not
 from tests.acceptance.row import Context, Measured, Row
 from tests.acceptance.rows.footprint import serving
-from tests.acceptance.whole import whole_home
+from tests.acceptance.whole import whole_home, with_customers
 
 ACTIONS, RULES = 10_000, 100
 LIMIT_S = 10.0
@@ -21,13 +21,14 @@ SIZES = ("100", "1,000", "10,000")
 
 
 def measure(context: Context) -> Measured:
-    home = whole_home(context).folder
+    whole = whole_home(context)
+    home = whole.folder
     path = home / "large.yaml"
     path.write_text(json.dumps(large_catalog(ACTIONS, RULES), indent=1))  # JSON is YAML, in its longest form
     started = time.perf_counter()
     run_or_not(nextbest("--home", str(home), "catalog", "publish", str(path)), context.root, clean_environment(), limit=120)
     published = time.perf_counter() - started
-    with serving(home, context) as (_, url, ready), httpx.Client(base_url=url, timeout=10.0) as web:
+    with with_customers(whole), serving(home, context) as (_, url, ready), httpx.Client(base_url=url, timeout=10.0) as web:
         times, offers = [], 0
         for number in range(REQUESTS):
             before = time.perf_counter()
