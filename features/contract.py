@@ -28,6 +28,27 @@ class ContractError(ValueError):
     """The feature document cannot be used; the message names what was expected, what was found, and where."""
 
 
+Aggregate = Literal["count", "sum", "since_last", "recent", "distinct"]
+LIVE_VIEW = "live"  # where Feast finds the features that events feed
+
+
+class FromEvents(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How events feed a feature. `types`: of which events, all where empty; `where`: only those with these properties.
+
+    `count` and `sum` (of a property) are over a `window` in seconds, or decay with a `half_life` in seconds; `distinct` counts a
+    property's different values in a window; `recent` is a property's value in the event before so many (`position`, 1 is the
+    last); `since_last` is in days. The property `channel` is every event's.
+    """
+
+    aggregate: Aggregate
+    types: tuple[str, ...] = ()
+    property: str | None = None
+    window: float | None = None
+    half_life: float | None = None
+    position: int = 1
+    where: dict[str, float | str] = {}
+
+
 class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One model input.
 
@@ -42,6 +63,12 @@ class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     default: float | str | None = None
     max_age: float | None = None
     categories: tuple[str, ...] = ()
+    events: FromEvents | None = None
+
+    @property
+    def view(self) -> str:
+        """Under which name Feast keeps it: the kind of data, or `live` where events feed it."""
+        return self.origin if self.events is None else LIVE_VIEW
 
     @property
     def scope(self) -> str:
@@ -64,7 +91,18 @@ class Contract(msgspec.Struct, frozen=True):
     @property
     def customer(self) -> tuple[Feature, ...]:
         """The features kept per customer in Redis, view by view."""
-        return tuple(f for view in CUSTOMER_VIEWS for f in self.features if f.origin == view)
+        batch = tuple(f for view in CUSTOMER_VIEWS for f in self.features if f.origin == view and f.events is None)
+        return batch + self.live
+
+    @property
+    def live(self) -> tuple[Feature, ...]:
+        """Those of them that events feed."""
+        return tuple(f for f in self.features if f.events is not None)
+
+    @property
+    def batch(self) -> "Contract":
+        """Without the features that events feed."""
+        return Contract(tuple(f for f in self.features if f.events is None))
 
     @property
     def fingerprint(self) -> str:
@@ -89,6 +127,40 @@ def seconds(text: str) -> float:
     return float(match[1]) * SECONDS[match[2]]
 
 
+class _DeclaredEvents(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How events feed a feature, as people write it: durations are text, one type needs no list."""
+
+    aggregate: Aggregate
+    type: str | tuple[str, ...] = ()
+    property: str | None = None
+    window: str | None = None
+    half_life: str | None = None
+    position: Annotated[int, msgspec.Meta(ge=1, le=20)] | None = None
+    where: dict[str, float | str] = {}
+
+    def check(self, kind: str, where: str) -> FromEvents:
+        """Raises ContractError where the aggregate and what it is given do not fit."""
+        windowed = self.aggregate in ("count", "sum", "distinct")
+        given = [name for name in ("window", "half_life") if getattr(self, name) is not None]
+        if windowed and (len(given) != 1 or (self.aggregate == "distinct" and given != ["window"])):
+            wanted = "`window`" if self.aggregate == "distinct" else "either `window` or `half_life`"
+            raise ContractError(f"Expected {wanted} for `{self.aggregate}`, got {', '.join(given) or 'none'} - at `{where}`")
+        if not windowed and given:
+            raise ContractError(f"Expected no `{given[0]}` for `{self.aggregate}` - at `{where}`")
+        if (self.property is not None) != (self.aggregate in ("sum", "recent", "distinct")):
+            wanted = "no `property`" if self.property is not None else "a `property`"
+            raise ContractError(f"Expected {wanted} for `{self.aggregate}` - at `{where}`")
+        if self.position is not None and self.aggregate != "recent":
+            raise ContractError(f"Expected no `position` for `{self.aggregate}` - at `{where}`")
+        if kind == "category" and self.aggregate != "recent":
+            raise ContractError(f"Expected `recent` for a category, got `{self.aggregate}` - at `{where}.aggregate`")
+        return FromEvents(
+            aggregate=self.aggregate, types=(self.type,) if isinstance(self.type, str) else self.type, property=self.property,
+            window=None if self.window is None else seconds(self.window),
+            half_life=None if self.half_life is None else seconds(self.half_life), position=self.position or 1, where=self.where,
+        )  # fmt: skip
+
+
 class _DeclaredFeature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A feature as people write it: the age is text with a unit."""
 
@@ -98,6 +170,7 @@ class _DeclaredFeature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     default: float | str | None = None
     max_age: str | None = None
     categories: Annotated[tuple[str, ...], msgspec.Meta(max_length=100_000)] = ()
+    events: _DeclaredEvents | None = None
 
     def check(self, where: str) -> Feature:
         if NAME.match(self.name) is None:
@@ -110,11 +183,16 @@ class _DeclaredFeature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ContractError(f"Expected one of the categories, got `{self.default}` - at `{where}.default`")
         if len(set(self.categories)) != len(self.categories):
             raise ContractError(f"Expected different categories, got one twice - at `{where}.categories`")
-        if self.origin in CUSTOMER_VIEWS and self.max_age is None:
+        if self.events is not None and self.origin not in CUSTOMER_VIEWS:
+            raise ContractError(
+                f"Expected an origin among {', '.join(CUSTOMER_VIEWS)}, got `{self.origin}` - at `{where}.origin`"
+            )
+        if self.origin in CUSTOMER_VIEWS and self.max_age is None and self.events is None:
             raise ContractError(f"Expected `max_age` for a customer feature, got none - at `{where}`")
         return Feature(
             name=self.name, type=self.type, origin=self.origin, default=self.default,
             max_age=None if self.max_age is None else seconds(self.max_age), categories=self.categories,
+            events=None if self.events is None else self.events.check(self.type, f"{where}.events"),
         )  # fmt: skip
 
 
@@ -153,9 +231,18 @@ def contract_document(contract: Contract) -> str:
         if feature.max_age is not None:
             row["max_age"] = _duration(feature.max_age)
         row["categories"] = list(feature.categories)
+        if feature.events is not None:
+            row["events"] = _events_row(feature.events)
         rows.append({k: v for k, v in row.items() if v not in (None, [])})
     readable = not any(mark in category for f in contract.features for category in f.categories for mark in UNREADABLE)
     return yaml.safe_dump({"features": rows}, sort_keys=False, allow_unicode=readable, width=120)
+
+
+def _events_row(source: FromEvents) -> dict[str, object]:
+    row: dict[str, object] = {"aggregate": source.aggregate, "type": list(source.types), "property": source.property}
+    row |= {name: _duration(age) for name in ("window", "half_life") if (age := getattr(source, name)) is not None}
+    row |= {"position": source.position if source.aggregate == "recent" else None, "where": dict(source.where)}
+    return {key: value for key, value in row.items() if value not in (None, [], {})}
 
 
 def _duration(age: float) -> str:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import mmh3
 
-from features.contract import CUSTOMER_VIEWS, Contract, ContractError
+from features.contract import CUSTOMER_VIEWS, LIVE_VIEW, Contract, ContractError
 from features.protobuf import DOUBLE, MalformedValue, decode_timestamp, decode_value, encode_timestamp, encode_value
 
 PROJECT = "nextbest"
@@ -42,7 +42,7 @@ class CustomerLayout:
 
     def __init__(self, contract: Contract, project: str = PROJECT) -> None:
         ordered = sorted(contract.customer, key=lambda f: f.type != "number")  # stable: view by view among the numbers
-        self._origins = {f.name: f.origin for f in ordered}
+        self._origins = {f.name: f.view for f in ordered}
         self._names = tuple(self._origins)
         self._numbers = sum(f.type == "number" for f in ordered)
         self._doubles = tuple(struct.Struct("<" + "xd" * count) for count in range(self._numbers + 1))
@@ -121,8 +121,8 @@ def _entity_key_prefix() -> bytes:
 
 def _views(contract: Contract) -> tuple[_View, ...]:
     views = []
-    for view in CUSTOMER_VIEWS:
-        ages = {f.name: f.max_age if f.max_age is not None else float("inf") for f in contract.customer if f.origin == view}
+    for view in (*CUSTOMER_VIEWS, LIVE_VIEW):
+        ages = {f.name: f.max_age if f.max_age is not None else float("inf") for f in contract.customer if f.view == view}
         if ages:
             views.append(_View(view, ages, min(ages.values())))
     return tuple(views)

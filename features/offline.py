@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features.contract import CUSTOMER_VIEWS, Contract, ContractError, Feature
+from features.contract import CUSTOMER_VIEWS, LIVE_VIEW, Contract, ContractError, Feature
 from features.homes import features_folder, home_contract
 from features.layout import JOIN_KEY
 
@@ -21,7 +21,7 @@ def offline_path(home: Path, view: str) -> Path:
 
 def view_features(contract: Contract, view: str) -> tuple[Feature, ...]:
     """The features of one view. Raises ContractError where it has none."""
-    found = tuple(f for f in contract.customer if f.origin == view)
+    found = tuple(f for f in contract.customer if f.view == view)
     if not found:
         known = ", ".join(f"`{name}`" for name in used_views(contract)) or "none"
         raise ContractError(f"Expected a view with features ({known}), got `{view}`")
@@ -30,8 +30,8 @@ def view_features(contract: Contract, view: str) -> tuple[Feature, ...]:
 
 def used_views(contract: Contract) -> tuple[str, ...]:
     """The customer views that have features."""
-    origins = {f.origin for f in contract.customer}
-    return tuple(view for view in CUSTOMER_VIEWS if view in origins)
+    views = {f.view for f in contract.customer}
+    return tuple(view for view in (*CUSTOMER_VIEWS, LIVE_VIEW) if view in views)
 
 
 def view_schema(contract: Contract, view: str) -> pa.Schema:

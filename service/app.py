@@ -5,15 +5,16 @@ import contextlib
 import os
 from collections.abc import AsyncIterator
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NamedTuple
 
 from litestar import Litestar
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 
+from features.event_types import home_event_types
 from features.homes import home_contract
-from features.layout import CustomerLayout
 from service.api.decisions import decision
+from service.api.events import events
 from service.api.openapi import openapi_config
 from service.api.operations import live, metrics, ready
 from service.api.outcomes import outcomes
@@ -23,6 +24,7 @@ from service.bundles.archive import EngineArchive
 from service.bundles.engines import EngineSource, watch
 from service.decision.engine import Engine
 from service.errors import NextbestError
+from service.events import EventIntake
 from service.explaining import Explainer
 from service.logs import configure_logging, logger
 from service.metrics import Metrics
@@ -32,15 +34,26 @@ from service.settings import Settings, settings_from
 from service.stores.contact_history import RedisContactHistory
 from service.stores.customer_reader import RedisCustomerReader
 from service.stores.decisions import find_decision
+from service.stores.live_features import RedisLiveFeatures
 from service.stores.redis_link import RedisLink
 from service.stores.segment_log import DECISIONS, SegmentLog
 
 
-def create_app(settings: Settings, parts: Parts, engines: EngineSource, explainer: Explainer) -> Litestar:
+class Desks(NamedTuple):
+    """What stands beside the pipeline: who explains decisions, and who takes events."""
+
+    explainer: Explainer
+    events: EventIntake
+
+
+def create_app(settings: Settings, parts: Parts, engines: EngineSource, desks: Desks) -> Litestar:
     """The service, from parts that somebody built: the real ones, or their in-memory twins."""
-    state = {"parts": parts, "engines": engines, "explainer": explainer, "metrics": parts.metrics, "pipeline": Pipeline(parts)}
+    state = {
+        "parts": parts, "engines": engines, "explainer": desks.explainer, "events": desks.events, "metrics": parts.metrics,
+        "pipeline": Pipeline(parts),
+    }  # fmt: skip
     return Litestar(
-        route_handlers=[recommend, outcomes, decision, live, ready, metrics],
+        route_handlers=[recommend, outcomes, events, decision, live, ready, metrics],
         exception_handlers={NextbestError: from_nextbest, HTTPException: from_framework, Exception: from_unexpected},
         lifespan=[lambda app: _running(app, settings)],
         openapi_config=openapi_config(version("nextbest")),
@@ -74,7 +87,7 @@ def create_from_settings(settings: Settings) -> Litestar:
     engines = EngineSource(registry, contract, EngineEvents(counted))
     link = RedisLink(settings.redis_url or "", timeout_ms=settings.redis_timeout_ms)
     parts = Parts(
-        reader=RedisCustomerReader(link, CustomerLayout(contract)),
+        reader=RedisCustomerReader(link, contract),
         history=RedisContactHistory(link),
         log=SegmentLog(log),
         engine=lambda: engines.engine,
@@ -82,7 +95,9 @@ def create_from_settings(settings: Settings) -> Litestar:
         limits=Limits(settings.coalesce_limit, settings.batches_in_flight),
     )
     explainer = Explainer(lambda name: find_decision(log / DECISIONS, name), EngineArchive(registry, contract))
-    return create_app(settings, parts, engines, explainer)
+    types = home_event_types(settings.folder, contract)
+    intake = EventIntake(parts.log, RedisLiveFeatures(link, contract), types, counted, parts.clock)
+    return create_app(settings, parts, engines, Desks(explainer, intake))
 
 
 def create_from_environment() -> Litestar:

@@ -21,6 +21,8 @@ class Metrics:
         self.reclaims = Counter("nextbest_reclaims", "Decisions made again, since a contact came in between", registry=own)
         self.forgotten = Counter("nextbest_contacts_forgotten", "Contacts in the log that Redis did not take", registry=own)
         self.outcomes = Counter("nextbest_outcomes", "Outcomes by what became of them", ["result"], registry=own)
+        self.events = Counter("nextbest_events", "Events by what became of them", ["result"], registry=own)
+        self.unfed = Counter("nextbest_events_unfed", "Events in the log that features do not know", registry=own)
         self.errors = Counter("nextbest_errors", "Requests refused or failed", ["status"], registry=own)
         self.batch = Histogram("nextbest_batch_requests", "Requests decided together", buckets=SIZES, registry=own)
         self.stage = Histogram("nextbest_stage_seconds", "Time of a batch per stage", ["stage"], buckets=SECONDS, registry=own)

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+from features.live import Event
 from service.catalog.policies import Budget
 from service.decision.contacts import Contact
 from service.decision.entities import CustomerState
-from service.decision.records import DecisionRecord, OutcomeRecord
+from service.decision.records import DecisionRecord, EventRecord, OutcomeRecord, QuarantinedRecord
 
 
 @dataclass(frozen=True)
@@ -82,5 +83,18 @@ class DecisionLog(Protocol):
         Raises LogUnavailable, having acknowledged nothing.
         """
 
+    async def append_events(self, records: Sequence[EventRecord]) -> tuple[EventRecord, ...]:
+        """Write down events whose id is new, and return those. Raises LogUnavailable, having acknowledged nothing."""
+
+    async def quarantine(self, records: Sequence[QuarantinedRecord]) -> None:
+        """Write down events that could not be taken. Raises LogUnavailable."""
+
     async def close(self) -> None:
         """Write down what is pending and release the files."""
+
+
+class LiveStore(Protocol):
+    """Keeps, for each customer, what features need to know of their events."""
+
+    async def apply(self, events: Sequence[tuple[str, Event]]) -> None:
+        """Add events (customer id, event); the next read of any process sees them. Raises DependencyFailed."""

@@ -16,7 +16,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from features.homes import home_contract
-from features.layout import CustomerLayout
 from service.asks import Ask, Made, Turn
 from service.bundles.assembling import Choice, assemble, wanted_bundles
 from service.bundles.loading import load_bundle
@@ -107,7 +106,7 @@ class _Batch:
         self._campaign = campaign
         self._log = SegmentLog(home / "log")
         self._link = RedisLink(redis_url, timeout_ms=TIMEOUT_MS)
-        self._reader = RedisCustomerReader(self._link, CustomerLayout(self._engine.contract))
+        self._reader = RedisCustomerReader(self._link, self._engine.contract)
         self._claims = Claims(self._reader, RedisContactHistory(self._link), Metrics())
 
     async def run(self, table: pa.Table, out: Path, progress: Progress) -> BatchReport:

@@ -53,3 +53,22 @@ OUTCOMES_REQUEST = {
     ]
 }
 OUTCOMES_ANSWER = [Example(summary="On disk", value={"accepted": 1, "duplicates": 0, "orphans": 0, "rejected": []})]
+EVENTS_REQUEST = {
+    "events": [
+        {
+            "event_id": "e-1",
+            "customer_id": "c42",
+            "type": "product_viewed",
+            "channel": "web",
+            "at": "2026-01-01T12:00:00Z",
+            "properties": {"product": "p7", "category": "fashion", "price": 59.0},
+        }
+    ],
+    "decide": {"customer_id": "c42", "placement": "home_hero"},
+}
+EVENTS_ANSWER = [
+    Example(
+        summary="On disk",
+        value={"accepted": 1, "duplicates": 0, "undeclared": 0, "rejected": [], "decision": None},
+    )
+]

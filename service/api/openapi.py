@@ -10,7 +10,16 @@ from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody
 
 from service.api import examples
 from service.api.problems import MEDIA_TYPE
-from service.api.wire import OUTCOMES_PER_CALL, Outcome, OutcomesRequest, Problem, RecommendRequest
+from service.api.wire import (
+    EVENTS_PER_CALL,
+    OUTCOMES_PER_CALL,
+    EventSent,
+    EventsRequest,
+    Outcome,
+    OutcomesRequest,
+    Problem,
+    RecommendRequest,
+)
 
 PROBLEMS: dict[int, ResponseSpec] = {
     status: ResponseSpec(Problem, description=what, media_type=MEDIA_TYPE, generate_examples=False)
@@ -64,6 +73,14 @@ class OutcomesOperation(Operation):
 
     def __post_init__(self) -> None:
         self.request_body = _body(OutcomesRequest, examples.OUTCOMES_REQUEST, outcomes=_list_of(Outcome, OUTCOMES_PER_CALL))
+
+
+@dataclass
+class EventsOperation(Operation):
+    """Adds the request body, whose events the service decodes one by one."""
+
+    def __post_init__(self) -> None:
+        self.request_body = _body(EventsRequest, examples.EVENTS_REQUEST, events=_list_of(EventSent, EVENTS_PER_CALL))
 
 
 def openapi_config(version: str) -> OpenAPIConfig:

@@ -128,6 +128,39 @@ class OutcomesResponse(msgspec.Struct, frozen=True):
     rejected: tuple[Rejection, ...]
 
 
+EVENTS_PER_CALL = 1000
+PropertyName = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+
+
+class EventSent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Something a customer did. Without `at` it happened just now."""
+
+    event_id: Identifier
+    type: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    channel: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    customer_id: Identifier | None = None
+    anonymous_id: Identifier | None = None
+    at: Annotated[dt.datetime, msgspec.Meta(tz=True)] | None = None
+    properties: dict[PropertyName, bool | float | str] = {}
+
+
+class EventsRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Up to 1,000 events, each judged on its own; `decide` asks in the same call what to show."""
+
+    events: Annotated[list[msgspec.Raw], msgspec.Meta(min_length=1, max_length=EVENTS_PER_CALL)]
+    decide: RecommendRequest | None = None
+
+
+class EventsResponse(msgspec.Struct, frozen=True):
+    """Given after everything accepted is on disk. `undeclared`, among the accepted, are of types that nobody declared."""
+
+    accepted: int
+    duplicates: int
+    undeclared: int
+    rejected: tuple[Rejection, ...]
+    decision: RecommendResponse | None = None
+
+
 class Problem(msgspec.Struct, frozen=True):
     """RFC 9457. `errors` lists every single mistake where there are several."""
 

@@ -106,6 +106,35 @@ def seal(*inputs: object) -> str:
     return f"{google_crc32c.value(_encoder.encode(inputs)):08x}"
 
 
+class EventRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Something a customer did, on any channel. `at` and `received_at` are in seconds since 1970 UTC.
+
+    `declared` is false where events.yaml does not know the type: it is kept, and feeds nothing.
+    """
+
+    event_id: str
+    customer_id: str
+    type: str
+    channel: str
+    at: float
+    received_at: float
+    properties: dict[str, float | str | bool] = {}
+    declared: bool = True
+
+    @property
+    def counts_from(self) -> float:
+        """When it happened, as far as features go: a client's clock that is ahead does not reach into the future."""
+        return min(self.at, self.received_at)
+
+
+class QuarantinedRecord(msgspec.Struct, frozen=True):
+    """An event that could not be taken, as it came, and why. It can be sent again once that is mended."""
+
+    reason: str
+    received_at: float
+    event: str
+
+
 class Line(NamedTuple):
     """One record of a segment, or what stands where a record should be."""
 

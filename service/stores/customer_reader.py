@@ -5,8 +5,9 @@ from typing import cast
 
 import msgspec
 
-from features.contract import ContractError
+from features.contract import Contract, ContractError
 from features.layout import CustomerLayout
+from features.live import LiveFeatures
 from service.catalog.entities import Scalar
 from service.catalog.policies import Budget
 from service.decision.entities import CustomerState
@@ -15,6 +16,7 @@ from service.ids import customer_key
 from service.ports import Reading
 from service.stores.budgets import is_exhausted, read_commands
 from service.stores.contact_history import MemoryContactHistory, contacts_key
+from service.stores.live_features import live_key, state_in
 from service.stores.redis_link import RedisLink
 from service.stores.resp import bulk, encode
 
@@ -22,11 +24,15 @@ NOTHING_KNOWN = CustomerState({})
 
 
 class RedisCustomerReader:
-    """Reads features in Feast's layout, contacts, and budgets. Customers of one batch share the round trip."""
+    """Reads features in Feast's layout, what events have fed, contacts, and budgets, in one round trip for a whole batch.
 
-    def __init__(self, link: RedisLink, layout: CustomerLayout) -> None:
+    What events feed is worked out from the customer's state as of now: in Feast's layout it is as of the last event.
+    """
+
+    def __init__(self, link: RedisLink, contract: Contract) -> None:
         self._link = link
-        self._layout = layout
+        self._layout = layout = CustomerLayout(contract.batch)
+        self._live = LiveFeatures(contract)
         self._command = b"*%d\r\n%b" % (2 + len(layout.fields), bulk("HMGET"))
         self._fields = b"".join(map(bulk, layout.fields))
 
@@ -34,10 +40,13 @@ class RedisCustomerReader:
         """One state per id, in order. Raises DependencyFailed."""
         distinct = list(dict.fromkeys(customer_ids))
         commands = [self._features(c) + encode("GET", contacts_key(customer_key(c))) for c in distinct]
+        happened = [encode("GET", live_key(c)) for c in distinct] if self._live else []
         counters = [read_commands(budget, now) for budget in budgets]
-        replies = await self._link.ask(b"".join(commands + counters), 2 * (len(distinct) + len(budgets)))
-        pairs = list(zip(replies[::2], replies[1::2], strict=True))
-        states = {c: self._state(c, *pair, now) for c, pair in zip(distinct, pairs, strict=False)}
+        count = 2 * (len(distinct) + len(budgets)) + len(happened)
+        replies = await self._link.ask(b"".join(commands + counters + happened), count)
+        pairs = list(zip(replies[0 : 2 * (len(distinct) + len(budgets)) : 2], replies[1::2], strict=False))
+        live = replies[len(replies) - len(happened) :] or [None] * len(distinct)
+        states = {c: self._state(c, *pair, found, now) for c, pair, found in zip(distinct, pairs, live, strict=False)}
         exhausted = tuple(b.name for b, pair in zip(budgets, pairs[len(distinct) :], strict=True) if is_exhausted(b, *pair))
         return Reading([states[c] for c in customer_ids], exhausted)
 
@@ -46,11 +55,15 @@ class RedisCustomerReader:
             return encode("PING")  # nothing to ask for, but a reply to count on
         return self._command + bulk(self._layout.key(customer_id)) + self._fields
 
-    def _state(self, customer_id: str, reply: Sequence[bytes | None], contacts: bytes | None, now: float) -> CustomerState:
+    def _state(
+        self, customer_id: str, reply: Sequence[bytes | None], contacts: bytes | None, live: bytes | None, now: float
+    ) -> CustomerState:
         try:
             values, stale = self._layout.decode(reply, now) if self._layout.fields else ({}, ())
         except ContractError as error:
             raise DependencyFailed(f"{error} - of customer `{customer_id}`") from error
+        if self._live:
+            values |= self._live.values(state_in(live), now)
         return CustomerState(cast("dict[str, Scalar]", values), stale, contacts or b"")
 
     async def close(self) -> None:

@@ -34,6 +34,7 @@ def hash_id(name: str) -> int:
 class _FirstField(msgspec.Struct):
     decision_id: str = ""
     outcome_id: str = ""
+    event_id: str = ""
 
 
 _decoder = msgspec.json.Decoder(_FirstField)

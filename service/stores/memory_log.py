@@ -4,17 +4,20 @@ from collections.abc import Sequence
 
 import msgspec
 
-from service.decision.records import DecisionRecord, OutcomeRecord
+from service.decision.records import DecisionRecord, EventRecord, OutcomeRecord, QuarantinedRecord
 from service.ports import Acknowledgement
 
 
 class MemoryDecisionLog:
-    """Keeps what it is given in `decisions` and `outcomes`, in order."""
+    """Keeps what it is given in `decisions`, `outcomes`, `events` and `quarantined`, in order."""
 
     def __init__(self) -> None:
         self.decisions: list[DecisionRecord] = []
         self.outcomes: list[OutcomeRecord] = []
+        self.events: list[EventRecord] = []
+        self.quarantined: list[QuarantinedRecord] = []
         self._decision_ids: set[str] = set()
+        self._event_ids: set[str] = set()
         self._outcome_ids: set[str] = set()
 
     async def append_decisions(self, records: Sequence[DecisionRecord]) -> None:
@@ -27,6 +30,15 @@ class MemoryDecisionLog:
         self.outcomes.extend(written)
         self._outcome_ids.update(r.outcome_id for r in written)
         return Acknowledgement(len(written), len(records) - len(written), sum(r.orphan for r in written), tuple(written))
+
+    async def append_events(self, records: Sequence[EventRecord]) -> tuple[EventRecord, ...]:
+        new = tuple({r.event_id: r for r in reversed(records) if r.event_id not in self._event_ids}.values())[::-1]
+        self.events.extend(new)
+        self._event_ids.update(r.event_id for r in new)
+        return new
+
+    async def quarantine(self, records: Sequence[QuarantinedRecord]) -> None:
+        self.quarantined.extend(records)
 
     async def close(self) -> None:
         """Nothing is open."""

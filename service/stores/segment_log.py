@@ -4,23 +4,28 @@ import asyncio
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 
-from service.decision.records import DecisionRecord, OutcomeRecord, encode_line
+from service.decision.records import DecisionRecord, EventRecord, OutcomeRecord, QuarantinedRecord, encode_line
 from service.errors import LogUnavailable
 from service.ports import Acknowledgement
 from service.stores.known_ids import KnownIds, hash_id, id_of
 from service.stores.segments import SegmentFollower, SegmentWriter
 
-DECISIONS, OUTCOMES = "decisions", "outcomes"
+DECISIONS, OUTCOMES, EVENTS, QUARANTINE = "decisions", "outcomes", "events", "quarantine"
+KINDS = (DECISIONS, OUTCOMES, EVENTS, QUARANTINE)
 SEGMENT_BYTES = 64 * 2**20
 QUEUE_BYTES = 32 * 2**20  # more waits nowhere: the disk is not keeping up
 REMEMBERED_BYTES = 32 * 2**20  # of the newest segments, read at start for their ids: 10,000 decisions, 130,000 outcomes; 60 ms
 LOOK_EVERY_S = 0.5  # how often an unknown decision id makes us look into the segments of other processes
+
+
+Record = TypeVar("Record", bound=msgspec.Struct)
+Write = Callable[[Sequence[Record]], Awaitable[tuple[Record, ...]]]  # puts records on disk; returns them as they were written
 
 
 class _Write(NamedTuple):
@@ -36,7 +41,7 @@ class SegmentLog:
     """Decisions and outcomes as segments under a folder. Callers share a write and its fsync (group commit)."""
 
     def __init__(self, folder: Path, *, segment_bytes: int = SEGMENT_BYTES, queue_bytes: int = QUEUE_BYTES) -> None:
-        self._writers = {kind: SegmentWriter(folder / kind, segment_bytes) for kind in (DECISIONS, OUTCOMES)}
+        self._writers = {kind: SegmentWriter(folder / kind, segment_bytes) for kind in KINDS}
         self._encoder = msgspec.json.Encoder()
         self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._waiting_bytes = 0
@@ -45,10 +50,8 @@ class SegmentLog:
         self._decisions = SegmentFollower(folder / DECISIONS, ours=self._writers[DECISIONS].mark)
         self._known_decisions = KnownIds()
         self._known_decisions.add(hash_id(id_of(p, "decision_id")) for p in self._decisions.start(REMEMBERED_BYTES))
-        self._known_outcomes = KnownIds()
-        known = SegmentFollower(folder / OUTCOMES).start(REMEMBERED_BYTES)
-        self._known_outcomes.add(hash_id(id_of(p, "outcome_id")) for p in known)
-        self._in_flight: dict[int, asyncio.Task[tuple[OutcomeRecord, ...]]] = {}
+        self._outcomes: _Once[OutcomeRecord] = _Once(folder / OUTCOMES, "outcome_id")
+        self._events: _Once[EventRecord] = _Once(folder / EVENTS, "event_id")
         self._looked = 0.0
 
     async def append_decisions(self, records: Sequence[DecisionRecord]) -> None:
@@ -58,28 +61,26 @@ class SegmentLog:
 
     async def append_outcomes(self, records: Sequence[OutcomeRecord]) -> Acknowledgement:
         """Write down outcomes whose id is new. Raises LogUnavailable, having acknowledged nothing."""
-        by_id = {hash_id(r.outcome_id): r for r in reversed(records)}  # the first of a call counts
-        while others := {self._in_flight[h] for h in by_id if h in self._in_flight}:
-            await asyncio.wait(others)  # an id on its way to disk: its fate decides whether ours is a duplicate
-        new = {h: r for h, r in reversed(by_id.items()) if h not in self._known_outcomes}
-        if not new:
-            return Acknowledgement(0, len(records), 0)
-        claim = asyncio.create_task(self._append_new(new))
-        self._in_flight.update(dict.fromkeys(new, claim))
-        claim.add_done_callback(_retrieve)
-        written = await asyncio.shield(claim)  # a caller who leaves does not stop the write
+        written = await self._outcomes.append(records, self._write_outcomes)
         return Acknowledgement(len(written), len(records) - len(written), sum(r.orphan for r in written), written)
 
-    async def _append_new(self, new: dict[int, OutcomeRecord]) -> tuple[OutcomeRecord, ...]:
-        """Write outcomes and remember their ids once they are on disk. Returns them as they were written."""
-        try:
-            records = [msgspec.structs.replace(r, orphan=not self._decided(r.decision_id)) for r in new.values()]
-            await self._write(OUTCOMES, records)
-            self._known_outcomes.add(new)
-            return tuple(records)
-        finally:
-            for hashed in new:
-                del self._in_flight[hashed]
+    async def _write_outcomes(self, records: Sequence[OutcomeRecord]) -> tuple[OutcomeRecord, ...]:
+        marked = tuple(msgspec.structs.replace(r, orphan=not self._decided(r.decision_id)) for r in records)
+        await self._write(OUTCOMES, marked)
+        return marked
+
+    async def append_events(self, records: Sequence[EventRecord]) -> tuple[EventRecord, ...]:
+        """Write down events whose id is new, and return those. Raises LogUnavailable, having acknowledged nothing."""
+        return await self._events.append(records, self._write_events)
+
+    async def _write_events(self, records: Sequence[EventRecord]) -> tuple[EventRecord, ...]:
+        await self._write(EVENTS, records)
+        return tuple(records)
+
+    async def quarantine(self, records: Sequence[QuarantinedRecord]) -> None:
+        """Write down events that could not be taken. Raises LogUnavailable."""
+        if records:
+            await self._write(QUARANTINE, records)
 
     def _decided(self, decision_id: str) -> bool:
         hashed = hash_id(decision_id)
@@ -88,7 +89,7 @@ class SegmentLog:
             self._known_decisions.add(hash_id(id_of(payload, "decision_id")) for payload in self._decisions.look())
         return hashed in self._known_decisions
 
-    async def _write(self, kind: str, records: Sequence[DecisionRecord] | Sequence[OutcomeRecord]) -> None:
+    async def _write(self, kind: str, records: Sequence[msgspec.Struct]) -> None:
         data = b"".join([encode_line(self._encoder.encode(r)) for r in records])
         if self._waiting_bytes + len(data) > self._queue_bytes:
             raise LogUnavailable(f"Expected the disk to keep up, found {self._waiting_bytes} bytes waiting for it")
@@ -140,7 +141,40 @@ class SegmentLog:
             writer.close()
 
 
-def _retrieve(claim: asyncio.Task[tuple[OutcomeRecord, ...]]) -> None:
+class _Once(Generic[Record]):
+    """Records of one kind, each id written once: by this process, or in what others wrote before it started."""
+
+    def __init__(self, folder: Path, field: str) -> None:
+        self._field = field
+        self._known = KnownIds()
+        self._known.add(hash_id(id_of(p, field)) for p in SegmentFollower(folder).start(REMEMBERED_BYTES))
+        self._in_flight: dict[int, asyncio.Task[tuple[Record, ...]]] = {}
+
+    async def append(self, records: Sequence[Record], write: Write[Record]) -> tuple[Record, ...]:
+        """Those that were new, as they were written."""
+        by_id = {hash_id(getattr(r, self._field)): r for r in reversed(records)}  # the first of a call counts
+        while others := {self._in_flight[h] for h in by_id if h in self._in_flight}:
+            await asyncio.wait(others)  # an id on its way to disk: its fate decides whether ours is a duplicate
+        new = {h: r for h, r in reversed(by_id.items()) if h not in self._known}
+        if not new:
+            return ()
+        claim = asyncio.create_task(self._append_new(new, write))
+        self._in_flight.update(dict.fromkeys(new, claim))
+        claim.add_done_callback(_retrieve)
+        return await asyncio.shield(claim)  # a caller who leaves does not stop the write
+
+    async def _append_new(self, new: dict[int, Record], write: Write[Record]) -> tuple[Record, ...]:
+        """Write, and remember the ids once they are on disk."""
+        try:
+            written = await write(list(new.values()))
+            self._known.add(new)
+            return written
+        finally:
+            for hashed in new:
+                del self._in_flight[hashed]
+
+
+def _retrieve(claim: asyncio.Task[tuple[Record, ...]]) -> None:
     """A failure whose caller has left is nobody's to handle."""
     if not claim.cancelled():
         claim.exception()

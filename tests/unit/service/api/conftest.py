@@ -7,11 +7,13 @@ import pytest
 from litestar.testing import AsyncTestClient
 
 from features.contract import parse_contract
-from service.app import create_app
+from features.event_types import parse_event_types
+from service.app import Desks, create_app
 from service.bundles.archive import EngineArchive
 from service.bundles.engines import EngineSource
 from service.catalog.validate import parse_catalog
 from service.decision.entities import CustomerState
+from service.events import EventIntake
 from service.explaining import Explainer
 from service.metrics import Metrics
 from service.pipeline import Parts
@@ -19,6 +21,7 @@ from service.registry import Registry
 from service.settings import Settings
 from service.stores.contact_history import MemoryContactHistory
 from service.stores.customer_reader import MemoryCustomerReader
+from service.stores.live_features import MemoryLiveFeatures
 from service.stores.memory_log import MemoryDecisionLog
 
 CONTRACT = parse_contract("""
@@ -27,6 +30,11 @@ features:
   - {name: open_complaint, type: number, origin: attitude, default: 0, max_age: 1d}
   - {name: device, type: category, origin: context, categories: [mobile, desktop]}
 """)
+EVENTS = """
+events:
+  product_viewed: {properties: {category: text, price: number}}
+  email_opened: {channels: [email]}
+"""
 CATALOG = """
 catalog: 1
 issues: [{id: sales}]
@@ -56,6 +64,7 @@ class Service:
     def __init__(self, folder: Path) -> None:
         self.registry = Registry(folder / "registry")
         self.log = MemoryDecisionLog()
+        self.live = MemoryLiveFeatures(CONTRACT)
         self.clock = lambda: 1_767_268_800.0  # 2026-01-01 12:00 UTC
 
     def client(self, **changes) -> AsyncTestClient:
@@ -68,7 +77,9 @@ class Service:
         }  # fmt: skip
         parts = Parts(engine=lambda: engines.engine, **(given | changes))
         explainer = Explainer(self.find, EngineArchive(self.registry, CONTRACT))
-        return AsyncTestClient(create_app(Settings(watch_interval_s=0.01, body_limit=10_000), parts, engines, explainer))
+        intake = EventIntake(self.log, self.live, parse_event_types(EVENTS), metrics, self.clock)
+        settings = Settings(watch_interval_s=0.01, body_limit=10_000)
+        return AsyncTestClient(create_app(settings, parts, engines, Desks(explainer, intake)))
 
     def find(self, decision_id: str):
         return next((r for r in self.log.decisions if r.decision_id == decision_id), None)

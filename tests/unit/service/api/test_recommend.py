@@ -185,6 +185,7 @@ async def test_the_document_at_schema_describes_what_the_service_takes(client):
     assert set(document["paths"]) == {
         "/recommend",
         "/outcomes",
+        "/events",
         "/decisions/{decision_id}",
         "/live",
         "/ready",

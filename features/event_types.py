@@ -1,0 +1,110 @@
+"""Declared event types: `events.yaml` says which properties an event of a type has, and of which type they are.
+
+A type that is not declared is kept and counted, and feeds nothing; a property that is not declared, or is of another type, is a
+reason to set the event aside.
+"""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import yaml
+
+from features.contract import Contract, ContractError
+from features.homes import features_folder
+from features.live import CHANNEL
+
+PACKAGED = Path(__file__).parent / "events.yaml"
+Kind = Literal["number", "text", "truth"]
+Property = float | str | bool
+
+LONGEST_TEXT = 4096  # characters of a property
+MOST_PROPERTIES = 64
+
+
+class EventType(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One type. `channels`: where it happens; anywhere where empty."""
+
+    properties: dict[str, Kind] = {}
+    channels: tuple[str, ...] = ()
+
+
+class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    events: dict[str, EventType]
+
+
+class EventTypes:
+    """The types of a home."""
+
+    def __init__(self, types: Mapping[str, EventType]) -> None:
+        self.types = types
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.types
+
+    def problem(self, name: str, channel: str, properties: Mapping[str, Property]) -> str | None:
+        """What contradicts the declaration, in words; None where nothing does, or where nothing is declared."""
+        if len(properties) > MOST_PROPERTIES:
+            return f"Expected at most {MOST_PROPERTIES} properties, got {len(properties)} - at `$.properties`"
+        for key, value in properties.items():
+            if isinstance(value, str) and len(value) > LONGEST_TEXT:
+                return f"Expected at most {LONGEST_TEXT} characters, got {len(value)} - at `$.properties.{key}`"
+            if isinstance(value, float) and not math.isfinite(value):
+                return f"Expected a finite number, got `{value}` - at `$.properties.{key}`"
+        declared = self.types.get(name)
+        return None if declared is None else _contradiction(declared, name, channel, properties)
+
+
+def _contradiction(declared: EventType, name: str, channel: str, properties: Mapping[str, Property]) -> str | None:
+    if declared.channels and channel not in declared.channels:
+        return f"Expected a channel among {', '.join(declared.channels)} for `{name}`, got `{channel}` - at `$.channel`"
+    for key, value in properties.items():
+        wanted = declared.properties.get(key)
+        if wanted is None:
+            known = ", ".join(f"`{one}`" for one in declared.properties) or "none"
+            return f"Expected a declared property ({known}) of `{name}`, got `{key}` - at `$.properties.{key}`"
+        if kind_of(value) != wanted:
+            return f"Expected a {wanted}, got `{value}` - at `$.properties.{key}`"
+    return None
+
+
+def kind_of(value: Property) -> Kind:
+    """The declared type that a value has."""
+    if isinstance(value, bool):
+        return "truth"
+    return "text" if isinstance(value, str) else "number"
+
+
+def parse_event_types(text: str, where: str = "events.yaml") -> EventTypes:
+    """The types that a document declares. Raises ContractError."""
+    try:
+        return EventTypes(msgspec.convert(yaml.safe_load(text), _Document).events)
+    except (yaml.YAMLError, msgspec.ValidationError) as error:
+        raise ContractError(f"{where}: {error}") from error
+
+
+def home_event_types(home: Path, contract: Contract) -> EventTypes:
+    """Those of a home, or the ones that come with the package. Raises ContractError, also where a feature needs others."""
+    path = features_folder(home) / "events.yaml"
+    types = parse_event_types((path if path.exists() else PACKAGED).read_text(), path.name)
+    check_fed(types, contract)
+    return types
+
+
+def check_fed(types: EventTypes, contract: Contract) -> None:
+    """Raises ContractError where a feature names an event type or a property that is not declared, or sums up a text."""
+    for feature in contract.live:
+        source = feature.events
+        if source is None:
+            continue
+        for name in source.types or types.types:
+            where = f"features.yaml: `{feature.name}`"
+            if name not in types:
+                raise ContractError(f"Expected a declared event type ({', '.join(types.types)}), got `{name}` - at {where}")
+            kind = "text" if source.property == CHANNEL else types.types[name].properties.get(source.property or "")
+            if source.property is not None and kind is None and source.types:
+                raise ContractError(f"Expected a declared property of `{name}`, got `{source.property}` - at {where}")
+            if source.aggregate == "sum" and kind not in ("number", None):
+                raise ContractError(f"Expected a number to sum up, got `{source.property}`, a {kind} - at {where}")

@@ -1,0 +1,239 @@
+"""Features that events feed: what is kept of a customer's events, and the values that follow from it at any moment.
+
+A state is bounded, and does not depend on the order in which events arrive: buckets add up, moments are the latest, lists keep
+the newest. So late events count, two states of one person merge into one, and the same events give the same values offline.
+Windows move in steps, at most 32 to a window: `24h` are the current hour and the 23 before it.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from features.contract import Contract, FromEvents
+
+MOST_STEPS = 32  # to a window
+STEPS = (60, 300, 900, 3600, 6 * 3600, 86_400, 3 * 86_400, 7 * 86_400, 30 * 86_400)  # seconds
+MOST_VALUES = 64  # distinct values that are told apart; more count as so many
+MOST_IDS = 128  # events of a customer whose repetition is noticed here
+DAY = 86_400.0
+CHANNEL = "channel"  # every event has one, beside its properties
+
+Property = float | str
+State = dict[str, Any]  # by what is kept, see `_key`
+
+
+class Event(NamedTuple):
+    """What a customer did, as far as features go. `at`: seconds since 1970 UTC, not later than it was received."""
+
+    event_id: str
+    type: str
+    at: float
+    properties: Mapping[str, Property]  # `channel` among them
+
+
+class Live(NamedTuple):
+    """One feature, and how its state is kept."""
+
+    name: str
+    key: str
+    source: FromEvents
+    categories: frozenset[str]
+    max_age: float
+
+    def reads(self, event: Event) -> Property | None:
+        """What the event adds: 1 to a count, a number to a sum, a value to the others; None where it adds nothing."""
+        source = self.source
+        if source.types and event.type not in source.types:
+            return None
+        if any(event.properties.get(name) != wanted for name, wanted in source.where.items()):
+            return None
+        if source.property is None:
+            return 1.0
+        value = event.properties.get(source.property)
+        if source.aggregate == "sum":
+            return value if isinstance(value, float) and math.isfinite(value) else None
+        return None if value is None else str(value) if source.aggregate == "distinct" else value
+
+
+def step_of(window: float) -> float:
+    """Seconds in which a window moves: so that it has at most 32 steps."""
+    return float(next((step for step in STEPS if window / step <= MOST_STEPS), STEPS[-1]))
+
+
+def live_features(contract: Contract) -> tuple[Live, ...]:
+    """The features of a contract that events feed."""
+    return tuple(
+        Live(f.name, _key(f.events), f.events, frozenset(f.categories), f.max_age or math.inf)
+        for f in contract.customer if f.events is not None
+    )  # fmt: skip
+
+
+def _key(source: FromEvents) -> str:
+    """Names what is kept: two features that need the same share it, and a renamed one finds it again."""
+    kept = msgspec.structs.replace(source, position=1) if source.aggregate == "recent" else source
+    return hashlib.sha256(msgspec.json.encode(kept, order="sorted")).hexdigest()[:8]
+
+
+IDS = "ids"
+LAST = "last"  # when the newest event happened, of whatever type
+
+
+class LiveFeatures:
+    """Applies events to states and reads values from them. Pure: no clock, no store."""
+
+    def __init__(self, contract: Contract) -> None:
+        self.features = live_features(contract)
+        self._kept = {one.key: one for one in self.features}
+        self._lengths = _lengths(self.features)
+
+    def __bool__(self) -> bool:
+        return bool(self.features)
+
+    def apply(self, state: State, events: Iterable[Event]) -> State:
+        """The state with these events added; those it has seen before change nothing. The given state is left as it is."""
+        new = {key: _copied(kept) for key, kept in state.items()}
+        ids: list[int] = new.setdefault(IDS, [])
+        for event in events:
+            hashed = _hash(event.event_id)
+            if hashed in ids:
+                continue
+            ids.append(hashed)
+            new[LAST] = max(new.get(LAST, event.at), event.at)
+            for key, one in self._kept.items():
+                read = one.reads(event)
+                if read is not None:
+                    new[key] = self._added(new.get(key), one, event, read)
+        del ids[:-MOST_IDS]
+        return new
+
+    def _added(self, kept: Any, one: Live, event: Event, read: Property) -> Any:  # noqa: ANN401  # each aggregate keeps its own
+        source = one.source
+        if source.half_life is not None:
+            return _decayed(kept or [0.0, event.at], float(read), event.at, source.half_life)
+        match source.aggregate:
+            case "since_last":
+                return max(kept if kept is not None else event.at, event.at)
+            case "recent":
+                return _newest([*(kept or []), [event.at, event.event_id, read]], self._lengths[one.key])
+            case "distinct":
+                return _latest_values(kept or {}, {str(read): event.at // step_of(source.window or 0.0)})
+        step = step_of(source.window or 0.0)
+        return _within(_sum_up(kept or {}, {str(int(event.at // step)): float(read)}), source.window or 0.0, step)
+
+    def merge(self, first: State, second: State) -> State:
+        """One state of two that belong to the same person; no event may be in both."""
+        merged = {IDS: [*first.get(IDS, []), *second.get(IDS, [])][-MOST_IDS:]}
+        moments = [s[LAST] for s in (first, second) if LAST in s]
+        if moments:
+            merged[LAST] = max(moments)
+        for key, one in self._kept.items():
+            pair = [s[key] for s in (first, second) if key in s]
+            if pair:
+                merged[key] = _copied(pair[0]) if len(pair) == 1 else self._merged(one, *pair)
+        return merged
+
+    def _merged(self, one: Live, first: Any, second: Any) -> Any:  # noqa: ANN401  # each aggregate keeps its own
+        source = one.source
+        if source.half_life is not None:
+            return _decayed(list(first), second[0], second[1], source.half_life)
+        match source.aggregate:
+            case "since_last":
+                return max(first, second)
+            case "recent":
+                return _newest([*first, *second], self._lengths[one.key])
+            case "distinct":
+                return _latest_values(first, second)
+        return _within(_sum_up(first, second), source.window or 0.0, step_of(source.window or 0.0))
+
+    def values(self, state: State, now: float) -> dict[str, Property]:
+        """What the features say at a moment not before the newest event; a missing one is left out."""
+        found: dict[str, Property] = {}
+        for one in self.features:
+            value = _value(one, state.get(one.key), now)
+            if value is not None and (not one.categories or value in one.categories):
+                found[one.name] = value
+        return found
+
+
+def _value(one: Live, kept: Any, now: float) -> Property | None:  # noqa: ANN401  # each aggregate keeps its own
+    source = one.source
+    if source.half_life is not None:
+        return float(kept[0] * 0.5 ** ((now - kept[1]) / source.half_life)) if kept else 0.0
+    match source.aggregate:
+        case "since_last":
+            return None if kept is None or now - kept > one.max_age else (now - kept) / DAY
+        case "recent":
+            if not kept or len(kept) < source.position or now - kept[source.position - 1][0] > one.max_age:
+                return None
+            value: Property = kept[source.position - 1][2]
+            return value
+    window = source.window or 0.0
+    step = step_of(window)
+    first = now // step - round(window / step)  # the first bucket that is too old
+    if source.aggregate == "distinct":
+        return float(sum(first < bucket <= now // step for bucket in (kept or {}).values()))
+    return float(sum(amount for bucket, amount in (kept or {}).items() if first < int(bucket) <= now // step))
+
+
+def _decayed(kept: list[float], amount: float, at: float, half_life: float) -> list[float]:
+    """An amount that halves every `half_life` seconds, as of the later of two moments."""
+    value, moment = kept
+    if at >= moment:
+        return [value * 0.5 ** ((at - moment) / half_life) + amount, at]
+    return [value + amount * 0.5 ** ((moment - at) / half_life), moment]
+
+
+def _sum_up(first: Mapping[str, float], second: Mapping[str, float]) -> dict[str, float]:
+    return {**first, **{bucket: first.get(bucket, 0.0) + amount for bucket, amount in second.items()}}
+
+
+def _within(buckets: dict[str, float], window: float, step: float) -> dict[str, float]:
+    """Without the buckets that no later moment will read."""
+    most = round(window / step)
+    if len(buckets) <= most:
+        return buckets
+    oldest = max(map(int, buckets)) - most
+    return {bucket: amount for bucket, amount in buckets.items() if int(bucket) > oldest}
+
+
+def _latest_values(first: Mapping[str, float], second: Mapping[str, float]) -> dict[str, float]:
+    """When each value was last seen; the 64 that were seen latest."""
+    together = {**first, **{value: max(bucket, first.get(value, bucket)) for value, bucket in second.items()}}
+    if len(together) > MOST_VALUES:
+        latest = sorted(together.items(), key=lambda pair: (-pair[1], pair[0]))[:MOST_VALUES]
+        return dict(latest)
+    return together
+
+
+def _newest(entries: list[list[Any]], most: int) -> list[list[Any]]:
+    """By moment, then by id, newest first."""
+    return sorted(entries, key=lambda entry: (-entry[0], entry[1]))[:most]
+
+
+def _lengths(features: Sequence[Live]) -> dict[str, int]:
+    """How many entries each list keeps: as far back as any feature looks."""
+    lengths: dict[str, int] = {}
+    for one in features:
+        if one.source.aggregate == "recent":
+            lengths[one.key] = max(lengths.get(one.key, 1), one.source.position)
+    return lengths
+
+
+def _copied(kept: Any) -> Any:  # noqa: ANN401  # each aggregate keeps its own
+    return dict(kept) if isinstance(kept, dict) else list(kept) if isinstance(kept, list) else kept
+
+
+def _hash(event_id: str) -> int:
+    return int.from_bytes(hashlib.blake2b(event_id.encode(), digest_size=7).digest(), "little")
+
+
+encode_state: Callable[[State], bytes] = msgspec.msgpack.Encoder().encode
+"""A state as bytes."""
+
+
+def decode_state(data: bytes | None) -> State:
+    """The inverse; nothing is an empty state."""
+    return msgspec.msgpack.decode(data) if data else {}

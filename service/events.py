@@ -1,0 +1,47 @@
+"""What customers do: on disk first, then in the features that the next decision reads."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from features.event_types import EventTypes
+from features.live import CHANNEL, Event
+from service.decision.records import EventRecord, QuarantinedRecord
+from service.errors import DependencyFailed
+from service.metrics import Metrics
+from service.ports import DecisionLog, LiveStore
+
+
+@dataclass(frozen=True, slots=True)
+class EventIntake:
+    """Takes events. `clock` tells seconds since 1970 UTC."""
+
+    log: DecisionLog
+    store: LiveStore
+    types: EventTypes
+    metrics: Metrics
+    clock: Callable[[], float]
+
+    async def take(self, events: Sequence[EventRecord], spoiled: Sequence[QuarantinedRecord]) -> tuple[EventRecord, ...]:
+        """Write events down and update features; returns those that were new. Raises LogUnavailable.
+
+        Where Redis does not answer, events are on disk all the same, and `nextbest rebuild` brings the features up to date.
+        """
+        await self.log.quarantine(spoiled)
+        new = await self.log.append_events(events)
+        fed = [(record.customer_id, as_event(record)) for record in new if record.declared]
+        if fed:
+            try:
+                await self.store.apply(fed)
+            except DependencyFailed:
+                self.metrics.unfed.inc(len(fed))
+        counts = {"accepted": len(new), "duplicate": len(events) - len(new), "quarantined": len(spoiled)}
+        counts["undeclared"] = sum(not record.declared for record in new)
+        for result, count in counts.items():
+            self.metrics.events.labels(result).inc(count)
+        return new
+
+
+def as_event(record: EventRecord) -> Event:
+    """The event as features read it."""
+    properties = {name: float(value) if isinstance(value, bool) else value for name, value in record.properties.items()}
+    return Event(record.event_id, record.type, record.counts_from, {**properties, CHANNEL: record.channel})

@@ -1,0 +1,125 @@
+"""What features need to know of customers' events, in Redis or in memory.
+
+A state is a value under a key of its own, which begins with a random mark; an update writes only where the mark is still the one
+that was read, together with the values in Feast's layout, and is made again where somebody else was faster.
+"""
+
+import asyncio
+import secrets
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from features.contract import LIVE_VIEW, Contract
+from features.layout import CustomerLayout
+from features.live import LAST, Event, LiveFeatures, State, decode_state, encode_state
+from service.errors import DependencyFailed
+from service.ids import customer_key
+from service.stores.redis_link import RedisLink
+from service.stores.resp import encode
+
+MARK = 8  # bytes
+ATTEMPTS = 20  # by as many writers at once can one be overtaken
+KEPT_S = 400 * 86_400  # a customer of whom nothing was heard for so long is forgotten here
+
+# KEYS: state, Feast's hash. ARGV: the mark that was read, the new state, seconds to keep, then fields and values.
+UPDATE = """
+local mark = redis.call('GETRANGE', KEYS[1], 0, 7)
+if mark ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
+if #ARGV > 3 then redis.call('HSET', KEYS[2], unpack(ARGV, 4)) end
+return 1
+"""
+
+
+def live_key(customer_id: str) -> str:
+    """Where the state of a customer lies."""
+    return f"nb:live:{customer_key(customer_id)}"
+
+
+def state_in(stored: bytes | None) -> State:
+    """The state in a stored value."""
+    return decode_state(stored[MARK:] if stored else None)
+
+
+class _Round:
+    """Events that go to Redis together, and who waits for them."""
+
+    def __init__(self) -> None:
+        self.events: defaultdict[str, list[Event]] = defaultdict(list)
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+
+class RedisLiveFeatures:
+    """Reads states, applies events, and writes what has not changed meanwhile. Calls of one process go together, in rounds."""
+
+    def __init__(self, link: RedisLink, contract: Contract) -> None:
+        self._link = link
+        self._live = LiveFeatures(contract)
+        self._layout = CustomerLayout(contract)
+        self._next: _Round | None = None
+        self._rounds: asyncio.Task[None] | None = None
+
+    async def apply(self, events: Sequence[tuple[str, Event]]) -> None:
+        """Add events. Raises DependencyFailed."""
+        if not events or not self._live:
+            return
+        ours = self._next = self._next or _Round()
+        for customer, event in events:
+            ours.events[customer].append(event)
+        if self._rounds is None or self._rounds.done():
+            self._rounds = asyncio.create_task(self._run())
+        await asyncio.shield(ours.done)
+
+    async def _run(self) -> None:
+        """One round after the other, as long as somebody waits for one."""
+        while self._next is not None:
+            now, self._next = self._next, None
+            try:
+                await self._settle(now.events)
+                now.done.set_result(None)
+            except BaseException as error:
+                now.done.set_exception(error)
+                now.done.exception()  # whoever waited may have left
+                if not isinstance(error, Exception):
+                    raise
+
+    async def _settle(self, waiting: dict[str, list[Event]]) -> None:
+        for _ in range(ATTEMPTS):
+            for customer in await self._attempt(waiting):
+                del waiting[customer]
+            if not waiting:
+                return
+        raise DependencyFailed(f"Expected to be the only one who adds to {len(waiting)} customers, found others at every attempt")
+
+    async def _attempt(self, waiting: Mapping[str, Sequence[Event]]) -> list[str]:
+        """One try for each customer; those for whom it held."""
+        customers = list(waiting)
+        stored = await self._link.ask(b"".join(encode("GET", live_key(c)) for c in customers), len(customers))
+        commands = [self._update(c, before, waiting[c]) for c, before in zip(customers, stored, strict=True)]
+        done = await self._link.ask(b"".join(commands), len(commands))
+        return [customer for customer, held in zip(customers, done, strict=True) if held]
+
+    def _update(self, customer: str, stored: bytes | None, events: Sequence[Event]) -> bytes:
+        state = self._live.apply(state_in(stored), events)
+        values = self._live.values(state, state[LAST])
+        known = {one.name: values.get(one.name) for one in self._live.features}
+        written = self._layout.encode(LIVE_VIEW, known, round(state[LAST] * 1e6))
+        pairs = [part for pair in written.items() for part in pair]
+        mark, new = (stored or b"")[:MARK], secrets.token_bytes(MARK) + encode_state(state)
+        return encode("EVAL", UPDATE, "2", live_key(customer), self._layout.key(customer), mark, new, str(KEPT_S), *pairs)
+
+
+class MemoryLiveFeatures:
+    """The twin in memory."""
+
+    def __init__(self, contract: Contract) -> None:
+        self.live = LiveFeatures(contract)
+        self.states: dict[str, State] = {}
+
+    async def apply(self, events: Sequence[tuple[str, Event]]) -> None:
+        for customer, event in events:
+            self.states[customer] = self.live.apply(self.states.get(customer, {}), [event])
+
+    def values(self, customer: str, now: float) -> Mapping[str, float | str]:
+        """What the features say."""
+        return self.live.values(self.states.get(customer, {}), now)

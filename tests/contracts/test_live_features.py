@@ -1,0 +1,96 @@
+"""What every store of live features promises: any process's events are in the next read of any other, once."""
+
+import asyncio
+
+import pytest
+import redis
+
+from features.contract import parse_contract
+from features.layout import CustomerLayout
+from features.live import CHANNEL, Event
+from service.errors import DependencyFailed
+from service.stores.customer_reader import RedisCustomerReader
+from service.stores.live_features import RedisLiveFeatures, live_key
+from service.stores.redis_link import RedisLink
+
+LAST = "{aggregate: recent, type: viewed, property: category}"
+CONTRACT = parse_contract(f"""
+features:
+  - {{name: age, type: number, origin: profile, max_age: 1d}}
+  - {{name: views_24h, type: number, origin: activity, events: {{aggregate: count, type: viewed, window: 24h}}}}
+  - {{name: last_category, type: category, origin: activity, categories: [fashion], events: {LAST}}}
+""")
+NOW = 1_790_000_000.0
+
+
+def event(name: str, at: float = NOW, category: str = "fashion") -> Event:
+    return Event(name, "viewed", at, {"category": category, CHANNEL: "web"})
+
+
+@pytest.fixture
+async def new_process(redis_url):
+    """A reader and a store as one process has them."""
+    made = []
+
+    def build():
+        link = RedisLink(redis_url, timeout_ms=5000)
+        made.append(link)
+        return RedisCustomerReader(link, CONTRACT), RedisLiveFeatures(link, CONTRACT)
+
+    yield build
+    for link in made:
+        await link.close()
+
+
+async def values(reader, customer="c1", now=NOW):
+    return (await reader.read([customer], now)).states[0].values
+
+
+async def test_what_one_process_was_told_the_next_read_of_another_knows(new_process):
+    """Beside the features that are copied in batches."""
+    (_, here), (reader, _) = new_process(), new_process()
+    await here.apply([("c1", event("e1")), ("c2", event("e2")), ("c1", event("e3", category="other"))])
+    assert (await values(reader))["views_24h"] == 2.0
+    assert (await values(reader, "c2")) == {"views_24h": 1.0, "last_category": "fashion"}
+    assert (await values(reader, "c3")) == {"views_24h": 0.0}
+
+
+async def test_many_processes_at_once_lose_nothing(new_process):
+    """Ten of them, twenty events each, one customer; every third event is sent by two of them."""
+    stores = [new_process()[1] for _ in range(10)]
+    reader, _ = new_process()
+    calls = [store.apply([("c1", event(f"e{n}-{i if n % 3 else 0}"))]) for n in range(20) for i, store in enumerate(stores)]
+    await asyncio.gather(*calls)
+    assert (await values(reader))["views_24h"] == 7 + 13 * 10
+
+
+async def test_a_count_falls_as_time_passes_without_another_event(new_process):
+    """Read a day later it is zero; in Feast's layout it is what it was at the last event."""
+    reader, store = new_process()
+    await store.apply([("c1", event("e1"))])
+    assert (await values(reader, now=NOW + 2 * 86_400))["views_24h"] == 0.0
+
+
+async def test_feast_finds_the_values_as_of_the_last_event(new_process, redis_url):
+    """In its own layout, with the moment of the view."""
+    _, store = new_process()
+    await store.apply([("c1", event("e1", NOW - 10)), ("c1", event("e0", NOW - 20))])
+    layout = CustomerLayout(CONTRACT)
+    with redis.Redis.from_url(redis_url) as client:
+        found = layout.decode(client.hmget(layout.key("c1"), layout.fields), NOW)
+        assert client.ttl(live_key("c1")) > 0
+    assert found.values == {"views_24h": 2.0, "last_category": "fashion"}
+
+
+async def test_nothing_to_add_asks_nothing(new_process):
+    """Also where no feature is fed by events."""
+    _, store = new_process()
+    await store.apply([])
+    link = RedisLink("unix:///nowhere", timeout_ms=50)
+    await RedisLiveFeatures(link, parse_contract("features: []")).apply([("c1", event("e1"))])
+
+
+async def test_a_redis_that_does_not_answer_is_told():
+    """The caller knows that features have not heard of it."""
+    with pytest.raises(DependencyFailed):
+        await RedisLiveFeatures(RedisLink("unix:///nowhere", timeout_ms=50), CONTRACT).apply([("c1", event("e1"))])

@@ -1,0 +1,127 @@
+"""`POST /events`: what is taken, what is set aside, and a decision in the same round trip."""
+
+import msgspec
+import pytest
+
+from service.api.events import EVENT_DECODER
+from service.errors import LogUnavailable
+from service.stores.memory_log import MemoryDecisionLog
+
+VIEWED = {"event_id": "e-1", "customer_id": "c42", "type": "product_viewed", "channel": "web", "at": "2026-01-01T11:59:00Z"}
+
+
+async def send(client, *events, **more):
+    answer = await client.post("/events", json={"events": list(events), **more})
+    return answer.status_code, answer.json()
+
+
+async def test_an_event_is_on_disk_and_in_the_features_when_the_call_returns(client, service):
+    """With its properties, its channel and both moments."""
+    code, body = await send(client, {**VIEWED, "properties": {"category": "fashion", "price": 59}})
+    assert (code, body["accepted"], body["rejected"]) == (202, 1, [])
+    [record] = service.log.events
+    assert (record.customer_id, record.properties) == ("c42", {"category": "fashion", "price": 59})
+    assert record.received_at - record.at == 60.0
+    assert "c42" in service.live.states
+
+
+async def test_the_same_id_counts_once_in_a_call_and_across_calls(client, service):
+    """Retries change nothing."""
+    _, first = await send(client, VIEWED, VIEWED, {**VIEWED, "event_id": "e-2"})
+    _, second = await send(client, VIEWED)
+    assert (first["accepted"], first["duplicates"]) == (2, 1)
+    assert (second["accepted"], second["duplicates"]) == (0, 1)
+    assert len(service.log.events) == 2
+
+
+async def test_a_type_that_nobody_declared_is_kept_and_counted_and_feeds_nothing(client, service):
+    """Never guessed at."""
+    _, body = await send(client, {**VIEWED, "type": "unheard_of", "properties": {"anything": True}})
+    assert (body["accepted"], body["undeclared"]) == (1, 1)
+    assert service.log.events[0].declared is False
+    assert not service.live.states
+
+
+async def test_without_a_moment_it_happened_now_and_anonymous_customers_are_customers(client, service):
+    """The service's clock."""
+    event = {key: value for key, value in VIEWED.items() if key not in ("at", "customer_id")}
+    await send(client, {**event, "anonymous_id": "a-1"})
+    [record] = service.log.events
+    assert (record.customer_id, record.at) == ("a-1", service.clock())
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"at": "2026-01-01T12:06:00Z"}, "at most 300 s ahead"),
+        ({"at": "noon"}, "Invalid RFC3339"),
+        ({"properties": {"price": "cheap"}}, "Expected a number, got `cheap` - at `$.properties.price`"),
+        ({"properties": {"colour": "red"}}, "Expected a declared property"),
+        ({"properties": {"category": "x" * 5000}}, "at most 4096 characters"),
+        ({"properties": {f"p{n}": 1 for n in range(65)}}, "at most 64 properties"),
+        ({"properties": {"category": ["a"]}}, "Expected `bool | float | str`"),
+        ({"type": "email_opened"}, "Expected a channel among email"),
+        ({"customer_id": None}, "Expected `customer_id` or `anonymous_id`"),
+        ({"type": ""}, "length >= 1"),
+        ({"surprise": 1}, "unknown field `surprise`"),
+        ({"event_id": "x" * 300}, "length <= 256"),
+    ],
+)
+async def test_what_cannot_be_taken_is_set_aside_with_its_reason_and_the_rest_is_taken(client, service, change, reason):
+    """As it came, so that it can be sent again once the reason is gone."""
+    bad = {key: value for key, value in {**VIEWED, "event_id": "bad", **change}.items() if value is not None}
+    code, body = await send(client, VIEWED, bad, {**VIEWED, "event_id": "e-3"})
+    assert (code, body["accepted"]) == (202, 2)
+    [rejection] = body["rejected"]
+    assert rejection["index"] == 1
+    assert reason in rejection["error"]
+    [record] = service.log.quarantined
+    assert record.reason == rejection["error"]
+    assert msgspec.json.decode(record.event) == bad
+
+
+async def test_a_decision_can_be_asked_for_in_the_same_call(client, service):
+    """It is made after the event; a placement nobody knows stops the call before anything is written."""
+    _, body = await send(client, VIEWED, decide={"customer_id": "c42", "placement": "home_hero", "explain": "summary"})
+    assert body["decision"]["placements"][0]["items"][0]["action_id"] == "gold_card"
+    answer = await client.post("/events", json={"events": [VIEWED], "decide": {"customer_id": "c42", "placement": "nowhere"}})
+    assert answer.status_code == 404
+    assert len(service.log.events) == 1
+
+
+@pytest.mark.parametrize("body", ["", "[]", '{"events": []}', '{"events": 1}', '{"event": []}'])
+async def test_a_call_that_is_none_is_refused_as_a_whole(client, body):
+    """400, and what was expected."""
+    answer = await client.post("/events", content=body)
+    assert answer.status_code == 400
+    assert answer.json()["detail"]
+
+
+async def test_a_thousand_events_are_one_call_and_one_more_is_too_many(client):
+    """The bound is told."""
+    many = [{**VIEWED, "event_id": f"e-{n}"} for n in range(40)]
+    assert (await send(client, *many))[1]["accepted"] == 40
+    answer = await client.post("/events", content=b'{"events": [' + b",".join([b"{}"] * 1001) + b"]}")
+    assert answer.status_code == 400
+    assert "1000" in answer.json()["detail"]
+
+
+async def test_an_event_that_is_not_on_disk_is_not_acknowledged(service, publish_catalog):
+    """503 with Retry-After: nothing was kept, and features know nothing of it."""
+
+    class Full(MemoryDecisionLog):
+        async def append_events(self, _records):
+            raise LogUnavailable("Expected the disk to take a record")
+
+    publish_catalog()
+    service.log = Full()
+    async with service.client() as client:
+        code, _ = await send(client, VIEWED)
+    assert code == 503
+    assert not service.live.states
+
+
+def test_a_truth_is_no_number():
+    """`true` stays what it is."""
+    event = EVENT_DECODER.decode(msgspec.json.encode({**VIEWED, "properties": {"a": True, "b": 1, "c": "1"}}))
+    assert [type(value) for value in event.properties.values()] == [bool, float, str] or event.properties["a"] is True
