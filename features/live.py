@@ -16,6 +16,7 @@ from features.contract import Contract, FromEvents
 
 MOST_STEPS = 32  # to a window
 STEPS = (60, 300, 900, 3600, 6 * 3600, 86_400, 3 * 86_400, 7 * 86_400, 30 * 86_400)  # seconds
+MOST_TYPES = 1000  # of events that are remembered with who reads them
 MOST_VALUES = 64  # distinct values that are told apart; more count as so many
 MOST_IDS = 128  # events of a customer whose repetition is noticed here
 DAY = 86_400.0
@@ -42,13 +43,13 @@ class Live(NamedTuple):
     source: FromEvents
     categories: frozenset[str]
     max_age: float
+    step: float  # seconds in which its window moves
+    steps: int  # of its window
 
     def reads(self, event: Event) -> Property | None:
-        """What the event adds: 1 to a count, a number to a sum, a value to the others; None where it adds nothing."""
+        """What an event of its types adds: 1 to a count, a number to a sum, a value to the others; None where it adds nothing."""
         source = self.source
-        if source.types and event.type not in source.types:
-            return None
-        if any(event.properties.get(name) != wanted for name, wanted in source.where.items()):
+        if source.where and any(event.properties.get(name) != wanted for name, wanted in source.where.items()):
             return None
         if source.property is None:
             return 1.0
@@ -66,7 +67,10 @@ def step_of(window: float) -> float:
 def live_features(contract: Contract) -> tuple[Live, ...]:
     """The features of a contract that events feed."""
     return tuple(
-        Live(f.name, _key(f.events), f.events, frozenset(f.categories), f.max_age or math.inf)
+        Live(
+            f.name, _key(f.events), f.events, frozenset(f.categories), f.max_age or math.inf,
+            step := step_of(f.events.window or 0.0), round((f.events.window or 0.0) / step),
+        )
         for f in contract.customer if f.events is not None
     )  # fmt: skip
 
@@ -88,6 +92,7 @@ class LiveFeatures:
         self.features = live_features(contract)
         self._kept = {one.key: one for one in self.features}
         self._lengths = _lengths(self.features)
+        self._reading: dict[str, list[Live]] = {}  # by type of event, filled as types come
 
     def __bool__(self) -> bool:
         return bool(self.features)
@@ -102,12 +107,27 @@ class LiveFeatures:
                 continue
             ids.append(hashed)
             new[LAST] = max(new.get(LAST, event.at), event.at)
-            for key, one in self._kept.items():
+            for one in self._reading.get(event.type) or self._who_reads(event.type):
                 read = one.reads(event)
                 if read is not None:
-                    new[key] = self._added(new.get(key), one, event, read)
+                    new[one.key] = self._added(new.get(one.key), one, event, read)
         del ids[:-MOST_IDS]
-        return new
+        return self._bounded(new)
+
+    def _who_reads(self, kind: str) -> list[Live]:
+        """Those that read events of a type."""
+        found = [one for one in self._kept.values() if not one.source.types or kind in one.source.types]
+        if len(self._reading) < MOST_TYPES:
+            self._reading[kind] = found
+        return found
+
+    def _bounded(self, state: State) -> State:
+        """Without what no later moment will read."""
+        for key, one in self._kept.items():
+            kept, source = state.get(key), one.source
+            if isinstance(kept, dict):
+                state[key] = _latest(kept) if source.aggregate == "distinct" else _within(kept, one.steps)
+        return state
 
     def _added(self, kept: Any, one: Live, event: Event, read: Property) -> Any:  # noqa: ANN401  # each aggregate keeps its own
         source = one.source
@@ -118,10 +138,12 @@ class LiveFeatures:
                 return max(kept if kept is not None else event.at, event.at)
             case "recent":
                 return _newest([*(kept or []), [event.at, event.event_id, read]], self._lengths[one.key])
-            case "distinct":
-                return _latest_values(kept or {}, {str(read): event.at // step_of(source.window or 0.0)})
-        step = step_of(source.window or 0.0)
-        return _within(_sum_up(kept or {}, {str(int(event.at // step)): float(read)}), source.window or 0.0, step)
+        bucket, found = int(event.at // one.step), {} if kept is None else kept
+        if source.aggregate == "distinct":
+            found[read] = max(bucket, found.get(read, bucket))
+        else:
+            found[bucket] = found.get(bucket, 0.0) + float(read)
+        return found
 
     def merge(self, first: State, second: State) -> State:
         """One state of two that belong to the same person; no event may be in both."""
@@ -133,7 +155,7 @@ class LiveFeatures:
             pair = [s[key] for s in (first, second) if key in s]
             if pair:
                 merged[key] = _copied(pair[0]) if len(pair) == 1 else self._merged(one, *pair)
-        return merged
+        return self._bounded(merged)
 
     def _merged(self, one: Live, first: Any, second: Any) -> Any:  # noqa: ANN401  # each aggregate keeps its own
         source = one.source
@@ -145,8 +167,8 @@ class LiveFeatures:
             case "recent":
                 return _newest([*first, *second], self._lengths[one.key])
             case "distinct":
-                return _latest_values(first, second)
-        return _within(_sum_up(first, second), source.window or 0.0, step_of(source.window or 0.0))
+                return {**first, **{value: max(bucket, first.get(value, bucket)) for value, bucket in second.items()}}
+        return {**first, **{bucket: first.get(bucket, 0.0) + amount for bucket, amount in second.items()}}
 
     def values(self, state: State, now: float) -> dict[str, Property]:
         """What the features say at a moment not before the newest event; a missing one is left out."""
@@ -170,12 +192,15 @@ def _value(one: Live, kept: Any, now: float) -> Property | None:  # noqa: ANN401
                 return None
             value: Property = kept[source.position - 1][2]
             return value
-    window = source.window or 0.0
-    step = step_of(window)
-    first = now // step - round(window / step)  # the first bucket that is too old
-    if source.aggregate == "distinct":
-        return float(sum(first < bucket <= now // step for bucket in (kept or {}).values()))
-    return float(sum(amount for bucket, amount in (kept or {}).items() if first < int(bucket) <= now // step))
+    return _in_window(one, kept, int(now // one.step)) if kept else 0.0
+
+
+def _in_window(one: Live, kept: Mapping[Any, Any], last: int) -> float:
+    """What the buckets until the last one say."""
+    first = last - one.steps  # the newest bucket that is too old
+    if one.source.aggregate == "distinct":
+        return float(sum([first < bucket <= last for bucket in kept.values()]))
+    return float(sum([amount for bucket, amount in kept.items() if first < bucket <= last]))
 
 
 def _decayed(kept: list[float], amount: float, at: float, half_life: float) -> list[float]:
@@ -186,26 +211,19 @@ def _decayed(kept: list[float], amount: float, at: float, half_life: float) -> l
     return [value + amount * 0.5 ** ((moment - at) / half_life), moment]
 
 
-def _sum_up(first: Mapping[str, float], second: Mapping[str, float]) -> dict[str, float]:
-    return {**first, **{bucket: first.get(bucket, 0.0) + amount for bucket, amount in second.items()}}
-
-
-def _within(buckets: dict[str, float], window: float, step: float) -> dict[str, float]:
+def _within(buckets: dict[int, float], most: int) -> dict[int, float]:
     """Without the buckets that no later moment will read."""
-    most = round(window / step)
     if len(buckets) <= most:
         return buckets
-    oldest = max(map(int, buckets)) - most
-    return {bucket: amount for bucket, amount in buckets.items() if int(bucket) > oldest}
+    oldest = max(buckets) - most
+    return {bucket: amount for bucket, amount in buckets.items() if bucket > oldest}
 
 
-def _latest_values(first: Mapping[str, float], second: Mapping[str, float]) -> dict[str, float]:
-    """When each value was last seen; the 64 that were seen latest."""
-    together = {**first, **{value: max(bucket, first.get(value, bucket)) for value, bucket in second.items()}}
-    if len(together) > MOST_VALUES:
-        latest = sorted(together.items(), key=lambda pair: (-pair[1], pair[0]))[:MOST_VALUES]
-        return dict(latest)
-    return together
+def _latest(values: dict[str, int]) -> dict[str, int]:
+    """Of values and when each was last seen, the 64 that were seen latest."""
+    if len(values) <= MOST_VALUES:
+        return values
+    return dict(sorted(values.items(), key=lambda pair: (-pair[1], pair[0]))[:MOST_VALUES])
 
 
 def _newest(entries: list[list[Any]], most: int) -> list[list[Any]]:

@@ -1,0 +1,116 @@
+"""The features that events feed, worked out offline: point in time, over a table of events, in DuckDB.
+
+The same declaration as online, read as SQL: what `LiveFeatures` says of a customer at a moment, these queries say of the events
+until then. Training rows and `nextbest features check` come from here.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from features.contract import Contract
+from features.live import DAY, MOST_VALUES, Event, Live, live_features
+
+NUMBER, TEXT = "number__", "text__"  # prefixes of the columns of a property: what it is as a number, and as a text
+
+
+def properties_read(contract: Contract) -> list[str]:
+    """Every property that some feature reads, once."""
+    sources = [f.events for f in contract.live if f.events is not None]
+    names = [name for source in sources for name in (*([source.property] if source.property else []), *source.where)]
+    return list(dict.fromkeys(names))
+
+
+def event_table(events: Sequence[tuple[str, Event]], contract: Contract) -> pa.Table:
+    """Events (customer id, event) as columns: `customer_id`, `event_id`, `type`, `at` (seconds), two for each property read."""
+    columns: dict[str, Any] = {
+        "customer_id": pa.array([customer for customer, _ in events], pa.string()),
+        "event_id": pa.array([event.event_id for _, event in events], pa.string()),
+        "type": pa.array([event.type for _, event in events], pa.string()),
+        "at": pa.array([event.at for _, event in events], pa.float64()),
+    }
+    for name in properties_read(contract):
+        values = [event.properties.get(name) for _, event in events]
+        columns[NUMBER + name] = pa.array([v if isinstance(v, float) else None for v in values], pa.float64())
+        columns[TEXT + name] = pa.array([None if v is None else str(v) for v in values], pa.string())
+    return pa.table(columns)
+
+
+def live_values(contract: Contract, events: pa.Table, asked: pa.Table) -> pa.Table:
+    """The features of each row of `asked` (`customer_id`, `at` in seconds), in its order: one column each, null is missing.
+
+    `events` as `event_table` lays them out, each id once.
+    """
+    with duckdb.connect() as database:
+        database.register("events", events)
+        database.register("asked", asked.append_column("row", pa.array(range(asked.num_rows), pa.int64())))
+        database.execute("SET threads = 2")
+        found = {one.name: _column(database, one, asked.num_rows) for one in live_features(contract)}
+    return pa.table({"customer_id": asked["customer_id"], "at": asked["at"], **found})
+
+
+def _column(database: duckdb.DuckDBPyConnection, one: Live, rows: int) -> pa.Array:
+    """One feature for every row."""
+    zero = 0.0 if one.source.aggregate in ("count", "sum", "distinct") else None
+    found: dict[int, Any] = dict(database.execute(*_query(one)).fetchall())
+    values = [found.get(row, zero) for row in range(rows)]
+    if one.categories:
+        return pa.array([value if value in one.categories else None for value in values], pa.string())
+    return pa.array([value if value is None or isinstance(value, float) else float(value) for value in values], pa.float64())
+
+
+def _query(one: Live) -> tuple[str, list[Any]]:
+    """SQL that gives (row, value) for the rows of which there is something to say."""
+    source, parameters = one.source, list[Any]()
+    value, age = _value(one)
+    conditions = ["e.customer_id = a.customer_id", "e.at <= a.at", *_conditions(one, parameters)]
+    if source.window is not None:
+        conditions.append(f"floor(e.at / {one.step!r}) > floor(a.at / {one.step!r}) - {one.steps}")
+    fresh = f"HAVING {age} <= {one.max_age!r}" if age and one.max_age < float("inf") else ""
+    sql = f"SELECT a.row, {value} FROM asked a JOIN events e ON {' AND '.join(conditions)} GROUP BY a.row {fresh}"  # noqa: S608  # names come from the contract, values are parameters
+    return sql, parameters
+
+
+def _conditions(one: Live, parameters: list[Any]) -> Iterator[str]:
+    source = one.source
+    if source.types:
+        parameters.extend(source.types)
+        yield f"e.type IN ({', '.join('?' for _ in source.types)})"
+    for name, wanted in source.where.items():
+        parameters.append(wanted)
+        yield f'e."{(NUMBER if isinstance(wanted, float) else TEXT) + name}" = ?'
+    if source.property is not None:
+        needed = NUMBER if source.aggregate == "sum" else TEXT
+        yield f'e."{needed + source.property}" IS NOT NULL'
+    if source.aggregate == "sum":
+        yield f'isfinite(e."{NUMBER + str(source.property)}")'
+
+
+def _value(one: Live) -> tuple[str, str | None]:
+    """The aggregate, and the age of what it tells where that can be too old: both in SQL."""
+    source = one.source
+    amount = f'e."{NUMBER + str(source.property)}"' if source.aggregate == "sum" else "1.0"
+    if source.half_life is not None:
+        return f"sum({amount} * pow(0.5, (a.at - e.at) / {source.half_life!r}))", None
+    match source.aggregate:
+        case "since_last":
+            return f"(any_value(a.at) - max(e.at)) / {DAY!r}", "any_value(a.at) - max(e.at)"
+        case "recent":
+            prefix = TEXT if one.categories else NUMBER
+            order = "ORDER BY e.at DESC, e.event_id ASC"
+            value = f'list(e."{prefix + str(source.property)}" {order})[{source.position}]'
+            return value, f"any_value(a.at) - list(e.at {order})[{source.position}]"
+        case "distinct":
+            return f'least(count(DISTINCT e."{TEXT + str(source.property)}"), {MOST_VALUES})', None
+    return f"sum({amount})", None
+
+
+def disagreement(online: Mapping[str, float | str], offline: Mapping[str, float | str | None], one: Live) -> bool:
+    """Whether the two say different things: counts and categories exactly, sums and decays within rounding."""
+    mine, other = online.get(one.name), offline.get(one.name)
+    if isinstance(mine, float) and isinstance(other, float):
+        tolerance = 1e-6 if one.source.half_life is not None else 0.0 if one.source.aggregate in ("count", "distinct") else 1e-9
+        return abs(mine - other) > tolerance * max(abs(mine), abs(other))
+    return mine != other
