@@ -112,5 +112,5 @@ def disagreement(online: Mapping[str, float | str], offline: Mapping[str, float 
     mine, other = online.get(one.name), offline.get(one.name)
     if isinstance(mine, float) and isinstance(other, float):
         tolerance = 1e-6 if one.source.half_life is not None else 0.0 if one.source.aggregate in ("count", "distinct") else 1e-9
-        return abs(mine - other) > tolerance * max(abs(mine), abs(other))
+        return abs(mine - other) > tolerance * max(abs(mine), abs(other)) + 1e-9  # of a day: moments are told in microseconds
     return mine != other

@@ -31,6 +31,7 @@ from service.metrics import Metrics
 from service.pipeline import Limits, Parts, Pipeline
 from service.registry import Registry
 from service.settings import Settings, settings_from
+from service.stores.completeness import nothing_written
 from service.stores.contact_history import RedisContactHistory
 from service.stores.customer_reader import RedisCustomerReader
 from service.stores.decisions import find_decision
@@ -87,7 +88,7 @@ def create_from_settings(settings: Settings) -> Litestar:
     engines = EngineSource(registry, contract, EngineEvents(counted))
     link = RedisLink(settings.redis_url or "", timeout_ms=settings.redis_timeout_ms)
     parts = Parts(
-        reader=RedisCustomerReader(link, contract),
+        reader=RedisCustomerReader(link, contract, lambda: nothing_written(settings.folder)),
         history=RedisContactHistory(link),
         log=SegmentLog(log),
         engine=lambda: engines.engine,

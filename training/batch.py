@@ -29,6 +29,7 @@ from service.ids import RANDOM_BYTES, customer_key
 from service.metrics import Metrics
 from service.ports import Reading
 from service.registry import Registry
+from service.stores.completeness import nothing_written
 from service.stores.contact_history import RedisContactHistory
 from service.stores.customer_reader import RedisCustomerReader
 from service.stores.redis_link import RedisLink
@@ -106,7 +107,7 @@ class _Batch:
         self._campaign = campaign
         self._log = SegmentLog(home / "log")
         self._link = RedisLink(redis_url, timeout_ms=TIMEOUT_MS)
-        self._reader = RedisCustomerReader(self._link, self._engine.contract)
+        self._reader = RedisCustomerReader(self._link, self._engine.contract, lambda: nothing_written(home))
         self._claims = Claims(self._reader, RedisContactHistory(self._link), Metrics())
 
     async def run(self, table: pa.Table, out: Path, progress: Progress) -> BatchReport:

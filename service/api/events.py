@@ -77,7 +77,7 @@ def record_of(sent: EventSent, intake: EventIntake, now: float) -> EventRecord:
     customer = sent.customer_id or sent.anonymous_id
     if customer is None:
         raise BadRequest("Expected `customer_id` or `anonymous_id`, got neither - at `$`")
-    at = now if sent.at is None else sent.at.timestamp()
+    at = round(now, 6) if sent.at is None else sent.at.timestamp()
     if at > now + CLOCK_SKEW_S:
         raise BadRequest(f"Expected a time at most {CLOCK_SKEW_S:g} s ahead, got `{sent.at}` - at `$.at`")
     problem = intake.types.problem(sent.type, sent.channel, sent.properties)

@@ -1,6 +1,6 @@
 """What is known of customers: from Redis in one round trip, or from memory."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 import msgspec
@@ -15,6 +15,7 @@ from service.errors import DependencyFailed
 from service.ids import customer_key
 from service.ports import Reading
 from service.stores.budgets import is_exhausted, read_commands
+from service.stores.completeness import COMPLETE, set_complete
 from service.stores.contact_history import MemoryContactHistory, contacts_key
 from service.stores.live_features import live_key, state_in
 from service.stores.redis_link import RedisLink
@@ -29,8 +30,10 @@ class RedisCustomerReader:
     What events feed is worked out from the customer's state as of now: in Feast's layout it is as of the last event.
     """
 
-    def __init__(self, link: RedisLink, contract: Contract) -> None:
+    def __init__(self, link: RedisLink, contract: Contract, nothing_written: Callable[[], bool] = lambda: True) -> None:
+        """`nothing_written` is asked where Redis has lost its mark: whether that does not matter."""
         self._link = link
+        self._nothing_written = nothing_written
         self._layout = layout = CustomerLayout(contract.batch)
         self._live = LiveFeatures(contract)
         self._command = b"*%d\r\n%b" % (2 + len(layout.fields), bulk("HMGET"))
@@ -42,13 +45,29 @@ class RedisCustomerReader:
         commands = [self._features(c) + encode("GET", contacts_key(customer_key(c))) for c in distinct]
         happened = [encode("GET", live_key(c)) for c in distinct] if self._live else []
         counters = [read_commands(budget, now) for budget in budgets]
-        count = 2 * (len(distinct) + len(budgets)) + len(happened)
-        replies = await self._link.ask(b"".join(commands + counters + happened), count)
+        count = 2 * (len(distinct) + len(budgets)) + len(happened) + 1
+        *replies, mark = await self._link.ask(b"".join([*commands, *counters, *happened, encode("GET", COMPLETE)]), count)
+        complete = mark is not None or await self._is_new()
         pairs = list(zip(replies[0 : 2 * (len(distinct) + len(budgets)) : 2], replies[1::2], strict=False))
         live = replies[len(replies) - len(happened) :] or [None] * len(distinct)
         states = {c: self._state(c, *pair, found, now) for c, pair, found in zip(distinct, pairs, live, strict=False)}
         exhausted = tuple(b.name for b, pair in zip(budgets, pairs[len(distinct) :], strict=True) if is_exhausted(b, *pair))
+        if not complete:
+            states = {customer: self._doubted(state) for customer, state in states.items()}
+            exhausted = tuple(budget.name for budget in budgets)
         return Reading([states[c] for c in customer_ids], exhausted)
+
+    async def _is_new(self) -> bool:
+        if not self._nothing_written():
+            return False
+        await set_complete(self._link)
+        return True
+
+    def _doubted(self, state: CustomerState) -> CustomerState:
+        """Without what Redis may have lost."""
+        names = tuple(one.name for one in self._live.features)
+        known = {name: value for name, value in state.values.items() if name not in names}
+        return CustomerState(known, (*state.stale, *names), None)
 
     def _features(self, customer_id: str) -> bytes:
         if not self._layout.fields:

@@ -41,6 +41,11 @@ def state_in(stored: bytes | None) -> State:
     return decode_state(stored[MARK:] if stored else None)
 
 
+def new_state(state: State) -> bytes:
+    """A state as it is stored, under a new mark."""
+    return secrets.token_bytes(MARK) + encode_state(state)
+
+
 class _Round:
     """Events that go to Redis together, and who waits for them."""
 
@@ -105,8 +110,8 @@ class RedisLiveFeatures:
         known = {one.name: values.get(one.name) for one in self._live.features}
         written = self._layout.encode(LIVE_VIEW, known, round(state[LAST] * 1e6))
         pairs = [part for pair in written.items() for part in pair]
-        mark, new = (stored or b"")[:MARK], secrets.token_bytes(MARK) + encode_state(state)
-        return encode("EVAL", UPDATE, "2", live_key(customer), self._layout.key(customer), mark, new, str(KEPT_S), *pairs)
+        mark, keys = (stored or b"")[:MARK], (live_key(customer), self._layout.key(customer))
+        return encode("EVAL", UPDATE, "2", *keys, mark, new_state(state), str(KEPT_S), *pairs)
 
 
 class MemoryLiveFeatures:

@@ -1,0 +1,202 @@
+"""A history of events comes in, features know it, and everything in Redis can be put back from what is written down."""
+
+import asyncio
+import gzip
+import json
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import redis
+
+from features.contract import parse_contract
+from features.homes import write_home_contract
+from service.cli import main
+from service.decision.decide import decide
+from service.decision.records import EventRecord, OutcomeRecord, encode_line
+from service.errors import ImportInvalid
+from service.stores.completeness import COMPLETE
+from service.stores.customer_reader import RedisCustomerReader
+from service.stores.redis_link import RedisLink
+from training.batch import serving_engine
+from training.event_commands import live_differences
+from training.event_history import read_events
+from training.ingest import ingest
+from training.rebuild import rebuild
+
+NOW = 1_790_000_000.0
+DAY = 86_400.0
+LAST = "{aggregate: recent, type: product_viewed, property: category}"
+CONTRACT = parse_contract(f"""
+features:
+  - {{name: views_24h, type: number, origin: activity, events: {{aggregate: count, type: product_viewed, window: 24h}}}}
+  - {{name: spend_30d, type: number, origin: value, events: {{aggregate: sum, type: purchased, property: amount, window: 30d}}}}
+  - {{name: warmth, type: number, origin: activity, events: {{aggregate: count, half_life: 7d}}}}
+  - {{name: last_category, type: category, origin: activity, categories: [fashion, home], events: {LAST}}}
+""")
+
+
+@pytest.fixture
+def home(tmp_path):
+    write_home_contract(tmp_path / "home", CONTRACT)
+    return tmp_path / "home"
+
+
+def rows(count: int = 500) -> list[dict[str, object]]:
+    chance = np.random.default_rng(3)
+    found = []
+    for n in range(count):
+        bought = {"type": "purchased", "amount": float(chance.integers(1, 90))}
+        viewed = {"type": "product_viewed", "category": str(chance.choice(["fashion", "home"]))}
+        known = {"event_id": f"e{n}", "customer_id": f"c{chance.integers(30)}", "channel": "web"}
+        found.append({**known, "at": NOW - float(chance.uniform(0, 9 * DAY)), **(viewed if n % 4 else bought)})
+    return found
+
+
+def written(path, events):
+    path.write_text("".join(json.dumps(event) + "\n" for event in events))
+    return path
+
+
+async def values(redis_url, customer, now=NOW):
+    link = RedisLink(redis_url, timeout_ms=5000)
+    state = (await RedisCustomerReader(link, CONTRACT, lambda: False).read([customer], now)).states[0]
+    await link.close()
+    return state
+
+
+def test_a_history_is_taken_once_and_features_know_it(home, redis_url, tmp_path):
+    """5 % come twice; the second time the whole file changes nothing; online and offline agree on everybody."""
+    events = rows()
+    path = written(tmp_path / "events.jsonl", [*events, *events[::20]])
+    assert ingest(home, redis_url, path, now=NOW) == (525, 500, 25, 0, 0)
+    assert ingest(home, redis_url, path, now=NOW) == (525, 0, 525, 0, 0)
+    assert len(list(read_events(home))) == 500
+    differences, customers = live_differences(home, redis_url, 100)
+    assert (differences, customers) == ([], 30)
+
+
+@pytest.mark.parametrize("kind", ["csv", "csv.gz", "parquet", "jsonl.gz"])
+def test_the_same_events_in_any_format_are_the_same_events(home, redis_url, tmp_path, kind):
+    """Columns that are empty in a row are no properties of it."""
+    events = rows(40)
+    path = tmp_path / f"events.{kind}"
+    table = pa.Table.from_pylist([{"amount": None, "category": None, **event} for event in events])
+    if kind == "parquet":
+        pq.write_table(table, path)
+    elif kind == "jsonl.gz":
+        path.write_bytes(gzip.compress("".join(json.dumps(event) + "\n" for event in events).encode()))
+    else:
+        text = table.to_pandas().to_csv(index=False)
+        path.write_bytes(gzip.compress(text.encode()) if kind.endswith("gz") else text.encode())
+    assert ingest(home, redis_url, path, now=NOW).accepted == 40
+    found = {record.event_id: record for record in read_events(home)}
+    for event in events:
+        record = found[event["event_id"]]
+        assert record.properties == {k: event[k] for k in ("amount", "category") if k in event}
+        assert record.at == pytest.approx(event["at"], abs=1e-6)
+
+
+def test_a_mapping_says_what_other_names_mean(home, redis_url, tmp_path):
+    """Nested values, a literal channel, hours since a start; without an id, equal rows are one event."""
+    (tmp_path / "mapping.toml").write_text(
+        'customer_id = "person"\ntype = "event"\nchannel = "=app"\nat = "time"\nat_unit = 3600\n'
+        'at_start = "2026-01-01T00:00:00Z"\n'
+        '[types]\ntransaction = "purchased"\n[properties]\namount = ["value.amount", "value.sum"]\n'
+    )
+    events = [{"person": "p1", "event": "transaction", "time": 6, "value": {"sum": 3.5}}] * 2
+    path = written(tmp_path / "t.jsonl", [*events, {"person": "p1", "event": "looked", "time": 7, "value": {}}])
+    report = ingest(home, redis_url, path, tmp_path / "mapping.toml", now=NOW)
+    assert report == (3, 2, 1, 0, 1)
+    first, second = read_events(home)
+    assert (first.type, first.channel, first.properties) == ("purchased", "app", {"amount": 3.5})
+    assert second.at - first.at == 3600.0
+    assert second.declared is False
+
+
+def test_rows_that_cannot_be_taken_are_set_aside_with_their_reasons(home, redis_url, tmp_path):
+    """The others are taken."""
+    bad = [
+        {"type": "purchased"},
+        {**rows(1)[0], "event_id": "x", "amount": "much"},
+        {**rows(1)[0], "event_id": "y", "at": NOW + 1e6},
+    ]
+    report = ingest(home, redis_url, written(tmp_path / "e.jsonl", [*bad, *rows(5)]), now=NOW)
+    assert (report.accepted, report.quarantined) == (5, 3)
+    [path] = (home / "log" / "quarantine").iterdir()
+    text = path.read_text()
+    for reason in ("Expected `channel`, got none", "Expected a number, got `much`", "at most 300 s ahead"):
+        assert reason in text
+
+
+def test_what_is_no_file_of_events_is_refused(home, redis_url, tmp_path):
+    """With the line."""
+    (tmp_path / "e.jsonl").write_text('{"a": 1}\nnot json\n')
+    with pytest.raises(ImportInvalid, match="line 2"):
+        ingest(home, redis_url, tmp_path / "e.jsonl", now=NOW)
+    with pytest.raises(ImportInvalid, match="Expected a file"):
+        ingest(home, redis_url, tmp_path / "none.jsonl", now=NOW)
+
+
+async def test_until_it_is_rebuilt_an_emptied_redis_is_not_believed(home, redis_url, tmp_path):
+    """Caps count as reached and live features are missing; afterwards everything is as before."""
+    path = written(tmp_path / "events.jsonl", rows())
+    await asyncio.to_thread(ingest, home, redis_url, path, now=NOW)
+    before = {f"c{n}": await values(redis_url, f"c{n}") for n in range(30)}
+    assert before["c1"].values["warmth"] > 0
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushdb()
+    lost = await values(redis_url, "c1")
+    assert (lost.contacts, lost.values) == (None, {})
+    assert "warmth" in lost.stale
+    report = await asyncio.to_thread(rebuild, home, redis_url)
+    assert (report.events, report.customers_of_events) == (500, 30)
+    for customer, state in before.items():
+        again = await values(redis_url, customer)
+        assert again.contacts == state.contacts
+        assert again.values.pop("last_category", None) == state.values.pop("last_category", None)
+        assert again.values == pytest.approx(state.values)
+
+
+def test_live_events_outcomes_and_decisions_are_rebuilt_too(own_home, redis_url, shop):
+    """Contacts of decisions and what came of them, in their order; budgets are counted; twice is as good as once."""
+    moments = shop.moments(200, NOW, NOW + DAY, seed=2)
+    records = decide(serving_engine(own_home), [shop.request(m, f"d{n}") for n, m in enumerate(moments)])
+    shown = [r for r in records if not r.placements[0].fallback]
+    outcomes = [OutcomeRecord(f"o{r.decision_id}", r.decision_id, "impression", r.at + 1, r.at + 1) for r in shown[::2]]
+    live = [EventRecord("live-1", "c1", "product_viewed", "web", NOW, NOW, {"category": "home"})]
+    for kind, some in (("decisions", records), ("outcomes", outcomes), ("events", live)):
+        (own_home / "log" / kind).mkdir(parents=True)
+        (own_home / "log" / kind / "1-t-1.log").write_bytes(b"".join(encode_line(json_of(one)) for one in some))
+    first = rebuild(own_home, redis_url)
+    second = rebuild(own_home, redis_url)
+    assert first.contacts == second.contacts == len({r.customer_id for r in shown})
+    with redis.Redis.from_url(redis_url) as client:
+        entries = sum(client.strlen(key) for key in client.scan_iter("nb:contacts:*")) // 16
+        assert client.get(COMPLETE) == b"1"
+    assert entries == len(shown) + len(outcomes)
+
+
+def json_of(record) -> bytes:
+    return msgspec.json.encode(record)
+
+
+def test_the_commands_say_what_they_did(home, redis_url, tmp_path, capsys):
+    """Counts, the place of what was set aside, and the verdict of the comparison as exit code."""
+    path = written(tmp_path / "e.jsonl", [*rows(50), {"type": "x"}])
+    run = ["--home", str(home), "--redis-url", redis_url]
+    assert main([*run, "ingest", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "51 rows" in out
+    assert "50 new events" in out
+    assert "1 were set aside" in out
+    assert main([*run, "features", "check"]) == 0
+    assert "values that events fed: 0 differ" in capsys.readouterr().out
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushdb()
+    assert main([*run, "features", "check"]) == 1
+    assert main([*run, "rebuild"]) == 0
+    assert "50 events" in capsys.readouterr().out
+    assert main([*run, "features", "check"]) == 0

@@ -1,0 +1,85 @@
+"""Every event that is known: what was ingested, from the lake, then what came in live, from the log; each id once."""
+
+import datetime as dt
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+import pyarrow as pa
+
+from features.live import CHANNEL, Event
+from service.decision.records import EventRecord, decode_lines
+from training.lake import MOMENT, read_tables, write_by_day
+
+EVENTS = "events"
+EVENT_COLUMNS = {
+    "event_id": pa.string(), "customer_id": pa.string(), "type": pa.string(), "channel": pa.string(), "at": MOMENT,
+    "received_at": MOMENT, "properties": pa.string(), "declared": pa.bool_(), "source": pa.string(),
+}  # fmt: skip
+"""Properties are JSON."""
+
+_decoder = msgspec.json.Decoder(EventRecord)
+_properties = msgspec.json.Decoder(dict[str, bool | float | str])
+
+
+def read_events(home: Path) -> Iterator[EventRecord]:
+    """Events in the order in which they were written."""
+    known: set[bytes] = set()
+    for record in _written(home):
+        name = record.event_id.encode()
+        if name not in known:
+            known.add(name)
+            yield record
+
+
+def _written(home: Path) -> Iterator[EventRecord]:
+    for table in read_tables(home, EVENTS):
+        yield from _records(table)
+    for path in event_segments(home):
+        for line in decode_lines(path.read_bytes()):
+            if line.payload is not None:
+                yield _decoder.decode(line.payload)
+
+
+def event_segments(home: Path) -> list[Path]:
+    """The files that hold live events, oldest first."""
+    return sorted((home / "log" / EVENTS).rglob("*.log"), key=lambda path: path.name)
+
+
+def _records(table: pa.Table) -> Iterator[EventRecord]:
+    columns = [table[name].to_pylist() for name in ("event_id", "customer_id", "type", "channel")]
+    moments = [[us / 1e6 for us in table[name].cast(pa.int64()).to_pylist()] for name in ("at", "received_at")]
+    properties = (_properties.decode(text) for text in table["properties"].to_pylist())
+    for row in zip(*columns, *moments, properties, table["declared"].to_pylist(), strict=True):
+        name, customer, kind, channel, at, received, found, declared = row
+        yield EventRecord(name, customer, kind, channel, at, received, found, declared)
+
+
+def write_events(home: Path, name: str, records: Sequence[EventRecord]) -> None:
+    """Into the lake, by day. `name`: where they come from; a file of that name is replaced."""
+    columns = {
+        "event_id": [r.event_id for r in records], "customer_id": [r.customer_id for r in records],
+        "type": [r.type for r in records], "channel": [r.channel for r in records],
+        "at": pa.array([round(r.at * 1e6) for r in records], pa.int64()).cast(MOMENT),
+        "received_at": pa.array([round(r.received_at * 1e6) for r in records], pa.int64()).cast(MOMENT),
+        "properties": [msgspec.json.encode(r.properties).decode() for r in records], "declared": [r.declared for r in records],
+        "source": [name] * len(records),
+    }  # fmt: skip
+    write_by_day(home, EVENTS, name, pa.table(columns, schema=pa.schema(EVENT_COLUMNS)), "at")
+
+
+def as_event(record: EventRecord) -> Event:
+    """The event as features read it."""
+    properties = {name: float(value) if isinstance(value, bool) else value for name, value in record.properties.items()}
+    return Event(record.event_id, record.type, record.counts_from, {**properties, CHANNEL: record.channel})
+
+
+def fed(records: Iterable[EventRecord]) -> list[tuple[str, Event]]:
+    """(customer id, event) of those that feed features."""
+    return [(record.customer_id, as_event(record)) for record in records if record.declared]
+
+
+def moment(text: str) -> float:
+    """RFC 3339, or without a zone as UTC: seconds since 1970. Raises ValueError."""
+    found = dt.datetime.fromisoformat(text)
+    return (found if found.tzinfo else found.replace(tzinfo=dt.UTC)).timestamp()

@@ -1,0 +1,256 @@
+"""`nextbest ingest FILE`: a history of events, from JSON lines, CSV or Parquet, into the lake and into the features.
+
+Columns, or keys, are `event_id`, `customer_id`, `type`, `channel`, `at`; all others are properties. A mapping file says which
+other names mean these. Without an id, equal rows are one event.
+"""
+
+import asyncio
+import datetime as dt
+import gzip
+import hashlib
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import pyarrow.parquet as pq
+
+from features.event_types import EventTypes, home_event_types
+from features.homes import home_contract
+from service.decision.records import EventRecord, QuarantinedRecord, encode_line
+from service.errors import ImportInvalid
+from service.stores.completeness import nothing_written, set_complete
+from service.stores.live_features import RedisLiveFeatures
+from service.stores.redis_link import RedisLink
+from training.event_history import fed, moment, read_events, write_events
+from training.tables import read_table
+
+AT_ONCE = 100_000  # events: a file in the lake for each of their days
+FED_AT_ONCE = 20_000  # events in one round to Redis
+TIMEOUT_MS = 60_000.0
+AHEAD_S = 300.0  # how far ahead of ours a clock may be
+PARTS = ("event_id", "customer_id", "type", "channel", "at")
+
+Progress = Callable[[int, int], None]
+Row = Mapping[str, Any]
+
+
+class EventMapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which names of a foreign file mean what. A name may lead into what is nested, `value.amount`; `=web` stands for itself.
+
+    `properties`: where each is found, the first that is there; without them, all other columns. `types`: other names of types.
+    `at_unit`: seconds that a number in `at` counts, from `at_start` (RFC 3339) on.
+    """
+
+    customer_id: str = "customer_id"
+    type: str = "type"
+    channel: str = "channel"
+    at: str = "at"
+    event_id: str | None = "event_id"
+    at_unit: float = 1.0
+    at_start: str = "1970-01-01T00:00:00Z"
+    properties: dict[str, tuple[str, ...]] | None = None
+    types: dict[str, str] = {}
+
+
+class IngestReport(NamedTuple):
+    """What became of the rows. `undeclared` are among the accepted."""
+
+    rows: int
+    accepted: int
+    duplicates: int
+    quarantined: int
+    undeclared: int
+
+
+def read_event_mapping(path: Path | None) -> EventMapping:
+    """Raises ImportInvalid."""
+    if path is None:
+        return EventMapping()
+    try:
+        return msgspec.convert(tomllib.loads(path.read_text()), EventMapping)
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+        raise ImportInvalid([f"{path.name}: {error}"]) from error
+
+
+def ingest(
+    home: Path, redis_url: str, path: Path, mapping: Path | None = None, *, now: float, progress: Progress = lambda _d, _o: None
+) -> IngestReport:
+    """Take in a file; rows that cannot be taken are set aside in the log with their reason. Raises ImportInvalid.
+
+    `now`: seconds since 1970 UTC. Taking in the same file again changes nothing.
+    """
+    ingestion = _Ingestion(home, read_event_mapping(mapping), now)
+    name = f"ingest-{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}" if path.is_file() else path.name
+    rows, done = _rows(path), 0
+    store = _Store(home, redis_url, is_first=nothing_written(home))
+    while chunk := list(islice(rows, AT_ONCE)):
+        new = ingestion.take(chunk)
+        if new:
+            write_events(home, f"{name}-{done:010d}", new)
+            store.feed(new)
+        done += len(chunk)
+        progress(done, 0)
+    ingestion.set_aside(name)
+    return ingestion.report(done)
+
+
+class _Store:
+    """Feeds features in Redis."""
+
+    def __init__(self, home: Path, redis_url: str, *, is_first: bool) -> None:
+        self._home, self._url, self._is_first = home, redis_url, is_first
+
+    def feed(self, records: Sequence[EventRecord]) -> None:
+        asyncio.run(self._feed(records))
+
+    async def _feed(self, records: Sequence[EventRecord]) -> None:
+        link = RedisLink(self._url, timeout_ms=TIMEOUT_MS)
+        live, events = RedisLiveFeatures(link, home_contract(self._home)), fed(records)
+        try:
+            for start in range(0, len(events), FED_AT_ONCE):
+                await live.apply(events[start : start + FED_AT_ONCE])
+            if self._is_first:
+                await set_complete(link)
+        finally:
+            await link.close()
+
+
+class _Ingestion:
+    """Turns rows into events, each once."""
+
+    def __init__(self, home: Path, mapping: EventMapping, now: float) -> None:
+        self._home, self._mapping, self._now = home, mapping, now
+        self._types: EventTypes = home_event_types(home, home_contract(home))
+        self._start = moment(mapping.at_start)
+        self._known = {record.event_id for record in read_events(home)}
+        self._spoiled: list[QuarantinedRecord] = []
+        self._counts = {"accepted": 0, "duplicates": 0, "undeclared": 0}
+
+    def take(self, rows: Sequence[Row]) -> list[EventRecord]:
+        """Those that are new."""
+        new = []
+        for row in rows:
+            try:
+                record = self._record(row)
+            except (ValueError, TypeError, KeyError) as error:
+                reason = f"Expected `{error.args[0]}`, got none" if isinstance(error, KeyError) else str(error)
+                self._spoiled.append(QuarantinedRecord(reason, self._now, msgspec.json.encode(row, enc_hook=str).decode()))
+                continue
+            if record.event_id in self._known:
+                self._counts["duplicates"] += 1
+                continue
+            self._known.add(record.event_id)
+            new.append(record)
+        self._counts["accepted"] += len(new)
+        self._counts["undeclared"] += sum(not record.declared for record in new)
+        return new
+
+    def _record(self, row: Row) -> EventRecord:
+        m = self._mapping
+        kind, channel = str(_found(row, m.type)), str(_found(row, m.channel))
+        kind = m.types.get(kind, kind)
+        at = self._moment(_found(row, m.at))
+        properties = self._properties(row)
+        problem = self._types.problem(kind, channel, properties)
+        if problem is None and at > self._now + AHEAD_S:
+            problem = f"Expected a time at most {AHEAD_S:g} s ahead, got `{_found(row, m.at)}` - at `at`"
+        if problem is not None:
+            raise ValueError(problem)
+        customer = str(_found(row, m.customer_id))
+        given = _maybe(row, m.event_id) if m.event_id else None
+        name = str(given) if given is not None else _content_id((customer, kind, channel, at, properties))
+        return EventRecord(name, customer, kind, channel, at, self._now, properties, declared=kind in self._types)
+
+    def _moment(self, value: Any) -> float:  # noqa: ANN401  # a file holds anything
+        if isinstance(value, str):
+            return round(moment(value) * 1e6) / 1e6
+        if isinstance(value, dt.datetime):
+            return round((value if value.tzinfo else value.replace(tzinfo=dt.UTC)).timestamp() * 1e6) / 1e6
+        return round((self._start + float(value) * self._mapping.at_unit) * 1e6) / 1e6
+
+    def _properties(self, row: Row) -> dict[str, float | str | bool]:
+        m = self._mapping
+        if m.properties is None:
+            named = {m.customer_id, m.type, m.channel, m.at, m.event_id, "properties"}
+            found = {key: value for key, value in row.items() if key not in named}
+            nested = row.get("properties")
+            found |= nested if isinstance(nested, Mapping) else {}
+        else:
+            found = {name: _first(row, paths) for name, paths in m.properties.items()}
+        return {key: _scalar(key, value) for key, value in found.items() if value is not None}
+
+    def set_aside(self, name: str) -> None:
+        """Write down what could not be taken."""
+        if self._spoiled:
+            folder = self._home / "log" / "quarantine"
+            folder.mkdir(parents=True, exist_ok=True)
+            lines = b"".join(encode_line(msgspec.json.encode(record)) for record in self._spoiled)
+            (folder / f"{int(self._now * 1000):013d}-{name}-1.log").write_bytes(lines)
+
+    def report(self, rows: int) -> IngestReport:
+        counts = self._counts
+        return IngestReport(rows, counts["accepted"], counts["duplicates"], len(self._spoiled), counts["undeclared"])
+
+
+def _rows(path: Path) -> Iterator[Row]:
+    """The rows of a file. Raises ImportInvalid."""
+    name = path.name.removesuffix(".gz")
+    if name.endswith((".jsonl", ".ndjson", ".json")):
+        yield from _lines(path)
+    elif name.endswith((".parquet", ".pq")) and path.is_file():
+        for batch in pq.ParquetFile(path).iter_batches(AT_ONCE):
+            yield from batch.to_pylist()
+    else:
+        for batch in read_table(path, ("event_id", "customer_id")).to_batches(AT_ONCE):
+            yield from batch.to_pylist()
+
+
+def _lines(path: Path) -> Iterator[Row]:
+    if not path.is_file():
+        raise ImportInvalid([f"Expected a file of events, found none - at `{path}`"])
+    decoder = msgspec.json.Decoder(dict[str, Any])
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                try:
+                    yield decoder.decode(line)
+                except msgspec.DecodeError as error:
+                    raise ImportInvalid([f"{path.name}: line {number}: {error}"]) from error
+
+
+def _found(row: Row, name: str) -> Any:  # noqa: ANN401  # a file holds anything
+    """What a row has under a name, or the text that stands for itself. Raises KeyError."""
+    value = _maybe(row, name)
+    if value is None:
+        raise KeyError(name)
+    return value
+
+
+def _maybe(row: Row, name: str) -> Any:  # noqa: ANN401  # a file holds anything
+    if name.startswith("="):
+        return name[1:]
+    if name in row:
+        return row[name]
+    value: Any = row
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def _first(row: Row, names: Sequence[str]) -> Any:  # noqa: ANN401  # a file holds anything
+    return next((value for name in names if (value := _maybe(row, name)) is not None), None)
+
+
+def _scalar(key: str, value: Any) -> float | str | bool:  # noqa: ANN401  # a file holds anything
+    if isinstance(value, bool | str):
+        return value
+    if isinstance(value, int | float):
+        return float(value)
+    raise ValueError(f"Expected a number, a text or a truth, got `{value}` - at `{key}`")
+
+
+def _content_id(content: tuple[Any, ...]) -> str:
+    return hashlib.blake2b(msgspec.json.encode(content, order="sorted"), digest_size=12).hexdigest()
