@@ -1,6 +1,7 @@
 """A home with the example catalog, which uses everything that a catalog can say: a history, a bundle, customers in Redis."""
 
 import contextlib
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -43,6 +44,12 @@ def whole_home(context: Context) -> WholeHome:
         command(folder, "catalog", "publish", str(report.catalog))
         promote_without_evidence(folder, train(folder, "click"), "for measuring")
     return WholeHome(folder, world)
+
+
+def without_log(context: Context, home: WholeHome, name: str) -> WholeHome:
+    """A copy of the home in which nothing was decided yet."""
+    derived = shutil.ignore_patterns("redis", "log")
+    return WholeHome(Path(shutil.copytree(home.folder, context.scratch / name, ignore=derived)), home.world)
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from service.decision.records import DecisionRecord, OutcomeRecord, encode_line
 from service.registry import Registry
 from tests.acceptance.processes import clean_environment, nextbest, run_or_not
 from tests.acceptance.row import Context, Measured, Row
-from tests.acceptance.whole import EXAMPLES, WholeHome, whole_home, whole_world
+from tests.acceptance.whole import EXAMPLES, WholeHome, whole_home, whole_world, without_log
 from training.batch import serving_engine
 from training.simulate import CHANNELS, DAY, Moment, World
 from training.whatif import Draft, build
@@ -37,7 +37,7 @@ CHANGES = (
 
 
 def measure(context: Context) -> Measured:
-    home = whole_home(context)
+    home = without_log(context, whole_home(context), "million")
     size = _write_everything(home, context)
     draft = home.folder / "draft.yaml"
     draft.write_text(_changed((EXAMPLES / "catalog.yaml").read_text()))

@@ -1,7 +1,6 @@
 """Row 4: logged decisions, made again after catalog and bundle have changed; and a log that somebody changed."""
 
 import datetime as dt
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from service.decision.records import DecisionRecord, decode_lines, encode_line
 from service.registry import Registry
 from tests.acceptance.row import Context, Measured, NotRun, Row
 from tests.acceptance.rows.footprint import serving
-from tests.acceptance.whole import WholeHome, command, whole_home, with_customers
+from tests.acceptance.whole import WholeHome, command, whole_home, with_customers, without_log
 from training.batch import Campaign, decide_table
 from training.decision_log import decision_segments, read_decisions
 from training.fit import FitSettings
@@ -31,11 +30,7 @@ MUTATED = "spend_12m"
 
 
 def measure(context: Context) -> Measured:
-    home = whole_home(context)
-    logged_home = WholeHome(
-        Path(shutil.copytree(home.folder, context.scratch / "replayed", ignore=shutil.ignore_patterns("redis", "log"))),
-        home.world,
-    )
+    logged_home = without_log(context, whole_home(context), "replayed")
     with with_customers(logged_home) as url:
         _in_batches(logged_home, url)
         with serving(logged_home.folder, context) as (_, address, _ready):
