@@ -23,7 +23,7 @@ from service.api.recommend import recommend
 from service.bundles.archive import EngineArchive
 from service.bundles.engines import EngineSource, watch
 from service.decision.engine import Engine
-from service.errors import NextbestError
+from service.errors import DependencyFailed, NextbestError
 from service.events import EventIntake
 from service.explaining import Explainer
 from service.logs import configure_logging, logger
@@ -69,6 +69,8 @@ async def _running(app: Litestar, settings: Settings) -> AsyncIterator[None]:
     """First the newest engine, then requests; at the end, answer what was asked and close what is open."""
     state: Any = app.state
     await asyncio.to_thread(state.engines.refresh)
+    with contextlib.suppress(DependencyFailed):
+        await state.parts.reader.begin()
     watcher = asyncio.create_task(watch(state.engines, settings.watch_interval_s))
     try:
         yield

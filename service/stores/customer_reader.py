@@ -39,6 +39,12 @@ class RedisCustomerReader:
         self._command = b"*%d\r\n%b" % (2 + len(layout.fields), bulk("HMGET"))
         self._fields = b"".join(map(bulk, layout.fields))
 
+    async def begin(self) -> None:
+        """Mark an empty Redis as complete while nothing was written that it could miss. Raises DependencyFailed."""
+        [mark] = await self._link.ask(encode("GET", COMPLETE), 1)
+        if mark is None:
+            await self._is_new()
+
     async def read(self, customer_ids: Sequence[str], now: float, budgets: Sequence[Budget] = ()) -> Reading:
         """One state per id, in order. Raises DependencyFailed."""
         distinct = list(dict.fromkeys(customer_ids))
@@ -96,6 +102,9 @@ class MemoryCustomerReader:
     def __init__(self, states: Mapping[str, CustomerState], history: MemoryContactHistory | None = None) -> None:
         self._states = states
         self._history = history or MemoryContactHistory()
+
+    async def begin(self) -> None:
+        """Nothing can be missing."""
 
     async def read(self, customer_ids: Sequence[str], now: float, budgets: Sequence[Budget] = ()) -> Reading:
         known = [self._states.get(c, NOTHING_KNOWN) for c in customer_ids]
