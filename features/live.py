@@ -101,10 +101,12 @@ class LiveFeatures:
         """The state with these events added; those it has seen before change nothing. The given state is left as it is."""
         new = {key: _copied(kept) for key, kept in state.items()}
         ids: list[int] = new.setdefault(IDS, [])
+        known = set(ids)
         for event in events:
             hashed = _hash(event.event_id)
-            if hashed in ids:
+            if hashed in known:
                 continue
+            known.add(hashed)
             ids.append(hashed)
             new[LAST] = max(new.get(LAST, event.at), event.at)
             for one in self._reading.get(event.type) or self._who_reads(event.type):

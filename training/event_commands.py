@@ -1,10 +1,9 @@
-"""`nextbest ingest | rebuild`, and `nextbest features`, whose check also compares what events have fed."""
+"""`nextbest rebuild`, and `nextbest features`, whose check also compares what events have fed."""
 
 import argparse
 import asyncio
 import random
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -21,7 +20,6 @@ from features.redis_server import resolve_redis
 from service.stores.redis_link import RedisLink
 from service.stores.resp import encode
 from training.event_history import fed, read_events
-from training.ingest import ingest
 from training.progress import progress_bar
 from training.rebuild import rebuild
 
@@ -33,26 +31,13 @@ def main(argv: Sequence[str], *, home: Path, redis_url: str | None) -> int:
     """Exit code: 0 done, 1 where online and offline differ. Errors are raised for the command line to tell."""
     if argv[0] == "features":
         return _features(argv, home, redis_url)
-    options = _parser().parse_args(argv)
-    run: Callable[[argparse.Namespace, Path, str], int] = options.run
+    purpose = "Put everything into Redis again, from log, lake and offline tables."
+    argparse.ArgumentParser(prog="nextbest rebuild", description=purpose).parse_args(argv[1:])
     with resolve_redis(redis_url, home) as url:
-        return run(options, home, url)
+        return _rebuild(home, url)
 
 
-def _ingest(options: argparse.Namespace, home: Path, url: str) -> int:
-    started = time.perf_counter()
-    with progress_bar(f"Ingesting {options.file.name}") as tell:
-        found = ingest(home, url, options.file, options.mapping, now=time.time(), progress=tell)
-    seconds = time.perf_counter() - started
-    print(f"{found.rows:,} rows in {seconds:.1f} s: {found.accepted:,} new events, {found.duplicates:,} known before")
-    if found.undeclared:
-        print(f"{found.undeclared:,} of them are of types that events.yaml does not declare: kept, and feeding nothing")
-    if found.quarantined:
-        print(f"{found.quarantined:,} were set aside with their reasons - at `{home / 'log' / 'quarantine'}`")
-    return 0
-
-
-def _rebuild(options: argparse.Namespace, home: Path, url: str) -> int:  # noqa: ARG001  # every verb is called alike
+def _rebuild(home: Path, url: str) -> int:
     with progress_bar("Rebuilding") as tell:
         found = rebuild(home, url, tell)
     print(
@@ -105,17 +90,3 @@ async def _replies(redis_url: str, keys: Sequence[bytes], fields: Sequence[bytes
         return list(await link.ask(b"".join(encode("HMGET", key, *fields) for key in keys), len(keys)))
     finally:
         await link.close()
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="nextbest")
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    purpose = "take in a history of events"
-    ingesting = verbs.add_parser("ingest", help=purpose, description=purpose)
-    ingesting.add_argument("file", type=Path, metavar="FILE", help="JSON lines, CSV or Parquet, .gz too")
-    ingesting.add_argument("--mapping", type=Path, metavar="FILE", help="which name means what (TOML), where they differ")
-    ingesting.set_defaults(run=_ingest)
-    purpose = "put everything into Redis again, from log, lake and offline tables"
-    rebuilding = verbs.add_parser("rebuild", help=purpose, description=purpose)
-    rebuilding.set_defaults(run=_rebuild)
-    return parser

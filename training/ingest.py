@@ -10,9 +10,11 @@ import gzip
 import hashlib
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from itertools import islice
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import msgspec
 import pyarrow.parquet as pq
@@ -27,8 +29,7 @@ from service.stores.redis_link import RedisLink
 from training.event_history import fed, moment, read_events, write_events
 from training.tables import read_table
 
-AT_ONCE = 100_000  # events: a file in the lake for each of their days
-FED_AT_ONCE = 20_000  # events in one round to Redis
+AT_ONCE = 50_000  # events: a file in the lake for each of their days, fed while the next ones are read
 TIMEOUT_MS = 60_000.0
 AHEAD_S = 300.0  # how far ahead of ours a clock may be
 PARTS = ("event_id", "customer_id", "type", "channel", "at")
@@ -85,37 +86,64 @@ def ingest(
     ingestion = _Ingestion(home, read_event_mapping(mapping), now)
     name = f"ingest-{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}" if path.is_file() else path.name
     rows, done = _rows(path), 0
-    store = _Store(home, redis_url, is_first=nothing_written(home))
-    while chunk := list(islice(rows, AT_ONCE)):
-        new = ingestion.take(chunk)
-        if new:
-            write_events(home, f"{name}-{done:010d}", new)
-            store.feed(new)
-        done += len(chunk)
-        progress(done, 0)
+    with _Store(home, redis_url, is_first=nothing_written(home)) as store:
+        while chunk := list(islice(rows, AT_ONCE)):
+            new = ingestion.take(chunk)
+            if new:
+                write_events(home, f"{name}-{done:010d}", new)
+                store.feed(new, last=len(chunk) < AT_ONCE)
+            done += len(chunk)
+            progress(done, 0)
     ingestion.set_aside(name)
     return ingestion.report(done)
 
 
 class _Store:
-    """Feeds features in Redis."""
+    """Feeds features in Redis: in a process of its own, beside the reading of what comes next, where there is much to feed."""
 
     def __init__(self, home: Path, redis_url: str, *, is_first: bool) -> None:
-        self._home, self._url, self._is_first = home, redis_url, is_first
+        self._told = (str(home), redis_url, is_first)
+        self._pool: ProcessPoolExecutor | None = None
+        self._fed: Future[None] | None = None
 
-    def feed(self, records: Sequence[EventRecord]) -> None:
-        asyncio.run(self._feed(records))
+    def __enter__(self) -> Self:
+        return self
 
-    async def _feed(self, records: Sequence[EventRecord]) -> None:
-        link = RedisLink(self._url, timeout_ms=TIMEOUT_MS)
-        live, events = RedisLiveFeatures(link, home_contract(self._home)), fed(records)
+    def feed(self, records: Sequence[EventRecord], *, last: bool) -> None:
+        """Wait for what was fed before, then feed these."""
+        self._wait()
+        if last and self._pool is None:
+            feed(*self._told, msgspec.msgpack.encode(records))
+            return
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(1, get_context("spawn"))
+        self._fed = self._pool.submit(feed, *self._told, msgspec.msgpack.encode(records))
+
+    def _wait(self) -> None:
+        if self._fed is not None:
+            self._fed.result()
+
+    def __exit__(self, *_exception: object) -> None:
         try:
-            for start in range(0, len(events), FED_AT_ONCE):
-                await live.apply(events[start : start + FED_AT_ONCE])
-            if self._is_first:
-                await set_complete(link)
+            self._wait()
         finally:
-            await link.close()
+            if self._pool is not None:
+                self._pool.shutdown()
+
+
+def feed(home: str, redis_url: str, is_first: bool, records: bytes) -> None:  # noqa: FBT001  # called across processes
+    """Feed events, as msgpack. `is_first`: before them, nothing was written that Redis could have lost."""
+    asyncio.run(_feed(Path(home), redis_url, msgspec.msgpack.decode(records, type=list[EventRecord]), is_first=is_first))
+
+
+async def _feed(home: Path, redis_url: str, records: Sequence[EventRecord], *, is_first: bool) -> None:
+    link = RedisLink(redis_url, timeout_ms=TIMEOUT_MS)
+    try:
+        await RedisLiveFeatures(link, home_contract(home)).apply(fed(records))
+        if is_first:
+            await set_complete(link)
+    finally:
+        await link.close()
 
 
 class _Ingestion:

@@ -18,6 +18,7 @@ from service.stores.redis_link import RedisLink
 from service.stores.resp import encode
 
 MARK = 8  # bytes
+AT_ONCE = 500  # customers in a round trip: their states are held meanwhile
 ATTEMPTS = 20  # by as many writers at once can one be overtaken
 KEPT_S = 400 * 86_400  # a customer of whom nothing was heard for so long is forgotten here
 
@@ -98,7 +99,11 @@ class RedisLiveFeatures:
 
     async def _attempt(self, waiting: Mapping[str, Sequence[Event]]) -> list[str]:
         """One try for each customer; those for whom it held."""
-        customers = list(waiting)
+        everybody = list(waiting)
+        slices = [everybody[start : start + AT_ONCE] for start in range(0, len(everybody), AT_ONCE)]
+        return [customer for some in slices for customer in await self._try(some, waiting)]
+
+    async def _try(self, customers: Sequence[str], waiting: Mapping[str, Sequence[Event]]) -> list[str]:
         stored = await self._link.ask(b"".join(encode("GET", live_key(c)) for c in customers), len(customers))
         commands = [self._update(c, before, waiting[c]) for c, before in zip(customers, stored, strict=True)]
         done = await self._link.ask(b"".join(commands), len(commands))
