@@ -1,5 +1,5 @@
 """Area `customer`: one view of the customer, live."""
 
-from tests.acceptance.rows import freshness, intake_rate, online_offline
+from tests.acceptance.rows import freshness, intake_rate, online_offline, rebuilding
 
-ROWS = [online_offline.ROW, freshness.ROW, intake_rate.ROW]
+ROWS = [online_offline.ROW, freshness.ROW, intake_rate.ROW, rebuilding.ROW]
