@@ -8,11 +8,13 @@ from importlib.metadata import version
 from typing import Any, NamedTuple
 
 from litestar import Litestar
+from litestar.config.cors import CORSConfig
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 
 from features.event_types import home_event_types
 from features.homes import home_contract
+from service.api.browser import browser_script
 from service.api.decisions import decision
 from service.api.events import events
 from service.api.openapi import openapi_config
@@ -54,11 +56,12 @@ def create_app(settings: Settings, parts: Parts, engines: EngineSource, desks: D
         "pipeline": Pipeline(parts),
     }  # fmt: skip
     return Litestar(
-        route_handlers=[recommend, outcomes, events, decision, live, ready, metrics],
+        route_handlers=[recommend, outcomes, events, decision, browser_script, live, ready, metrics],
         exception_handlers={NextbestError: from_nextbest, HTTPException: from_framework, Exception: from_unexpected},
         lifespan=[lambda app: _running(app, settings)],
         openapi_config=openapi_config(version("nextbest")),
         request_max_body_size=settings.body_limit,
+        cors_config=CORSConfig(allow_origins=settings.origins, allow_methods=["GET", "POST"]) if settings.origins else None,
         state=State(state),
         logging_config=None,
     )

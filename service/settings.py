@@ -43,8 +43,16 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     log_level: str = "info"
     """Least severe message that is logged: debug, info, warning or error."""
 
+    allow_origins: str | None = None
+    """Web pages that may read answers (CORS), with commas: `https://shop.example`; `*` for all. `/nextbest.js` needs it."""
+
     body_limit: int = 4_000_000
     """Largest accepted request body, in bytes."""
+
+    @property
+    def origins(self) -> list[str]:
+        """The web pages that may read answers."""
+        return [origin.strip() for origin in (self.allow_origins or "").split(",") if origin.strip()]
 
     @property
     def folder(self) -> Path:

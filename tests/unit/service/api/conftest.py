@@ -67,7 +67,7 @@ class Service:
         self.live = MemoryLiveFeatures(CONTRACT)
         self.clock = lambda: 1_767_268_800.0  # 2026-01-01 12:00 UTC
 
-    def client(self, **changes) -> AsyncTestClient:
+    def client(self, origins: str = "", **changes) -> AsyncTestClient:
         metrics = Metrics()
         engines = EngineSource(self.registry, CONTRACT, lambda _engine, _problem: None)
         history = MemoryContactHistory()
@@ -78,7 +78,7 @@ class Service:
         parts = Parts(engine=lambda: engines.engine, **(given | changes))
         explainer = Explainer(self.find, EngineArchive(self.registry, CONTRACT))
         intake = EventIntake(self.log, self.live, parse_event_types(EVENTS), metrics, self.clock)
-        settings = Settings(watch_interval_s=0.01, body_limit=10_000)
+        settings = Settings(watch_interval_s=0.01, body_limit=10_000, allow_origins=origins or None)
         return AsyncTestClient(create_app(settings, parts, engines, Desks(explainer, intake)))
 
     def find(self, decision_id: str):

@@ -186,6 +186,7 @@ async def test_the_document_at_schema_describes_what_the_service_takes(client):
         "/recommend",
         "/outcomes",
         "/events",
+        "/nextbest.js",
         "/decisions/{decision_id}",
         "/live",
         "/ready",

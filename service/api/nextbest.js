@@ -1,0 +1,136 @@
+// nextbest in the browser: what a visitor does, what to show them, what came of it. No dependencies, 3 kB.
+//
+//   <script src="https://decisions.example/nextbest.js" data-consent="granted" defer></script>
+//   nextbest.recommend({placement: "home_hero"}).then(show)
+//
+// Nothing is stored and nothing is sent before consent: data-consent="granted" on the tag, or nextbest.consent(true). What happens
+// before it is forgotten. Events and outcomes are queued, and leave together every two seconds, at 50, or with the page.
+(function () {
+  "use strict";
+  var tag = document.currentScript;
+  var base = (tag && tag.dataset.base) || (tag && tag.src ? new URL(tag.src).origin : location.origin);
+  var channel = (tag && tag.dataset.channel) || "web";
+  var EVERY_MS = 2000, MOST = 50, KEY = "nextbest";
+  var queues = {events: [], outcomes: []};
+  var allowed = false, timer = null, visible = 0, since = null, customer = null;
+
+  function id() {
+    var random = crypto.getRandomValues(new Uint8Array(16));
+    return Array.prototype.map.call(random, function (b) { return (b + 256).toString(16).slice(1); }).join("");
+  }
+
+  function who() {
+    if (customer) return {customer_id: customer};
+    var known = null;
+    try { known = localStorage.getItem(KEY); } catch (_) { /* storage may be forbidden: then a page is a visitor */ }
+    if (!known) {
+      known = who.once = who.once || id();
+      try { localStorage.setItem(KEY, known); } catch (_) { /* as above */ }
+    }
+    return {anonymous_id: known};
+  }
+
+  function queue(kind, item) {
+    queues[kind].push(item);
+    if (queues[kind].length >= MOST) flush(false);
+    else if (!timer) timer = setTimeout(function () { flush(false); }, EVERY_MS);
+    return item;
+  }
+
+  function flush(leaving) {
+    clearTimeout(timer);
+    timer = null;
+    Object.keys(queues).forEach(function (kind) {
+      while (queues[kind].length) send(kind, queues[kind].splice(0, MOST), leaving);
+    });
+  }
+
+  function send(kind, items, leaving) {
+    var body = {};
+    body[kind] = items;
+    var text = JSON.stringify(body), url = base + "/" + kind;
+    if (leaving && navigator.sendBeacon && navigator.sendBeacon(url, text)) return;
+    fetch(url, {method: "POST", body: text, keepalive: leaving}).then(function (answer) {
+      if (answer.status === 503 || answer.status === 429) again(kind, items);
+    }, function () { again(kind, items); });
+  }
+
+  // ids make a repetition harmless
+  function again(kind, items) {
+    queues[kind] = items.concat(queues[kind]).slice(0, 20 * MOST);
+    if (!timer) timer = setTimeout(function () { flush(false); }, 5 * EVERY_MS);
+  }
+
+  function track(type, properties) {
+    if (!allowed) return null;
+    var event = {event_id: id(), type: type, channel: channel, at: new Date().toISOString(), properties: properties || {}};
+    return queue("events", Object.assign(event, who()));
+  }
+
+  function recommend(request) {
+    if (!allowed) return Promise.resolve(null);
+    var asked = Object.assign({}, who(), request);
+    asked.context = Object.assign({channel: channel, device: device()}, request && request.context);
+    return fetch(base + "/recommend", {method: "POST", body: JSON.stringify(asked)}).then(function (answer) {
+      return answer.ok ? answer.json() : null;
+    }, function () { return null; });
+  }
+
+  function outcome(decision, placement, action, type, value) {
+    if (!allowed) return null;
+    return queue("outcomes", {
+      outcome_id: id(), decision_id: decision, placement: placement, action_id: action, type: type, value: value || 0,
+      at: new Date().toISOString()
+    });
+  }
+
+  function device() {
+    return innerWidth < 768 ? "mobile" : innerWidth < 1100 ? "tablet" : "desktop";
+  }
+
+  function consent(given) {
+    if (given && !allowed) {
+      allowed = true;
+      since = Date.now();
+      visible = 0;
+      track("page_viewed", {page: location.pathname});
+    } else if (!given) {
+      allowed = false;
+      queues.events.length = queues.outcomes.length = 0;
+      who.once = null;
+      try { localStorage.removeItem(KEY); } catch (_) { /* nothing was kept */ }
+    }
+  }
+
+  function identify(name) { customer = name || null; }
+
+  // dwell time: how long the page was to be seen, told once, when it goes
+  document.addEventListener("visibilitychange", function () {
+    if (document.visibilityState === "hidden") {
+      if (since !== null) visible += Date.now() - since;
+      since = null;
+      flush(true);
+    } else since = Date.now();
+  });
+  addEventListener("pagehide", function () {
+    if (since !== null) visible += Date.now() - since;
+    since = null;
+    if (allowed && visible > 0) track("page_viewed", {page: location.pathname, dwell_s: Math.round(visible / 100) / 10});
+    visible = 0;
+    flush(true);
+  });
+  // <a data-nextbest-decision="..." data-nextbest-placement="..." data-nextbest-action="..."> tells clicks by itself
+  document.addEventListener("click", function (event) {
+    var shown = event.target.closest && event.target.closest("[data-nextbest-decision]");
+    if (!shown) return;
+    var data = shown.dataset;
+    outcome(data.nextbestDecision, data.nextbestPlacement, data.nextbestAction, "click");
+    flush(true);
+  }, true);
+
+  window.nextbest = {
+    track: track, recommend: recommend, outcome: outcome, consent: consent, identify: identify,
+    flush: function () { flush(false); }
+  };
+  if (tag && tag.dataset.consent === "granted") consent(true);
+})();

@@ -1,0 +1,101 @@
+"""Declared events: what contradicts them, and which features they can feed."""
+
+import math
+
+import pytest
+
+from features.contract import ContractError, parse_contract
+from features.event_types import PACKAGED, check_fed, home_event_types, parse_event_types
+from features.homes import PACKAGED as FEATURES
+from features.homes import features_folder
+
+TYPES = parse_event_types("""
+events:
+  viewed: {properties: {category: text, price: number, new: truth}}
+  opened: {channels: [email]}
+""")
+
+
+def contract(events: str):
+    return parse_contract(f"features: [{{name: x, type: number, origin: activity, events: {events}}}]")
+
+
+@pytest.mark.parametrize(
+    ("kind", "channel", "properties", "problem"),
+    [
+        ("viewed", "web", {"category": "home", "price": 3.0, "new": True}, None),
+        ("viewed", "web", {}, None),
+        ("viewed", "web", {"price": "3"}, "Expected a number, got `3` - at `$.properties.price`"),
+        ("viewed", "web", {"price": True}, "Expected a number, got `True`"),
+        ("viewed", "web", {"new": 1.0}, "Expected a truth, got `1.0`"),
+        (
+            "viewed",
+            "web",
+            {"colour": "red"},
+            "Expected a declared property (`category`, `price`, `new`) of `viewed`, got `colour`",
+        ),
+        ("viewed", "web", {"price": math.nan}, "Expected a finite number"),
+        ("opened", "web", {}, "Expected a channel among email for `opened`, got `web`"),
+        ("opened", "email", {"x": 1.0}, "(none)"),
+        ("unknown", "anywhere", {"x": 1.0}, None),
+        ("unknown", "anywhere", {"x": "y" * 4097}, "at most 4096 characters"),
+        ("unknown", "anywhere", {f"p{n}": 1.0 for n in range(65)}, "at most 64 properties"),
+    ],
+)
+def test_what_contradicts_a_declaration_is_told(kind, channel, properties, problem):
+    """None where nothing does; a type nobody declared is held to the limits only."""
+    found = TYPES.problem(kind, channel, properties)
+    assert (found is None) == (problem is None)
+    assert problem is None or problem in found
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        "{aggregate: count, type: viewed, window: 1d}",
+        "{aggregate: count, window: 1d}",
+        "{aggregate: sum, type: viewed, property: price, window: 1d}",
+        "{aggregate: distinct, property: channel, window: 1d}",
+        "{aggregate: distinct, property: category, window: 1d}",
+    ],
+)
+def test_a_feature_may_be_fed_by_what_is_declared(events):
+    """A property that only some types have is read from those."""
+    check_fed(TYPES, contract(events))
+
+
+@pytest.mark.parametrize(
+    ("events", "problem"),
+    [
+        ("{aggregate: count, type: bought, window: 1d}", "Expected a declared event type (viewed, opened), got `bought`"),
+        (
+            "{aggregate: sum, type: viewed, property: weight, window: 1d}",
+            "Expected a declared property of `viewed`, got `weight`",
+        ),
+        ("{aggregate: sum, type: viewed, property: category, window: 1d}", "Expected a number to sum up, got `category`, a text"),
+        ("{aggregate: sum, property: channel, window: 1d}", "Expected a number to sum up, got `channel`"),
+    ],
+)
+def test_a_feature_that_nothing_can_feed_is_refused_at_start(events, problem):
+    """Named, with what there is."""
+    with pytest.raises(ContractError) as refused:
+        check_fed(TYPES, contract(events))
+    assert problem in str(refused.value)
+
+
+def test_a_home_has_its_own_types_or_those_of_the_package(tmp_path):
+    """The packaged ones fit the packaged features."""
+    assert "purchased" in home_event_types(tmp_path, parse_contract(FEATURES.read_text()))
+    features_folder(tmp_path).mkdir(parents=True)
+    (features_folder(tmp_path) / "events.yaml").write_text("events: {waved: {}}")
+    assert set(home_event_types(tmp_path, parse_contract("features: []")).types) == {"waved"}
+    assert PACKAGED.exists()
+
+
+@pytest.mark.parametrize(
+    "text", ["events: [a]", "events: {a: {properties: {b: colour}}}", "nothing: 1", "events: {a: {x: 1}}", ": :"]
+)
+def test_a_document_that_is_none_is_refused(text):
+    """With what was expected."""
+    with pytest.raises(ContractError, match="events.yaml"):
+        parse_event_types(text)
