@@ -97,5 +97,5 @@ def test_a_home_has_its_own_types_or_those_of_the_package(tmp_path):
 )
 def test_a_document_that_is_none_is_refused(text):
     """With what was expected."""
-    with pytest.raises(ContractError, match="events.yaml"):
+    with pytest.raises(ContractError, match=r"events\.yaml"):
         parse_event_types(text)
