@@ -197,6 +197,8 @@ class _Ingestion:
             return round(moment(value) * 1e6) / 1e6
         if isinstance(value, dt.datetime):
             return round((value if value.tzinfo else value.replace(tzinfo=dt.UTC)).timestamp() * 1e6) / 1e6
+        if isinstance(value, dt.date):
+            return dt.datetime(value.year, value.month, value.day, tzinfo=dt.UTC).timestamp()
         return round((self._start + float(value) * self._mapping.at_unit) * 1e6) / 1e6
 
     def _properties(self, row: Row) -> dict[str, float | str | bool]:

@@ -116,6 +116,14 @@ def test_a_mapping_says_what_other_names_mean(home, redis_url, tmp_path):
     assert second.declared is False
 
 
+def test_days_and_moments_without_a_zone_are_utc(home, redis_url, tmp_path):
+    """As a table has them: a column of dates, a column of timestamps."""
+    for name, at in (("day", "2026-01-02"), ("moment", "2026-01-02 00:00:00")):
+        (tmp_path / f"{name}.csv").write_text(f"event_id,customer_id,type,channel,at\n{name},c1,purchased,web,{at}\n")
+        assert ingest(home, redis_url, tmp_path / f"{name}.csv", now=NOW).accepted == 1
+    assert {record.at for record in read_events(home)} == {1_767_312_000.0}
+
+
 def test_rows_that_cannot_be_taken_are_set_aside_with_their_reasons(home, redis_url, tmp_path):
     """The others are taken."""
     bad = [
