@@ -1,4 +1,4 @@
-"""Decision ids that lead to the customer's contact history: whoever sends an outcome needs to know no more than the id."""
+"""Ids: of decisions, which lead to the customer's contact history, and of customers, which must be no personal data."""
 
 import re
 import secrets
@@ -7,6 +7,8 @@ from hashlib import blake2b
 
 CUSTOMER_BYTES = 10  # of a hash: 100 million customers share one with odds of 1 in 240 million
 RANDOM_BYTES = 8
+MAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s.]+")
+PHONE = re.compile(r"\+\d[\d\s().-]{6,20}|\(\d{2,5}\)[\d\s.-]{5,15}")  # bare digits may be an account number
 OURS = re.compile(rf"[0-9a-f]{{{2 * (RANDOM_BYTES + CUSTOMER_BYTES)}}}\Z")
 
 
@@ -19,6 +21,14 @@ def customer_key(customer_id: str) -> str:
 def new_decision_id(customer_id: str) -> str:
     """A fresh id: chance, then the customer's key."""
     return secrets.token_hex(RANDOM_BYTES) + customer_key(customer_id)
+
+
+def personal(identifier: str) -> str | None:
+    """What kind of personal data an id plainly is, with advice; None where it looks like an id."""
+    for pattern, what in ((MAIL, "an e-mail address"), (PHONE, "a phone number")):
+        if pattern.fullmatch(identifier):
+            return f"Expected an id that is nobody's personal data, got {what}: send its SHA-256 instead"
+    return None
 
 
 def key_in(decision_id: str) -> str | None:

@@ -23,6 +23,7 @@ from features.event_types import EventTypes, home_event_types
 from features.homes import home_contract
 from service.decision.records import EventRecord, QuarantinedRecord, encode_line
 from service.errors import ImportInvalid
+from service.ids import personal
 from service.stores.completeness import nothing_written, set_complete
 from service.stores.live_features import RedisLiveFeatures
 from service.stores.redis_link import RedisLink
@@ -182,12 +183,12 @@ class _Ingestion:
         kind = m.types.get(kind, kind)
         at = self._moment(_found(row, m.at))
         properties = self._properties(row)
-        problem = self._types.problem(kind, channel, properties)
+        customer = str(_found(row, m.customer_id))
+        problem = personal(customer) or self._types.problem(kind, channel, properties)
         if problem is None and at > self._now + AHEAD_S:
             problem = f"Expected a time at most {AHEAD_S:g} s ahead, got `{_found(row, m.at)}` - at `at`"
         if problem is not None:
             raise ValueError(problem)
-        customer = str(_found(row, m.customer_id))
         given = _maybe(row, m.event_id) if m.event_id else None
         name = str(given) if given is not None else _content_id((customer, kind, channel, at, properties))
         return EventRecord(name, customer, kind, channel, at, self._now, properties, declared=kind in self._types)

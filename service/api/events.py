@@ -14,6 +14,7 @@ from service.api.wire import EventSent, EventsRequest, EventsResponse, Rejection
 from service.decision.records import EventRecord, QuarantinedRecord
 from service.errors import BadRequest
 from service.events import EventIntake
+from service.ids import personal
 from service.pipeline import Pipeline
 
 CALL_DECODER = msgspec.json.Decoder(EventsRequest)
@@ -77,6 +78,8 @@ def record_of(sent: EventSent, intake: EventIntake, now: float) -> EventRecord:
     customer = sent.customer_id or sent.anonymous_id
     if customer is None:
         raise BadRequest("Expected `customer_id` or `anonymous_id`, got neither - at `$`")
+    if (advice := personal(customer)) is not None:
+        raise BadRequest(f"{advice} - at `$.{'customer_id' if sent.customer_id else 'anonymous_id'}`")
     at = round(now, 6) if sent.at is None else sent.at.timestamp()
     if at > now + CLOCK_SKEW_S:
         raise BadRequest(f"Expected a time at most {CLOCK_SKEW_S:g} s ahead, got `{sent.at}` - at `$.at`")

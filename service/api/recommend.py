@@ -27,7 +27,7 @@ from service.decision.entities import PlacementRequest
 from service.decision.explain import PlacementExplained, explain
 from service.decision.records import PlacementRecord, ServedItem
 from service.errors import BadRequest, UnknownPlacement
-from service.ids import new_decision_id
+from service.ids import new_decision_id, personal
 from service.pipeline import Answer, Pipeline
 
 DECODER = msgspec.json.Decoder(RecommendRequest)
@@ -71,6 +71,8 @@ def as_ask(wanted: RecommendRequest, engine: Engine) -> Ask:
     customer = wanted.customer_id or wanted.anonymous_id
     if customer is None:
         raise BadRequest("Expected `customer_id` or `anonymous_id`, got neither - at `$`")
+    if (advice := personal(customer)) is not None:
+        raise BadRequest(f"{advice} - at `$.{'customer_id' if wanted.customer_id else 'anonymous_id'}`")
     return Ask(
         decision_id=wanted.decision_id or new_decision_id(customer),
         customer_id=customer,

@@ -62,6 +62,8 @@ async def test_without_a_moment_it_happened_now_and_anonymous_customers_are_cust
         ({"properties": {"category": ["a"]}}, "Expected `bool | float | str`"),
         ({"type": "email_opened"}, "Expected a channel among email"),
         ({"customer_id": None}, "Expected `customer_id` or `anonymous_id`"),
+        ({"customer_id": "ann@shop.example"}, "got an e-mail address: send its SHA-256 instead - at `$.customer_id`"),
+        ({"customer_id": None, "anonymous_id": "+49 170 1234567"}, "got a phone number"),
         ({"type": ""}, "length >= 1"),
         ({"surprise": 1}, "unknown field `surprise`"),
         ({"event_id": "x" * 300}, "length <= 256"),

@@ -179,6 +179,13 @@ async def test_a_catalog_that_cannot_be_used_leaves_the_old_one_serving(client, 
     assert (await client.post("/recommend", json=SHORT)).json()["versions"]["catalog"] == 1
 
 
+async def test_an_id_that_is_personal_data_is_refused_with_advice(client):
+    """Neither answered nor written down."""
+    answer = await client.post("/recommend", json={"customer_id": "ann@shop.example", "placement": "home_hero"})
+    assert answer.status_code == 400
+    assert "send its SHA-256 instead" in answer.json()["detail"]
+
+
 async def test_the_document_at_schema_describes_what_the_service_takes(client):
     """OpenAPI with request bodies, answers and examples."""
     document = (await client.get("/schema/openapi.json")).json()
