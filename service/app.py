@@ -17,6 +17,7 @@ from features.homes import home_contract
 from service.api.browser import browser_script
 from service.api.decisions import decision
 from service.api.events import events
+from service.api.identities import identities
 from service.api.openapi import openapi_config
 from service.api.operations import live, metrics, ready
 from service.api.outcomes import outcomes
@@ -28,6 +29,7 @@ from service.decision.engine import Engine
 from service.errors import DependencyFailed, NextbestError
 from service.events import EventIntake
 from service.explaining import Explainer
+from service.identities import IdentityIntake
 from service.logs import configure_logging, logger
 from service.metrics import Metrics
 from service.pipeline import Limits, Parts, Pipeline
@@ -37,26 +39,33 @@ from service.stores.completeness import nothing_written
 from service.stores.contact_history import RedisContactHistory
 from service.stores.customer_reader import RedisCustomerReader
 from service.stores.decisions import find_decision
+from service.stores.identities import RedisIdentities
 from service.stores.live_features import RedisLiveFeatures
 from service.stores.redis_link import RedisLink
 from service.stores.segment_log import DECISIONS, SegmentLog
 
 
 class Desks(NamedTuple):
-    """What stands beside the pipeline: who explains decisions, and who takes events."""
+    """What stands beside the pipeline: who explains decisions, who takes events, and who links ids."""
 
     explainer: Explainer
     events: EventIntake
+    identities: IdentityIntake
 
 
 def create_app(settings: Settings, parts: Parts, engines: EngineSource, desks: Desks) -> Litestar:
     """The service, from parts that somebody built: the real ones, or their in-memory twins."""
     state = {
-        "parts": parts, "engines": engines, "explainer": desks.explainer, "events": desks.events, "metrics": parts.metrics,
+        "parts": parts,
+        "engines": engines,
+        "explainer": desks.explainer,
+        "events": desks.events,
+        "identities": desks.identities,
+        "metrics": parts.metrics,
         "pipeline": Pipeline(parts),
-    }  # fmt: skip
+    }
     return Litestar(
-        route_handlers=[recommend, outcomes, events, decision, browser_script, live, ready, metrics],
+        route_handlers=[recommend, outcomes, events, identities, decision, browser_script, live, ready, metrics],
         exception_handlers={NextbestError: from_nextbest, HTTPException: from_framework, Exception: from_unexpected},
         lifespan=[lambda app: _running(app, settings)],
         openapi_config=openapi_config(version("nextbest")),
@@ -101,9 +110,10 @@ def create_from_settings(settings: Settings) -> Litestar:
         limits=Limits(settings.coalesce_limit, settings.batches_in_flight),
     )
     explainer = Explainer(lambda name: find_decision(log / DECISIONS, name), EngineArchive(registry, contract))
+    linking = IdentityIntake(parts.log, RedisIdentities(link, contract), parts.clock)
     types = home_event_types(settings.folder, contract)
     intake = EventIntake(parts.log, RedisLiveFeatures(link, contract), types, counted, parts.clock)
-    return create_app(settings, parts, engines, Desks(explainer, intake))
+    return create_app(settings, parts, engines, Desks(explainer, intake, linking))
 
 
 def create_from_environment() -> Litestar:

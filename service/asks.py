@@ -13,6 +13,7 @@ from service.decision.decide import decide
 from service.decision.engine import Engine
 from service.decision.entities import UNKNOWN_CUSTOMER, CustomerState, DecisionRequest, PlacementRequest
 from service.decision.records import DecisionRecord
+from service.ids import key_in, with_key
 from service.ports import Claim, Reading
 
 NO_CUSTOMER_FEATURES = "no_customer_features"  # the feature store did not answer: decided from context alone
@@ -32,6 +33,14 @@ class Ask(msgspec.Struct, frozen=True):
     deadline: float = 0.1  # seconds
     dry_run: bool = False
     repeatable: bool = False  # the client chose the id: the same id gets the same answer
+
+
+def _of_owner(ask: Ask, owner: str | None) -> Ask:
+    """The request in the name of the customer; an id of ours then leads to that customer's history."""
+    if owner is None:
+        return ask
+    own = ask.decision_id if key_in(ask.decision_id) is None else with_key(ask.decision_id, owner)
+    return msgspec.structs.replace(ask, customer_id=owner, decision_id=own)
 
 
 @dataclass(slots=True)
@@ -67,6 +76,8 @@ class Turn:
 
     def make(self, asks: Sequence[Ask], reading: Reading) -> list[Made]:
         """Decide for each request, from what was read of its customer."""
+        if reading.owners:
+            asks = [_of_owner(ask, reading.owners.get(ask.customer_id)) for ask in asks]
         requests = [self._request(a, s, reading.exhausted) for a, s in zip(asks, reading.states, strict=True)]
         records = decide(self.engine, requests)
         return [Made(a, r, s) for a, r, s in zip(asks, records, reading.states, strict=True)]
@@ -74,7 +85,7 @@ class Turn:
     def make_again(self, made: Sequence[Made], reading: Reading) -> None:
         """The same requests, from what is known now."""
         for old, new in zip(made, self.make([m.ask for m in made], reading), strict=True):
-            old.record, old.state = new.record, new.state
+            old.ask, old.record, old.state = new.ask, new.record, new.state
 
     def _request(self, ask: Ask, customer: CustomerState, exhausted: tuple[str, ...]) -> DecisionRequest:
         zone = customer.values.get("time_zone") or ask.context.get("time_zone") or self.engine.catalog.time_zone

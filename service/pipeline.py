@@ -146,11 +146,12 @@ class Pipeline:
             reading = unknown(turn, len(batch))
         with stage.labels("decide").time():
             pairs = [(w, s) for w, s in zip(batch, reading.states, strict=True) if not w.answer.done() and _known(w, turn.engine)]
-            made = turn.make([w.ask for w, _ in pairs], Reading([s for _, s in pairs], reading.exhausted))
+            made = turn.make([w.ask for w, _ in pairs], reading._replace(states=[s for _, s in pairs]))
         with stage.labels("claim").time():
             held = await self._claims.settle(turn, made)
         waiting = [w for w, _ in pairs]
-        late = {w.ask.decision_id for w in waiting if w.answer.done()}  # answered from nothing when their deadline came
+        # answered from nothing when their deadline came
+        late = {m.ask.decision_id for w, m in zip(waiting, made, strict=True) if w.answer.done()}
         await self._claims.release([claim for claim in held if claim.decision_id in late], turn)
         await self._tell(turn, [(w, m) for w, m in zip(waiting, made, strict=True) if not w.answer.done()])
 

@@ -1,6 +1,6 @@
 """What the pipeline needs from outside. Each has an implementation and an in-memory twin in `service/stores`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -8,7 +8,7 @@ from features.live import Event
 from service.catalog.policies import Budget
 from service.decision.contacts import Contact
 from service.decision.entities import CustomerState
-from service.decision.records import DecisionRecord, EventRecord, OutcomeRecord, QuarantinedRecord
+from service.decision.records import DecisionRecord, EventRecord, IdentityRecord, OutcomeRecord, QuarantinedRecord
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,14 @@ class Acknowledgement:
 
 
 class Reading(NamedTuple):
-    """What is known at a moment: one state per customer, in order, and the budgets that are used up, by name."""
+    """What is known at a moment: one state per customer, in order, and the budgets that are used up, by name.
+
+    `owners`: whom an id that was asked for is an alias of, by that id.
+    """
 
     states: list[CustomerState]
     exhausted: tuple[str, ...] = ()
+    owners: Mapping[str, str] = {}
 
 
 class Claim(NamedTuple):
@@ -89,11 +93,27 @@ class DecisionLog(Protocol):
     async def append_events(self, records: Sequence[EventRecord]) -> tuple[EventRecord, ...]:
         """Write down events whose id is new, and return those. Raises LogUnavailable, having acknowledged nothing."""
 
+    async def append_identities(self, records: Sequence[IdentityRecord]) -> None:
+        """Write down links. Raises LogUnavailable."""
+
     async def quarantine(self, records: Sequence[QuarantinedRecord]) -> None:
         """Write down events that could not be taken. Raises LogUnavailable."""
 
     async def close(self) -> None:
         """Write down what is pending and release the files."""
+
+
+LINKED, KNOWN, TAKEN = "linked", "known", "taken"  # what becomes of a link
+
+
+class Identities(Protocol):
+    """Knows which ids are the same customer."""
+
+    async def link(self, alias: str, customer: str) -> str:
+        """From now on the alias is the customer, and what was known of it is the customer's, once.
+
+        `linked`; `known` where that was so before; `taken` where the alias is another customer. Raises DependencyFailed.
+        """
 
 
 class LiveStore(Protocol):

@@ -27,7 +27,6 @@ from service.decision.entities import CustomerState, PlacementRequest
 from service.errors import ImportInvalid, NotReady, UnknownPlacement
 from service.ids import RANDOM_BYTES, customer_key
 from service.metrics import Metrics
-from service.ports import Reading
 from service.registry import Registry
 from service.stores.completeness import nothing_written
 from service.stores.contact_history import RedisContactHistory
@@ -130,7 +129,7 @@ class _Batch:
         asks = [self._ask(customer, start + row) for row, customer in enumerate(ids)]
         known = await self._reader.read(ids, turn.now, self._engine.catalog.contact.budgets)
         states = [_with(s, values) for s, values in zip(known.states, self._given(rows), strict=True)]
-        made = turn.make(asks, Reading(states, known.exhausted))
+        made = turn.make(asks, known._replace(states=states))
         await self._claims.settle(turn, made)
         if not self._campaign.dry_run:
             await self._log.append_decisions([m.record for m in made])

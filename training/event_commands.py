@@ -1,8 +1,9 @@
-"""`nextbest rebuild`, and `nextbest features`, whose check also compares what events have fed."""
+"""`nextbest rebuild | unlink`, and `nextbest features`, whose check also compares what events have fed."""
 
 import argparse
 import asyncio
 import random
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,9 +20,9 @@ from features.protobuf import decode_timestamp
 from features.redis_server import resolve_redis
 from service.stores.redis_link import RedisLink
 from service.stores.resp import encode
-from training.event_history import fed, read_events
+from training.event_history import fed, read_aliases, read_events
 from training.progress import progress_bar
-from training.rebuild import rebuild
+from training.rebuild import rebuild, unlink
 
 SAMPLE = 500
 TIMEOUT_MS = 60_000.0
@@ -31,6 +32,8 @@ def main(argv: Sequence[str], *, home: Path, redis_url: str | None) -> int:
     """Exit code: 0 done, 1 where online and offline differ. Errors are raised for the command line to tell."""
     if argv[0] == "features":
         return _features(argv, home, redis_url)
+    if argv[0] == "unlink":
+        return _unlink(argv, home, redis_url)
     purpose = "Put everything into Redis again, from log, lake and offline tables."
     argparse.ArgumentParser(prog="nextbest rebuild", description=purpose).parse_args(argv[1:])
     with resolve_redis(redis_url, home) as url:
@@ -44,6 +47,17 @@ def _rebuild(home: Path, url: str) -> int:
         f"in Redis again after {found.seconds:.1f} s: features of {found.features:,} customers, {found.events:,} events of "
         f"{found.customers_of_events:,}, contacts with {found.contacts:,}, {found.budgets} budgets"
     )
+    return 0
+
+
+def _unlink(argv: Sequence[str], home: Path, redis_url: str | None) -> int:
+    purpose = "An alias is a customer of its own again: events and contacts go back to whom they came from."
+    parser = argparse.ArgumentParser(prog="nextbest unlink", description=purpose)
+    parser.add_argument("alias", metavar="ALIAS")
+    alias = parser.parse_args(argv[1:]).alias
+    with resolve_redis(redis_url, home) as url, progress_bar("Rebuilding") as tell:
+        customer = unlink(home, url, alias, time.time(), tell)
+    print(f"`{alias}` is not `{customer}` any more")
     return 0
 
 
@@ -63,7 +77,7 @@ def _features(argv: Sequence[str], home: Path, redis_url: str | None) -> int:
 def live_differences(home: Path, redis_url: str, sample: int) -> tuple[list[str], int]:
     """What Redis has in Feast's layout against DuckDB over all events, as of each customer's last one; customers compared."""
     contract = home_contract(home)
-    events = fed(read_events(home))
+    events = fed(read_events(home), read_aliases(home))
     everybody = sorted({customer for customer, _ in events})
     customers = random.Random(0).sample(everybody, min(sample, len(everybody)))  # noqa: S311  # a repeatable sample, no secret
     layout, stamp = CustomerLayout(contract), timestamp_field(LIVE_VIEW)

@@ -1,14 +1,14 @@
 """Every event that is known: what was ingested, from the lake, then what came in live, from the log; each id once."""
 
 import datetime as dt
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 import pyarrow as pa
 
 from features.live import CHANNEL, Event
-from service.decision.records import EventRecord, decode_lines
+from service.decision.records import EventRecord, IdentityRecord, decode_lines
 from training.lake import MOMENT, read_tables, write_by_day
 
 EVENTS = "events"
@@ -74,9 +74,33 @@ def as_event(record: EventRecord) -> Event:
     return Event(record.event_id, record.type, record.counts_from, {**properties, CHANNEL: record.channel})
 
 
-def fed(records: Iterable[EventRecord]) -> list[tuple[str, Event]]:
-    """(customer id, event) of those that feed features."""
-    return [(record.customer_id, as_event(record)) for record in records if record.declared]
+def fed(records: Iterable[EventRecord], aliases: Mapping[str, str] | None = None) -> list[tuple[str, Event]]:
+    """(customer id, event) of those that feed features; `aliases` as `read_aliases` gives them."""
+    whose = aliases or {}
+    return [(whose.get(r.customer_id, r.customer_id), as_event(r)) for r in records if r.declared]
+
+
+def read_aliases(home: Path) -> dict[str, str]:
+    """Whom each alias leads to, as the log has it now."""
+    found: dict[str, str] = {}
+    decoder = msgspec.json.Decoder(IdentityRecord)
+    for path in sorted((home / "log" / "identities").rglob("*.log"), key=lambda one: one.name):
+        for line in decode_lines(path.read_bytes()):
+            if line.payload is not None:
+                record = decoder.decode(line.payload)
+                if record.linked:
+                    found[record.alias] = record.customer_id
+                else:
+                    found.pop(record.alias, None)
+    return {alias: _end(alias, found) for alias in found}
+
+
+def _end(alias: str, found: Mapping[str, str]) -> str:
+    name, passed = alias, {alias}
+    while name in found and found[name] not in passed:
+        name = found[name]
+        passed.add(name)
+    return name
 
 
 def moment(text: str) -> float:

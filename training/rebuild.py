@@ -22,17 +22,19 @@ from features.materialize import materialize
 from service.catalog.policies import DECISIONS, Budget
 from service.catalog.validate import load_catalog
 from service.decision.contacts import IMPRESSION, SERVED, SIZE, Contact, encode_contacts, type_code
-from service.decision.records import OutcomeRecord, decode_lines
+from service.decision.records import IdentityRecord, OutcomeRecord, decode_lines, encode_line
+from service.errors import NotReady
 from service.ids import customer_key, key_in
 from service.registry import Registry
+from service.stores.aliases import alias_key
 from service.stores.budgets import budget_keys
-from service.stores.completeness import set_complete
+from service.stores.completeness import COMPLETE, set_complete
 from service.stores.contact_history import KEPT_BYTES, as_contact, contacts_key
 from service.stores.live_features import KEPT_S, MARK, live_key, new_state
 from service.stores.redis_link import RedisLink
 from service.stores.resp import encode
 from training.decision_log import read_decisions
-from training.event_history import fed, read_events
+from training.event_history import fed, read_aliases, read_events
 
 AT_ONCE = 1000  # customers in a round trip
 ROUNDS = 20
@@ -77,6 +79,39 @@ def rebuild(home: Path, redis_url: str, progress: Progress = lambda _done, _of: 
     return RebuildReport(features, events, customers, contacts, budgets, time.perf_counter() - started)
 
 
+def unlink(home: Path, redis_url: str, alias: str, now: float, progress: Progress = lambda _done, _of: None) -> str:
+    """Take a link back: write it down, forget both in Redis, and rebuild. Returns the customer. Raises NotReady.
+
+    While it runs, caps count as reached and live features are missing for everybody.
+    """
+    customer = read_aliases(home).get(alias)
+    if customer is None:
+        raise NotReady(f"Expected an alias that is linked, got `{alias}`")
+    folder = home / "log" / "identities"
+    line = encode_line(msgspec.json.encode(IdentityRecord(alias, customer, now, linked=False)))
+    write_segment(folder, f"{int(now * 1000):013d}-unlink-1.log", line)
+    asyncio.run(_forget(redis_url, alias, customer))
+    rebuild(home, redis_url, progress)
+    return customer
+
+
+async def _forget(redis_url: str, alias: str, customer: str) -> None:
+    link = RedisLink(redis_url, timeout_ms=TIMEOUT_MS)
+    names = [key for name in (alias, customer) for key in (live_key(name), contacts_key(customer_key(name)))]
+    try:
+        await link.ask(encode("DEL", COMPLETE, alias_key(alias), *names), 1)
+    finally:
+        await link.close()
+
+
+def write_segment(folder: Path, name: str, data: bytes) -> None:
+    """A finished segment of the log."""
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = folder / f".{name}"
+    unfinished.write_bytes(data)
+    unfinished.replace(folder / name)
+
+
 class _Rebuilding:
     def __init__(self, home: Path, redis_url: str) -> None:
         self._home = home
@@ -85,6 +120,7 @@ class _Rebuilding:
 
     async def run(self, progress: Progress) -> tuple[int, int, int, int]:
         try:
+            await self._aliases()
             events, customers = await self._events()
             progress(2, STEPS)
             contacts = await self._contacts()
@@ -95,6 +131,10 @@ class _Rebuilding:
         finally:
             await self._link.close()
         return events, customers, contacts, budgets
+
+    async def _aliases(self) -> None:
+        commands = [encode("SET", alias_key(alias), customer) for alias, customer in read_aliases(self._home).items()]
+        await self._link.ask(b"".join(commands), len(commands))
 
     async def _events(self) -> tuple[int, int]:
         live, layout = LiveFeatures(self._contract), CustomerLayout(self._contract)
@@ -108,7 +148,7 @@ class _Rebuilding:
             else:
                 marks = await self._marks(sorted(waiting))
             by_customer: defaultdict[str, list[Event]] = defaultdict(list)
-            for customer, event in fed(read_events(self._home)):
+            for customer, event in fed(read_events(self._home), read_aliases(self._home)):
                 if waiting is None or customer in waiting:
                     by_customer[customer].append(event)
             if waiting is None:
@@ -204,10 +244,12 @@ def _slices(names: Sequence[str]) -> Iterator[Sequence[str]]:
 def contacts_in(home: Path) -> dict[str, bytes]:
     """Contact histories by the customer's key, oldest first, as the log has them."""
     owners: dict[str, str] = {}
+    moved = {customer_key(alias): customer_key(customer) for alias, customer in read_aliases(home).items()}
     found: defaultdict[str, list[Contact]] = defaultdict(list)
     for logged in read_decisions(home):
         record = logged.record
         key = customer_key(record.customer_id)
+        key = moved.get(key, key)
         if key_in(record.decision_id) is None:
             owners[record.decision_id] = key
         found[key] += [
@@ -218,7 +260,7 @@ def contacts_in(home: Path) -> dict[str, bytes]:
     for outcome in read_outcomes(home):
         owner = key_in(outcome.decision_id) or owners.get(outcome.decision_id)
         if owner is not None:
-            found[owner].append(as_contact(outcome))
+            found[moved.get(owner, owner)].append(as_contact(outcome))
     return {key: encode_contacts(sorted(c, key=lambda one: one.at))[-KEPT_BYTES:] for key, c in found.items() if c}
 
 

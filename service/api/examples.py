@@ -72,3 +72,5 @@ EVENTS_ANSWER = [
         value={"accepted": 1, "duplicates": 0, "undeclared": 0, "rejected": [], "decision": None},
     )
 ]
+IDENTITIES_REQUEST = {"links": [{"alias": "a-7f3c", "customer_id": "c42"}]}
+IDENTITIES_ANSWER = [Example(summary="Linked", value={"linked": 1, "known": 0, "rejected": []})]

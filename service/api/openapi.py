@@ -15,6 +15,7 @@ from service.api.wire import (
     OUTCOMES_PER_CALL,
     EventSent,
     EventsRequest,
+    IdentitiesRequest,
     Outcome,
     OutcomesRequest,
     Problem,
@@ -81,6 +82,14 @@ class EventsOperation(Operation):
 
     def __post_init__(self) -> None:
         self.request_body = _body(EventsRequest, examples.EVENTS_REQUEST, events=_list_of(EventSent, EVENTS_PER_CALL))
+
+
+@dataclass
+class IdentitiesOperation(Operation):
+    """Adds the request body."""
+
+    def __post_init__(self) -> None:
+        self.request_body = _body(IdentitiesRequest, examples.IDENTITIES_REQUEST)
 
 
 def openapi_config(version: str) -> OpenAPIConfig:

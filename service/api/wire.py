@@ -161,6 +161,23 @@ class EventsResponse(msgspec.Struct, frozen=True):
     decision: RecommendResponse | None = None
 
 
+class IdentityLink(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`alias` (an anonymous id, a device, the hash of an address) is the same customer as `customer_id`."""
+
+    alias: Identifier
+    customer_id: Identifier
+
+
+class IdentitiesRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    links: Annotated[tuple[IdentityLink, ...], msgspec.Meta(min_length=1, max_length=100)]
+
+
+class IdentitiesResponse(msgspec.Struct, frozen=True):
+    linked: int
+    known: int
+    rejected: tuple[Rejection, ...]
+
+
 class Problem(msgspec.Struct, frozen=True):
     """RFC 9457. `errors` lists every single mistake where there are several."""
 

@@ -127,6 +127,15 @@ class EventRecord(msgspec.Struct, frozen=True, omit_defaults=True):
         return min(self.at, self.received_at)
 
 
+class IdentityRecord(msgspec.Struct, frozen=True):
+    """An id is an alias of a customer from here on; or, where `linked` is false, no more. `at`: seconds since 1970 UTC."""
+
+    alias: str
+    customer_id: str
+    at: float
+    linked: bool = True
+
+
 class QuarantinedRecord(msgspec.Struct, frozen=True):
     """An event that could not be taken, as it came, and why. It can be sent again once that is mended."""
 

@@ -13,6 +13,7 @@ from service.decision.contacts import CANCELLED, IMPRESSION, SIZE, Contact, enco
 from service.decision.records import OutcomeRecord
 from service.ids import customer_key, key_in
 from service.ports import Claim
+from service.stores.aliases import alias_key, alias_key_of
 from service.stores.budgets import budget_keys, claim_command, confirm_command, release_command
 from service.stores.redis_link import RedisLink
 from service.stores.resp import encode
@@ -22,9 +23,10 @@ MOST_BYTES = 512 * SIZE  # when there are more, the oldest go
 KEPT_S = 400 * 86_400  # a customer nobody has been in contact with for so long is forgotten here
 CLIENTS_ID_S = 30 * 86_400  # how long it is known whose decision an id is that a client chose
 
-# KEYS: history. ARGV: the length that was read, the entry that was the last one, new entries. A length alone could be one that
-# the history has come back to, after appending and compacting.
+# KEYS: history, alias. ARGV: the length that was read, the entry that was the last one, new entries. A length alone could be one
+# that the history has come back to, after appending and compacting.
 APPEND = """
+if redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
 local length = redis.call('STRLEN', KEYS[1])
 if length ~= tonumber(ARGV[1]) then return 0 end
 if length > 0 and redis.call('GETRANGE', KEYS[1], -#ARGV[2], -1) ~= ARGV[2] then return 0 end
@@ -107,7 +109,11 @@ class RedisContactHistory:
         chosen = list(dict.fromkeys(o.decision_id for o in outcomes if key_in(o.decision_id) is None))
         found = await self._link.ask(b"".join(encode("GET", decision_key(i)) for i in chosen), len(chosen))
         known = {i: reply.decode() for i, reply in zip(chosen, found, strict=True) if reply is not None}
-        return [key_in(o.decision_id) or known.get(o.decision_id) for o in outcomes]
+        keys = [key_in(o.decision_id) or known.get(o.decision_id) for o in outcomes]
+        distinct = [key for key in dict.fromkeys(keys) if key is not None]
+        owners = await self._link.ask(b"".join(encode("GET", alias_key_of(key)) for key in distinct), len(distinct))
+        moved = {key: customer_key(owner.decode()) for key, owner in zip(distinct, owners, strict=True) if owner is not None}
+        return [None if key is None else moved.get(key, key) for key in keys]
 
 
 def _append(claim: Claim) -> bytes:
@@ -115,7 +121,8 @@ def _append(claim: Claim) -> bytes:
     key, entries = contacts_key(customer_key(claim.customer_id)), encode_contacts(claim.contacts)
     if claim.seen is None:
         return encode("APPEND", key, entries)
-    return encode("EVAL", APPEND, "1", key, str(len(claim.seen)), claim.seen[-SIZE:], entries)
+    alias = alias_key(claim.customer_id)
+    return encode("EVAL", APPEND, "2", key, alias, str(len(claim.seen)), claim.seen[-SIZE:], entries)
 
 
 def _holds(claim: Claim, answer: Sequence[int]) -> bool:

@@ -14,6 +14,7 @@ from service.decision.entities import CustomerState
 from service.errors import DependencyFailed
 from service.ids import customer_key
 from service.ports import Reading
+from service.stores.aliases import alias_key
 from service.stores.budgets import is_exhausted, read_commands
 from service.stores.completeness import COMPLETE, set_complete
 from service.stores.contact_history import MemoryContactHistory, contacts_key
@@ -51,8 +52,12 @@ class RedisCustomerReader:
         commands = [self._features(c) + encode("GET", contacts_key(customer_key(c))) for c in distinct]
         happened = [encode("GET", live_key(c)) for c in distinct] if self._live else []
         counters = [read_commands(budget, now) for budget in budgets]
-        count = 2 * (len(distinct) + len(budgets)) + len(happened) + 1
-        *replies, mark = await self._link.ask(b"".join([*commands, *counters, *happened, encode("GET", COMPLETE)]), count)
+        aliases = [encode("GET", alias_key(c)) for c in distinct]
+        count = 2 * (len(distinct) + len(budgets)) + len(happened) + len(aliases) + 1
+        every = b"".join([*aliases, *commands, *counters, *happened, encode("GET", COMPLETE)])
+        *replies, mark = await self._link.ask(every, count)
+        found, replies = replies[: len(distinct)], replies[len(distinct) :]
+        owners = {c: owner.decode() for c, owner in zip(distinct, found, strict=True) if owner is not None}
         complete = mark is not None or await self._is_new()
         pairs = list(zip(replies[0 : 2 * (len(distinct) + len(budgets)) : 2], replies[1::2], strict=False))
         live = replies[len(replies) - len(happened) :] or [None] * len(distinct)
@@ -61,7 +66,16 @@ class RedisCustomerReader:
         if not complete:
             states = {customer: self._doubted(state) for customer, state in states.items()}
             exhausted = tuple(budget.name for budget in budgets)
-        return Reading([states[c] for c in customer_ids], exhausted)
+        reading = Reading([states[c] for c in customer_ids], exhausted)
+        return await self._of_owners(customer_ids, reading, owners, now) if owners else reading
+
+    async def _of_owners(self, customer_ids: Sequence[str], first: Reading, owners: Mapping[str, str], now: float) -> Reading:
+        """The same, with what is known of the customers that some ids are aliases of."""
+        whom = list(dict.fromkeys(owners.values()))
+        further = await self.read(whom, now)
+        known = dict(zip(whom, further.states, strict=True))
+        states = [known[owners[c]] if c in owners else s for c, s in zip(customer_ids, first.states, strict=True)]
+        return Reading(states, first.exhausted, {c: further.owners.get(owner, owner) for c, owner in owners.items()})
 
     async def _is_new(self) -> bool:
         if not self._nothing_written():

@@ -14,6 +14,7 @@ from features.layout import CustomerLayout
 from features.live import LAST, Event, LiveFeatures, State, decode_state, encode_state
 from service.errors import DependencyFailed
 from service.ids import customer_key
+from service.stores.aliases import alias_key
 from service.stores.redis_link import RedisLink
 from service.stores.resp import encode
 
@@ -22,8 +23,9 @@ AT_ONCE = 500  # customers in a round trip: their states are held meanwhile
 ATTEMPTS = 20  # by as many writers at once can one be overtaken
 KEPT_S = 400 * 86_400  # a customer of whom nothing was heard for so long is forgotten here
 
-# KEYS: state, Feast's hash. ARGV: the mark that was read, the new state, seconds to keep, then fields and values.
+# KEYS: state, Feast's hash, alias. ARGV: the mark that was read, the new state, seconds to keep, then fields and values.
 UPDATE = """
+if redis.call('EXISTS', KEYS[3]) == 1 then return 0 end
 local mark = redis.call('GETRANGE', KEYS[1], 0, 7)
 if mark ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
@@ -91,23 +93,29 @@ class RedisLiveFeatures:
 
     async def _settle(self, waiting: dict[str, list[Event]]) -> None:
         for _ in range(ATTEMPTS):
-            for customer in await self._attempt(waiting):
-                del waiting[customer]
+            for customer, owner in await self._attempt(waiting):
+                events = waiting.pop(customer)
+                if owner is not None:
+                    waiting.setdefault(owner, []).extend(events)
             if not waiting:
                 return
         raise DependencyFailed(f"Expected to be the only one who adds to {len(waiting)} customers, found others at every attempt")
 
-    async def _attempt(self, waiting: Mapping[str, Sequence[Event]]) -> list[str]:
-        """One try for each customer; those for whom it held."""
+    async def _attempt(self, waiting: Mapping[str, Sequence[Event]]) -> list[tuple[str, str | None]]:
+        """One try for each customer: those for whom it held, and those who turned out to be somebody else, with the owner."""
         everybody = list(waiting)
         slices = [everybody[start : start + AT_ONCE] for start in range(0, len(everybody), AT_ONCE)]
-        return [customer for some in slices for customer in await self._try(some, waiting)]
+        return [found for some in slices for found in await self._try(some, waiting)]
 
-    async def _try(self, customers: Sequence[str], waiting: Mapping[str, Sequence[Event]]) -> list[str]:
-        stored = await self._link.ask(b"".join(encode("GET", live_key(c)) for c in customers), len(customers))
-        commands = [self._update(c, before, waiting[c]) for c, before in zip(customers, stored, strict=True)]
-        done = await self._link.ask(b"".join(commands), len(commands))
-        return [customer for customer, held in zip(customers, done, strict=True) if held]
+    async def _try(self, customers: Sequence[str], waiting: Mapping[str, Sequence[Event]]) -> list[tuple[str, str | None]]:
+        commands = [encode("GET", live_key(c)) + encode("GET", alias_key(c)) for c in customers]
+        replies = await self._link.ask(b"".join(commands), 2 * len(customers))
+        owners = {c: alias.decode() for c, alias in zip(customers, replies[1::2], strict=True) if alias is not None}
+        stored = {c: state for c, state in zip(customers, replies[::2], strict=True) if c not in owners}
+        updates = [self._update(customer, before, waiting[customer]) for customer, before in stored.items()]
+        done = await self._link.ask(b"".join(updates), len(updates))
+        held: list[tuple[str, str | None]] = [(customer, None) for customer, ok in zip(stored, done, strict=True) if ok]
+        return [*held, *owners.items()]
 
     def _update(self, customer: str, stored: bytes | None, events: Sequence[Event]) -> bytes:
         state = self._live.apply(state_in(stored), events)
@@ -115,8 +123,8 @@ class RedisLiveFeatures:
         known = {one.name: values.get(one.name) for one in self._live.features}
         written = self._layout.encode(LIVE_VIEW, known, round(state[LAST] * 1e6))
         pairs = [part for pair in written.items() for part in pair]
-        mark, keys = (stored or b"")[:MARK], (live_key(customer), self._layout.key(customer))
-        return encode("EVAL", UPDATE, "2", *keys, mark, new_state(state), str(KEPT_S), *pairs)
+        mark, keys = (stored or b"")[:MARK], (live_key(customer), self._layout.key(customer), alias_key(customer))
+        return encode("EVAL", UPDATE, "3", *keys, mark, new_state(state), str(KEPT_S), *pairs)
 
 
 class MemoryLiveFeatures:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from service.decision.records import DecisionRecord, EventRecord, OutcomeRecord, QuarantinedRecord
+from service.decision.records import DecisionRecord, EventRecord, IdentityRecord, OutcomeRecord, QuarantinedRecord
 from service.ports import Acknowledgement
 
 
@@ -16,6 +16,7 @@ class MemoryDecisionLog:
         self.outcomes: list[OutcomeRecord] = []
         self.events: list[EventRecord] = []
         self.quarantined: list[QuarantinedRecord] = []
+        self.identities: list[IdentityRecord] = []
         self._decision_ids: set[str] = set()
         self._event_ids: set[str] = set()
         self._outcome_ids: set[str] = set()
@@ -36,6 +37,9 @@ class MemoryDecisionLog:
         self.events.extend(new)
         self._event_ids.update(r.event_id for r in new)
         return new
+
+    async def append_identities(self, records: Sequence[IdentityRecord]) -> None:
+        self.identities.extend(records)
 
     async def quarantine(self, records: Sequence[QuarantinedRecord]) -> None:
         self.quarantined.extend(records)

@@ -10,14 +10,13 @@ from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 
-from service.decision.records import DecisionRecord, EventRecord, OutcomeRecord, QuarantinedRecord, encode_line
+from service.decision.records import DecisionRecord, EventRecord, IdentityRecord, OutcomeRecord, QuarantinedRecord, encode_line
 from service.errors import LogUnavailable
 from service.ports import Acknowledgement
 from service.stores.known_ids import KnownIds, hash_id, id_of
 from service.stores.segments import SegmentFollower, SegmentWriter
 
-DECISIONS, OUTCOMES, EVENTS, QUARANTINE = "decisions", "outcomes", "events", "quarantine"
-KINDS = (DECISIONS, OUTCOMES, EVENTS, QUARANTINE)
+DECISIONS, OUTCOMES, EVENTS, IDENTITIES, QUARANTINE = KINDS = "decisions", "outcomes", "events", "identities", "quarantine"
 SEGMENT_BYTES = 64 * 2**20
 QUEUE_BYTES = 32 * 2**20  # more waits nowhere: the disk is not keeping up
 REMEMBERED_BYTES = 32 * 2**20  # of the newest segments, read at start for their ids: 10,000 decisions, 130,000 outcomes; 60 ms
@@ -76,6 +75,10 @@ class SegmentLog:
     async def _write_events(self, records: Sequence[EventRecord]) -> tuple[EventRecord, ...]:
         await self._write(EVENTS, records)
         return tuple(records)
+
+    async def append_identities(self, records: Sequence[IdentityRecord]) -> None:
+        """Write down links. Raises LogUnavailable."""
+        await self._write(IDENTITIES, records)
 
     async def quarantine(self, records: Sequence[QuarantinedRecord]) -> None:
         """Write down events that could not be taken. Raises LogUnavailable."""

@@ -15,10 +15,11 @@ from features.contract import parse_contract
 from features.homes import write_home_contract
 from service.cli import main
 from service.decision.decide import decide
-from service.decision.records import EventRecord, OutcomeRecord, encode_line
+from service.decision.records import EventRecord, IdentityRecord, OutcomeRecord, encode_line
 from service.errors import ImportInvalid
 from service.stores.completeness import COMPLETE
 from service.stores.customer_reader import RedisCustomerReader
+from service.stores.identities import RedisIdentities
 from service.stores.redis_link import RedisLink
 from training.batch import serving_engine
 from training.event_commands import live_differences
@@ -189,6 +190,28 @@ def test_live_events_outcomes_and_decisions_are_rebuilt_too(own_home, redis_url,
 
 def json_of(record) -> bytes:
     return msgspec.json.encode(record)
+
+
+async def test_an_unlinked_alias_takes_its_own_events_with_it(home, redis_url, tmp_path):
+    """Linked, both count together; unlinked, each has what it did itself; twice is an error."""
+    viewed = {"type": "product_viewed", "channel": "web", "at": NOW - 60.0}
+    events = [{**viewed, "event_id": f"e{n}", "customer_id": "a-1" if n < 2 else "c42"} for n in range(5)]
+    await asyncio.to_thread(ingest, home, redis_url, written(tmp_path / "e.jsonl", events), now=NOW)
+    link = RedisLink(redis_url, timeout_ms=5000)
+    await RedisIdentities(link, CONTRACT).link("a-1", "c42")
+    await link.close()
+    (home / "log" / "identities").mkdir(parents=True)
+    record = encode_line(json_of(IdentityRecord("a-1", "c42", NOW)))
+    (home / "log" / "identities" / "0-t-1.log").write_bytes(record)
+    assert (await values(redis_url, "a-1")).values["views_24h"] == 5.0
+    assert await asyncio.to_thread(live_differences, home, redis_url, 10) == ([], 1)
+    await asyncio.to_thread(rebuild, home, redis_url)
+    assert (await values(redis_url, "a-1")).values["views_24h"] == 5.0
+    run = ["--home", str(home), "--redis-url", redis_url, "unlink", "a-1"]
+    assert await asyncio.to_thread(main, run) == 0
+    assert (await values(redis_url, "a-1")).values["views_24h"] == 2.0
+    assert (await values(redis_url, "c42")).values["views_24h"] == 3.0
+    assert await asyncio.to_thread(main, run) == 1
 
 
 def test_the_commands_say_what_they_did(home, redis_url, tmp_path, capsys):

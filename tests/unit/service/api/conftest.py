@@ -15,12 +15,14 @@ from service.catalog.validate import parse_catalog
 from service.decision.entities import CustomerState
 from service.events import EventIntake
 from service.explaining import Explainer
+from service.identities import IdentityIntake
 from service.metrics import Metrics
 from service.pipeline import Parts
 from service.registry import Registry
 from service.settings import Settings
 from service.stores.contact_history import MemoryContactHistory
 from service.stores.customer_reader import MemoryCustomerReader
+from service.stores.identities import MemoryIdentities
 from service.stores.live_features import MemoryLiveFeatures
 from service.stores.memory_log import MemoryDecisionLog
 
@@ -65,6 +67,7 @@ class Service:
         self.registry = Registry(folder / "registry")
         self.log = MemoryDecisionLog()
         self.live = MemoryLiveFeatures(CONTRACT)
+        self.identities = MemoryIdentities()
         self.clock = lambda: 1_767_268_800.0  # 2026-01-01 12:00 UTC
 
     def client(self, origins: str = "", **changes) -> AsyncTestClient:
@@ -79,7 +82,9 @@ class Service:
         explainer = Explainer(self.find, EngineArchive(self.registry, CONTRACT))
         intake = EventIntake(self.log, self.live, parse_event_types(EVENTS), metrics, self.clock)
         settings = Settings(watch_interval_s=0.01, body_limit=10_000, allow_origins=origins or None)
-        return AsyncTestClient(create_app(settings, parts, engines, Desks(explainer, intake)))
+        return AsyncTestClient(
+            create_app(settings, parts, engines, Desks(explainer, intake, IdentityIntake(self.log, self.identities, self.clock)))
+        )
 
     def find(self, decision_id: str):
         return next((r for r in self.log.decisions if r.decision_id == decision_id), None)

@@ -194,6 +194,7 @@ async def test_the_document_at_schema_describes_what_the_service_takes(client):
         "/outcomes",
         "/events",
         "/nextbest.js",
+        "/identities",
         "/decisions/{decision_id}",
         "/live",
         "/ready",

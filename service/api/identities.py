@@ -1,0 +1,43 @@
+"""`POST /identities`: two ids are one customer."""
+
+from typing import Any
+
+import msgspec
+from litestar import MediaType, Request, Response, post
+from litestar.openapi.datastructures import ResponseSpec
+
+from service.api import examples
+from service.api.openapi import PROBLEMS, IdentitiesOperation
+from service.api.wire import IdentitiesRequest, IdentitiesResponse, Rejection
+from service.errors import BadRequest
+from service.identities import IdentityIntake
+from service.ids import personal
+
+DECODER = msgspec.json.Decoder(IdentitiesRequest)
+
+
+@post(
+    "/identities",
+    status_code=202,
+    operation_class=IdentitiesOperation,
+    responses={
+        202: ResponseSpec(IdentitiesResponse, description="Linked", generate_examples=False, examples=examples.IDENTITIES_ANSWER),
+        **PROBLEMS,
+    },
+    summary="Which ids are the same customer",
+    tags=["ingest"],
+)
+async def identities(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """What was known of the alias becomes the customer's. Sending a link again changes nothing."""
+    intake: IdentityIntake = request.app.state.identities
+    try:
+        call = DECODER.decode(await request.body())
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadRequest(str(error)) from error
+    advice = {n: found for n, one in enumerate(call.links) if (found := personal(one.alias) or personal(one.customer_id))}
+    good = [n for n in range(len(call.links)) if n not in advice]
+    done = await intake.take([(call.links[n].alias, call.links[n].customer_id) for n in good])
+    taken = {good[n]: "Expected an alias of nobody else, got one that is: unlink it first" for n in done.taken}
+    rejected = tuple(Rejection(n, text) for n, text in sorted((advice | taken).items()))
+    body = msgspec.json.encode(IdentitiesResponse(done.linked, done.known, rejected))
+    return Response(body, status_code=202, media_type=MediaType.JSON)

@@ -1,0 +1,124 @@
+"""Two ids are one customer: for features, contacts, events and decisions, once, whatever comes in meanwhile."""
+
+import asyncio
+
+import pytest
+import redis
+
+from features.contract import parse_contract
+from features.layout import CustomerLayout
+from features.live import CHANNEL, Event
+from service.decision.contacts import IMPRESSION, SERVED, SIZE, Contact, decode_contacts
+from service.decision.records import OutcomeRecord
+from service.ids import new_decision_id
+from service.ports import Claim
+from service.stores.contact_history import RedisContactHistory
+from service.stores.customer_reader import RedisCustomerReader
+from service.stores.identities import MemoryIdentities, RedisIdentities
+from service.stores.live_features import RedisLiveFeatures
+from service.stores.redis_link import RedisLink
+
+CONTRACT = parse_contract("""
+features:
+  - {name: age, type: number, origin: profile, max_age: 1d}
+  - {name: views_24h, type: number, origin: activity, events: {aggregate: count, type: viewed, window: 24h}}
+""")
+NOW = 1_790_000_000.0
+
+
+class Shop:
+    """Everything that one process has."""
+
+    def __init__(self, url: str) -> None:
+        self.link = RedisLink(url, timeout_ms=5000)
+        self.reader, self.live = RedisCustomerReader(self.link, CONTRACT), RedisLiveFeatures(self.link, CONTRACT)
+        self.contacts, self.identities = RedisContactHistory(self.link), RedisIdentities(self.link, CONTRACT)
+
+    async def viewed(self, customer: str, *names: str) -> None:
+        await self.live.apply([(customer, Event(name, "viewed", NOW, {CHANNEL: "web"})) for name in names])
+
+    async def show(self, customer: str, seen: bytes | None = None) -> str:
+        name = new_decision_id(customer)
+        await self.contacts.claim([Claim(customer, name, (Contact(NOW, "gold", name, "hero", SERVED),), seen)], NOW, 900.0)
+        return name
+
+    async def known(self, customer: str):
+        reading = await self.reader.read([customer], NOW)
+        return reading.states[0], reading.owners.get(customer, customer)
+
+
+@pytest.fixture
+async def shop(redis_url):
+    made = Shop(redis_url)
+    yield made
+    await made.link.close()
+
+
+async def test_what_was_known_of_the_alias_is_the_customers(shop, redis_url):
+    """Counts add up, histories join in order of time, batch features stay the customer's; by either id one sees the same."""
+    with redis.Redis.from_url(redis_url) as client:
+        client.hset(
+            CustomerLayout(CONTRACT).key("c42"), mapping=CustomerLayout(CONTRACT).encode("profile", {"age": 40.0}, int(NOW * 1e6))
+        )
+    await shop.viewed("a-1", "e1", "e2")
+    await shop.viewed("c42", "e3")
+    await shop.show("a-1")
+    await shop.show("c42")
+    assert await shop.identities.link("a-1", "c42") == "linked"
+    by_alias, owner = await shop.known("a-1")
+    by_name, _ = await shop.known("c42")
+    assert owner == "c42"
+    assert by_alias == by_name
+    assert by_name.values == {"age": 40.0, "views_24h": 3.0}
+    assert len(by_name.contacts) == 2 * SIZE
+
+
+async def test_linking_again_changes_nothing_and_an_alias_has_one_customer(shop):
+    """Known, and taken; also by way of another alias, and to itself."""
+    await shop.viewed("a-1", "e1")
+    assert await shop.identities.link("a-1", "c42") == "linked"
+    assert await shop.identities.link("a-1", "c42") == "known"
+    assert await shop.identities.link("c42", "c42") == "known"
+    assert await shop.identities.link("a-1", "c43") == "taken"
+    assert await shop.identities.link("a-2", "a-1") == "linked"
+    assert (await shop.known("a-2"))[1] == "c42"
+    assert (await shop.known("c42"))[0].values["views_24h"] == 1.0
+
+
+async def test_events_and_outcomes_of_the_alias_go_to_the_customer_afterwards(shop):
+    """Also the impression of what was shown to the alias before."""
+    before = await shop.show("a-1")
+    await shop.identities.link("a-1", "c42")
+    await shop.viewed("a-1", "e1")
+    await shop.contacts.record([OutcomeRecord("o1", before, "impression", NOW + 1, NOW + 1, "hero", "gold")])
+    state, _ = await shop.known("c42")
+    assert state.values["views_24h"] == 1.0
+    assert decode_contacts([state.contacts]).entries["type"].tolist() == [SERVED, IMPRESSION]
+
+
+async def test_a_claim_in_the_name_of_an_alias_does_not_hold(shop):
+    """It was made from what is no more: the decision is made again, for the customer."""
+    await shop.identities.link("a-1", "c42")
+    name = new_decision_id("a-1")
+    claim = Claim("a-1", name, (Contact(NOW, "gold", name, "hero", SERVED),), b"")
+    assert await shop.contacts.claim([claim], NOW, 900.0) == [False]
+    assert (await shop.known("c42"))[0].contacts == b""
+
+
+async def test_whatever_comes_in_while_ids_are_linked_is_counted_once(redis_url):
+    """A hundred events and the link, from three processes at once, ten times over."""
+    shops = [Shop(redis_url) for _ in range(3)]
+    for n in range(10):
+        calls = [shops[i % 2].viewed(f"a{n}" if i % 3 else f"c{n}", f"e{n}-{i}") for i in range(100)]
+        calls.insert(50, shops[2].identities.link(f"a{n}", f"c{n}"))
+        await asyncio.gather(*calls)
+        assert (await shops[0].known(f"c{n}"))[0].values["views_24h"] == 100.0
+    for shop in shops:
+        await shop.link.close()
+
+
+async def test_the_twin_in_memory_keeps_the_same_promises():
+    """Linked, known, taken."""
+    twin = MemoryIdentities()
+    answers = [await twin.link(*pair) for pair in (("a", "c"), ("a", "c"), ("a", "d"), ("b", "a"), ("c", "c"))]
+    assert answers == ["linked", "known", "taken", "linked", "known"]
