@@ -140,10 +140,9 @@ def measure(context: Context) -> Measured:
     with serving(home, context) as (_, url, _ready), httpx.Client(base_url=url, timeout=5.0) as web:
         story = Story(web, dt.datetime.now(dt.UTC).strftime("%H%M%S"))
         story.tell()
-    figure = (
-        f"{story.steps} events and {story.questions} questions on {len(story.channels)} channels ({', '.join(story.channels)}), one merge: "
-        + ("; ".join(story.problems) or "every answer fits")
-    )
+    told = "; ".join(story.problems) or "every answer fits"
+    where = f"{len(story.channels)} channels ({', '.join(story.channels)})"
+    figure = f"{story.steps} events and {story.questions} questions on {where}, one merge: {told}"
     return Measured(figure, not story.problems and len(story.channels) >= 6)  # as the story says
 
 
