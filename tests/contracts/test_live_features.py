@@ -84,10 +84,11 @@ async def test_feast_finds_the_values_as_of_the_last_event(new_process, redis_ur
 
 async def test_nothing_to_add_asks_nothing(new_process):
     """Also where no feature is fed by events."""
-    _, store = new_process()
+    reader, store = new_process()
     await store.apply([])
     link = RedisLink("unix:///nowhere", timeout_ms=50)
     await RedisLiveFeatures(link, parse_contract("features: []")).apply([("c1", event("e1"))])
+    assert await values(reader) == {"views_24h": 0.0}
 
 
 async def test_a_redis_that_does_not_answer_is_told():
