@@ -90,6 +90,7 @@ async def _running(app: Litestar, settings: Settings) -> AsyncIterator[None]:
         watcher.cancel()
         await asyncio.gather(watcher, return_exceptions=True)
         await state.pipeline.close()
+        await state.events.close()
         await state.parts.log.close()
         await state.parts.reader.close()
 
@@ -110,9 +111,11 @@ def create_from_settings(settings: Settings) -> Litestar:
         limits=Limits(settings.coalesce_limit, settings.batches_in_flight),
     )
     explainer = Explainer(lambda name: find_decision(log / DECISIONS, name), EngineArchive(registry, contract))
-    linking = IdentityIntake(parts.log, RedisIdentities(link, contract), parts.clock)
+    # a connection of its own: nobody has a deadline here, and decisions do not wait behind a thousand events
+    patient = RedisLink(settings.redis_url or "", timeout_ms=settings.redis_intake_timeout_ms)
+    linking = IdentityIntake(parts.log, RedisIdentities(patient, contract), parts.clock)
     types = home_event_types(settings.folder, contract)
-    intake = EventIntake(parts.log, RedisLiveFeatures(link, contract), types, counted, parts.clock)
+    intake = EventIntake(parts.log, RedisLiveFeatures(patient, contract), types, counted, parts.clock)
     return create_app(settings, parts, engines, Desks(explainer, intake, linking))
 
 

@@ -40,6 +40,10 @@ class EventIntake:
             self.metrics.events.labels(result).inc(count)
         return new
 
+    async def close(self) -> None:
+        """Release what is open, but for the log."""
+        await self.store.close()
+
 
 def as_event(record: EventRecord) -> Event:
     """The event as features read it."""

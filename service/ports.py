@@ -121,3 +121,6 @@ class LiveStore(Protocol):
 
     async def apply(self, events: Sequence[tuple[str, Event]]) -> None:
         """Add events (customer id, event); the next read of any process sees them. Raises DependencyFailed."""
+
+    async def close(self) -> None:
+        """Release connections."""

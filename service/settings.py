@@ -31,6 +31,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     redis_timeout_ms: float = 30.0
     """Longest wait for customer features, in milliseconds; then the answer does without them."""
 
+    redis_intake_timeout_ms: float = 2000.0
+    """Longest wait for Redis to take events and links, in milliseconds; then features do not know them until a rebuild."""
+
     coalesce_limit: int = 64
     """Most requests decided in one batch."""
 

@@ -19,7 +19,7 @@ from service.stores.redis_link import RedisLink
 from service.stores.resp import encode
 
 MARK = 8  # bytes
-AT_ONCE = 500  # customers in a round trip: their states are held meanwhile
+AT_ONCE = 200  # customers in a round trip: their states are held meanwhile
 ATTEMPTS = 20  # by as many writers at once can one be overtaken
 KEPT_S = 400 * 86_400  # a customer of whom nothing was heard for so long is forgotten here
 
@@ -77,6 +77,12 @@ class RedisLiveFeatures:
         if self._rounds is None or self._rounds.done():
             self._rounds = asyncio.create_task(self._run())
         await asyncio.shield(ours.done)
+
+    async def close(self) -> None:
+        """Wait for what is under way, then release the connection."""
+        if self._rounds is not None:
+            await asyncio.wait([self._rounds])
+        await self._link.close()
 
     async def _run(self) -> None:
         """One round after the other, as long as somebody waits for one."""
@@ -137,6 +143,9 @@ class MemoryLiveFeatures:
     async def apply(self, events: Sequence[tuple[str, Event]]) -> None:
         for customer, event in events:
             self.states[customer] = self.live.apply(self.states.get(customer, {}), [event])
+
+    async def close(self) -> None:
+        """Nothing is open."""
 
     def values(self, customer: str, now: float) -> Mapping[str, float | str]:
         """What the features say."""

@@ -71,6 +71,18 @@ async def test_a_count_falls_as_time_passes_without_another_event(new_process):
     assert (await values(reader, now=NOW + 2 * 86_400))["views_24h"] == 0.0
 
 
+async def test_a_thousand_customers_at_once_and_closing_while_they_are_written(new_process):
+    """What was under way is done before the connection goes."""
+    reader, store = new_process()
+    under_way = asyncio.create_task(store.apply([(f"many{n}", event(f"m{n}")) for n in range(1000)]))
+    await asyncio.sleep(0)
+    await store.close()
+    await under_way
+    states = (await new_process()[0].read([f"many{n}" for n in range(1000)], NOW)).states
+    assert all(state.values["views_24h"] == 1.0 for state in states)
+    await reader.close()
+
+
 async def test_feast_finds_the_values_as_of_the_last_event(new_process, redis_url):
     """In its own layout, with the moment of the view."""
     _, store = new_process()
