@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from features.event_types import EventTypes, home_event_types
 from features.homes import home_contract
-from service.decision.records import EventRecord, QuarantinedRecord, encode_line
+from service.decision.records import EventRecord, QuarantinedRecord, decode_lines, encode_line
 from service.errors import ImportInvalid
 from service.ids import personal
 from service.stores.completeness import nothing_written, set_complete
@@ -97,6 +97,35 @@ def ingest(
             progress(done, 0)
     ingestion.set_aside(name)
     return ingestion.report(done)
+
+
+def ingest_quarantine(home: Path, redis_url: str, *, now: float, progress: Progress = lambda _d, _o: None) -> IngestReport:
+    """Take in what was set aside and can be taken now; the rest stays where it is. What was taken before counts once."""
+    ingestion, done = _Ingestion(home, EventMapping(), now), 0
+    rows = _quarantined(home)
+    with _Store(home, redis_url, is_first=nothing_written(home)) as store:
+        while chunk := list(islice(rows, AT_ONCE)):
+            new = ingestion.take(chunk)
+            if new:
+                write_events(home, f"quarantine-{int(now * 1000):013d}-{done:010d}", new)
+                store.feed(new, last=len(chunk) < AT_ONCE)
+            done += len(chunk)
+            progress(done, 0)
+    return ingestion.report(done)
+
+
+def _quarantined(home: Path) -> Iterator[Row]:
+    """Events as they were sent; without a moment of their own, that of their arrival."""
+    decoder = msgspec.json.Decoder(QuarantinedRecord)
+    for path in sorted((home / "log" / "quarantine").rglob("*.log"), key=lambda one: one.name):
+        for line in decode_lines(path.read_bytes()):
+            if line.payload is not None:
+                record = decoder.decode(line.payload)
+                try:
+                    event = msgspec.json.decode(record.event, type=dict[str, Any])
+                except msgspec.DecodeError:
+                    event = {}  # not even an object: it stays what it is
+                yield {"at": record.received_at, **event}
 
 
 class _Store:
@@ -183,7 +212,7 @@ class _Ingestion:
         kind = m.types.get(kind, kind)
         at = self._moment(_found(row, m.at))
         properties = self._properties(row)
-        customer = str(_found(row, m.customer_id))
+        customer = str(_found(row, m.customer_id if _maybe(row, m.customer_id) is not None else "anonymous_id"))
         problem = personal(customer) or self._types.problem(kind, channel, properties)
         if problem is None and at > self._now + AHEAD_S:
             problem = f"Expected a time at most {AHEAD_S:g} s ahead, got `{_found(row, m.at)}` - at `at`"
@@ -205,7 +234,7 @@ class _Ingestion:
     def _properties(self, row: Row) -> dict[str, float | str | bool]:
         m = self._mapping
         if m.properties is None:
-            named = {m.customer_id, m.type, m.channel, m.at, m.event_id, "properties"}
+            named = {"anonymous_id", m.customer_id, m.type, m.channel, m.at, m.event_id, "properties"}
             found = {key: value for key, value in row.items() if key not in named}
             nested = row.get("properties")
             found |= nested if isinstance(nested, Mapping) else {}

@@ -12,10 +12,11 @@ import pytest
 import redis
 
 from features.contract import parse_contract
+from features.event_types import PACKAGED
 from features.homes import write_home_contract
 from service.cli import main
 from service.decision.decide import decide
-from service.decision.records import EventRecord, IdentityRecord, OutcomeRecord, encode_line
+from service.decision.records import EventRecord, IdentityRecord, OutcomeRecord, QuarantinedRecord, encode_line
 from service.errors import ImportInvalid
 from service.stores.completeness import COMPLETE
 from service.stores.customer_reader import RedisCustomerReader
@@ -138,6 +139,28 @@ def test_rows_that_cannot_be_taken_are_set_aside_with_their_reasons(home, redis_
     text = path.read_text()
     for reason in ("Expected `channel`, got none", "Expected a number, got `much`", "at most 300 s ahead"):
         assert reason in text
+
+
+def test_what_was_set_aside_is_taken_once_its_reason_is_mended(home, redis_url, tmp_path, capsys):
+    """A property that nobody had declared; what is still wrong stays, and taking it in again changes nothing."""
+    colour = {**rows(1)[0], "event_id": "x", "colour": "red"}
+    ingest(home, redis_url, written(tmp_path / "e.jsonl", [colour, {"type": "purchased"}]), now=NOW)
+    sent = QuarantinedRecord("why", NOW, '{"event_id": "y", "anonymous_id": "a-1", "type": "waved", "channel": "web"}')
+    (home / "log" / "quarantine" / "9-t-1.log").write_bytes(encode_line(json_of(sent)))
+    (home / "features" / "events.yaml").write_text(PACKAGED.read_text().replace("amount: number", "colour: text, amount: number"))
+    run = ["--home", str(home), "--redis-url", redis_url, "ingest", "--quarantine"]
+    assert main(run) == 0
+    out = capsys.readouterr().out
+    assert "2 new events" in out
+    assert "1 still cannot be taken" in out
+    assert {r.event_id: (r.customer_id, r.properties.get("colour")) for r in read_events(home)} == {
+        "x": (colour["customer_id"], "red"),
+        "y": ("a-1", None),
+    }
+    assert main(run) == 0
+    assert "0 new events, 2 known before" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main([*run, "file.jsonl"])
 
 
 def test_what_is_no_file_of_events_is_refused(home, redis_url, tmp_path):
