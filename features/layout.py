@@ -44,6 +44,9 @@ class CustomerLayout:
         ordered = sorted(contract.customer, key=lambda f: f.type != "number")  # stable: view by view among the numbers
         self._origins = {f.name: f.view for f in ordered}
         self._names = tuple(self._origins)
+        self._of_view: dict[str, dict[str, bytes]] = {}
+        for name, view in self._origins.items():
+            self._of_view.setdefault(view, {})[name] = field(view, name)
         self._numbers = sum(f.type == "number" for f in ordered)
         self._doubles = tuple(struct.Struct("<" + "xd" * count) for count in range(self._numbers + 1))
         self._views = _views(contract)
@@ -95,11 +98,11 @@ class CustomerLayout:
 
     def encode(self, view: str, values: Mapping[str, float | str | None], at_microseconds: int) -> dict[bytes, bytes]:
         """The fields to write with HSET, so that Feast reads these values of one view. Raises ContractError."""
-        known = [name for name, origin in self._origins.items() if origin == view]
+        known = self._of_view.get(view, {})
         for name in values:
             if name not in known:
                 raise ContractError(f"Expected a feature of `{view}` ({', '.join(known) or 'it has none'}), got `{name}`")
-        written = {field(view, name): encode_value(value) for name, value in values.items()}
+        written = {known[name]: encode_value(value) for name, value in values.items()}
         return written | {timestamp_field(view): encode_timestamp(at_microseconds)}
 
 

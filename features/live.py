@@ -32,7 +32,7 @@ class Event(NamedTuple):
     event_id: str
     type: str
     at: float
-    properties: Mapping[str, Property]  # `channel` among them
+    properties: Mapping[str, Property | bool]  # `channel` among them; a truth counts as 1 or 0
 
 
 class Live(NamedTuple):
@@ -54,6 +54,8 @@ class Live(NamedTuple):
         if source.property is None:
             return 1.0
         value = event.properties.get(source.property)
+        if isinstance(value, bool):
+            value = float(value)
         if source.aggregate == "sum":
             return value if isinstance(value, float) and math.isfinite(value) else None
         return None if value is None else str(value) if source.aggregate == "distinct" else value

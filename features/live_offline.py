@@ -32,7 +32,8 @@ def event_table(events: Sequence[tuple[str, Event]], contract: Contract) -> pa.T
         "at": pa.array([event.at for _, event in events], pa.float64()),
     }
     for name in properties_read(contract):
-        values = [event.properties.get(name) for _, event in events]
+        found = (event.properties.get(name) for _, event in events)
+        values = [float(value) if isinstance(value, bool) else value for value in found]
         columns[NUMBER + name] = pa.array([v if isinstance(v, float) else None for v in values], pa.float64())
         columns[TEXT + name] = pa.array([None if v is None else str(v) for v in values], pa.string())
     return pa.table(columns)

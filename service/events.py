@@ -47,5 +47,4 @@ class EventIntake:
 
 def as_event(record: EventRecord) -> Event:
     """The event as features read it."""
-    properties = {name: float(value) if isinstance(value, bool) else value for name, value in record.properties.items()}
-    return Event(record.event_id, record.type, record.counts_from, {**properties, CHANNEL: record.channel})
+    return Event(record.event_id, record.type, record.counts_from, {**record.properties, CHANNEL: record.channel})

@@ -30,6 +30,8 @@ def with_key(decision_id: str, customer_id: str) -> str:
 
 def personal(identifier: str) -> str | None:
     """What kind of personal data an id plainly is, with advice; None where it looks like an id."""
+    if "@" not in identifier and identifier[:1] not in ("+", "("):
+        return None
     for pattern, what in ((MAIL, "an e-mail address"), (PHONE, "a phone number")):
         if pattern.fullmatch(identifier):
             return f"Expected an id that is nobody's personal data, got {what}: send its SHA-256 instead"

@@ -70,8 +70,7 @@ def write_events(home: Path, name: str, records: Sequence[EventRecord]) -> None:
 
 def as_event(record: EventRecord) -> Event:
     """The event as features read it."""
-    properties = {name: float(value) if isinstance(value, bool) else value for name, value in record.properties.items()}
-    return Event(record.event_id, record.type, record.counts_from, {**properties, CHANNEL: record.channel})
+    return Event(record.event_id, record.type, record.counts_from, {**record.properties, CHANNEL: record.channel})
 
 
 def fed(records: Iterable[EventRecord], aliases: Mapping[str, str] | None = None) -> list[tuple[str, Event]]:

@@ -19,7 +19,7 @@ from service.stores.redis_link import RedisLink
 from service.stores.resp import encode
 
 MARK = 8  # bytes
-AT_ONCE = 200  # customers in a round trip: their states are held meanwhile
+AT_ONCE = 500  # customers in a round trip: their states are held meanwhile
 ATTEMPTS = 20  # by as many writers at once can one be overtaken
 KEPT_S = 400 * 86_400  # a customer of whom nothing was heard for so long is forgotten here
 

@@ -21,6 +21,8 @@ features:
   - {{name: second, {CATEGORIES}, events: {{aggregate: recent, type: viewed, property: category, position: 2}}}}
   - {{name: last_amount, type: number, origin: value, events: {{aggregate: recent, type: bought, property: amount}}}}
   - {{name: channels_7d, type: number, origin: activity, events: {{aggregate: distinct, property: channel, window: 7d}}}}
+  - {{name: news, type: number, origin: activity, events: {{aggregate: count, window: 7d, where: {{new: 1}}}}}}
+  - {{name: last_new, type: number, origin: activity, events: {{aggregate: recent, property: new}}}}
   - {{name: fashion, type: number, origin: activity, events: {{aggregate: count, window: 24h, where: {{category: fashion}}}}}}
 """)
 NOW = 1_790_000_000.0
@@ -37,7 +39,7 @@ def happened():
             Event(
                 f"e{n}", str(chance.choice(["viewed", "bought", "other"])), NOW - float(chance.uniform(0, 30 * DAY)),
                 {"category": str(chance.choice(["fashion", "home", "garden"])), "amount": float(chance.integers(1, 900)),
-                 CHANNEL: str(chance.choice(["web", "app", "email", "store"]))},
+                 "new": bool(chance.integers(2)), CHANNEL: str(chance.choice(["web", "app", "email", "store"]))},
             ),
         )
         for n in range(3000)
