@@ -12,7 +12,7 @@ from service.errors import DependencyFailed
 from service.metrics import Metrics
 from service.ports import Claim, ContactHistory, CustomerReader, Reading
 
-ATTEMPTS = 4  # to make a decision that holds; a customer who asks so often at once gets what no cap can forbid
+ATTEMPTS = 8  # to make a decision that holds; a customer who asks so often at once gets what no cap can forbid
 
 
 @dataclass(slots=True)
