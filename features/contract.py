@@ -28,6 +28,8 @@ class ContractError(ValueError):
     """The feature document cannot be used; the message names what was expected, what was found, and where."""
 
 
+STEPS = (60, 300, 900, 3600, 6 * 3600, 86_400, 3 * 86_400, 7 * 86_400, 30 * 86_400)  # seconds in which a window may move
+MOST_STEPS = 32  # to a window
 Aggregate = Literal["count", "sum", "since_last", "recent", "distinct"]
 LIVE_VIEW = "live"  # where Feast finds the features that events feed
 
@@ -127,6 +129,20 @@ def seconds(text: str) -> float:
     return float(match[1]) * SECONDS[match[2]]
 
 
+def step_of(window: float) -> float:
+    """Seconds in which a window moves: so that it has at most 32 steps."""
+    return float(next((step for step in STEPS if window / step <= MOST_STEPS), STEPS[-1]))
+
+
+def _check_window(window: float, where: str) -> None:
+    step = step_of(window)
+    if not 0 < window <= STEPS[-1] * MOST_STEPS or window % step:
+        raise ContractError(
+            f"Expected a window of whole steps (of {step:g} s where it is that long), from {STEPS[0]} s to "
+            f"{STEPS[-1] * MOST_STEPS / SECONDS['d']:g}d, got {window:g} s - at `{where}.window`"
+        )
+
+
 class _DeclaredEvents(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How events feed a feature, as people write it: durations are text, one type needs no list."""
 
@@ -154,6 +170,8 @@ class _DeclaredEvents(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ContractError(f"Expected no `position` for `{self.aggregate}` - at `{where}`")
         if kind == "category" and self.aggregate != "recent":
             raise ContractError(f"Expected `recent` for a category, got `{self.aggregate}` - at `{where}.aggregate`")
+        if self.window is not None:
+            _check_window(seconds(self.window), where)
         return FromEvents(
             aggregate=self.aggregate, types=(self.type,) if isinstance(self.type, str) else self.type, property=self.property,
             window=None if self.window is None else seconds(self.window),

@@ -20,6 +20,7 @@ PACKAGED = Path(__file__).parent / "events.yaml"
 Kind = Literal["number", "text", "truth"]
 Property = float | str | bool
 
+CLOCK_SKEW_S = 300.0  # how far ahead of ours a sender's clock may be
 LONGEST_TEXT = 4096  # characters of a property
 MOST_PROPERTIES = 64
 
@@ -68,6 +69,13 @@ def _contradiction(declared: EventType, name: str, channel: str, properties: Map
         if kind_of(value) != wanted:
             return f"Expected a {wanted}, got `{value}` - at `$.properties.{key}`"
     return None
+
+
+def ahead(at: float, now: float) -> str | None:
+    """What is wrong with a moment that has not come yet; None where it has, or nearly. Seconds since 1970 UTC."""
+    return (
+        f"Expected a time at most {CLOCK_SKEW_S:g} s ahead, got {at - now:.0f} s - at `$.at`" if at > now + CLOCK_SKEW_S else None
+    )
 
 
 def kind_of(value: Property) -> Kind:

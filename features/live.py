@@ -12,10 +12,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from features.contract import Contract, FromEvents
+from features.contract import Contract, FromEvents, step_of
 
-MOST_STEPS = 32  # to a window
-STEPS = (60, 300, 900, 3600, 6 * 3600, 86_400, 3 * 86_400, 7 * 86_400, 30 * 86_400)  # seconds
 MOST_TYPES = 1000  # of events that are remembered with who reads them
 MOST_VALUES = 64  # distinct values that are told apart; more count as so many
 MOST_IDS = 128  # events of a customer whose repetition is noticed here
@@ -59,11 +57,6 @@ class Live(NamedTuple):
         if source.aggregate == "sum":
             return value if isinstance(value, float) and math.isfinite(value) else None
         return None if value is None else str(value) if source.aggregate == "distinct" else value
-
-
-def step_of(window: float) -> float:
-    """Seconds in which a window moves: so that it has at most 32 steps."""
-    return float(next((step for step in STEPS if window / step <= MOST_STEPS), STEPS[-1]))
 
 
 def live_features(contract: Contract) -> tuple[Live, ...]:

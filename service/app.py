@@ -82,7 +82,8 @@ async def _running(app: Litestar, settings: Settings) -> AsyncIterator[None]:
     state: Any = app.state
     await asyncio.to_thread(state.engines.refresh)
     with contextlib.suppress(DependencyFailed):
-        await state.parts.reader.begin()
+        if not await state.parts.reader.begin():
+            logger.warning("Redis has lost what is on disk: caps count as reached until `nextbest rebuild`")
     watcher = asyncio.create_task(watch(state.engines, settings.watch_interval_s))
     try:
         yield

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from features.event_types import EventTypes
-from features.live import CHANNEL, Event
 from service.decision.records import EventRecord, QuarantinedRecord
 from service.errors import DependencyFailed
 from service.metrics import Metrics
@@ -28,7 +27,7 @@ class EventIntake:
         """
         await self.log.quarantine(spoiled)
         new = await self.log.append_events(events)
-        fed = [(record.customer_id, as_event(record)) for record in new if record.declared]
+        fed = [(record.customer_id, record.event) for record in new if record.declared]
         if fed:
             try:
                 await self.store.apply(fed)
@@ -43,8 +42,3 @@ class EventIntake:
     async def close(self) -> None:
         """Release what is open, but for the log."""
         await self.store.close()
-
-
-def as_event(record: EventRecord) -> Event:
-    """The event as features read it."""
-    return Event(record.event_id, record.type, record.counts_from, {**record.properties, CHANNEL: record.channel})

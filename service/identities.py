@@ -1,4 +1,4 @@
-"""Which ids are the same customer: on disk first, then for every decision and event to come."""
+"""Which ids are the same customer: for every decision and event to come, and on disk before it is acknowledged."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence

@@ -48,8 +48,11 @@ class Claim(NamedTuple):
 class CustomerReader(Protocol):
     """Reads what is known of customers."""
 
-    async def begin(self) -> None:
-        """Before the first request: an empty store is a new one only while nothing was written. Raises DependencyFailed."""
+    async def begin(self) -> bool:
+        """Before the first request: whether the store holds all it should. An empty one does while nothing was written.
+
+        Raises DependencyFailed.
+        """
 
     async def read(self, customer_ids: Sequence[str], now: float, budgets: Sequence[Budget] = ()) -> Reading:
         """One state per id, in order; an unknown customer has no values. `now` decides which values are too old.

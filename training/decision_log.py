@@ -8,8 +8,9 @@ from typing import NamedTuple
 import msgspec
 
 from service.decision import records
-from service.decision.records import DecisionRecord, decode_lines
+from service.decision.records import DecisionRecord
 from service.errors import UnknownDecision
+from training.live_log import payloads, segments
 
 _decoder = msgspec.json.Decoder(DecisionRecord)
 
@@ -21,19 +22,13 @@ class Logged(NamedTuple):
     record: DecisionRecord
 
 
-def decision_segments(home: Path) -> list[Path]:
-    """The files that hold decisions, oldest first."""
-    return sorted((home / "log" / "decisions").rglob("*.log"), key=lambda path: path.name)
-
-
 def read_decisions(home: Path, start: float = float("-inf"), end: float = float("inf")) -> Iterator[Logged]:
     """Every readable decision of a span of time, in seconds since 1970 UTC, `end` excluded."""
-    for path in decision_segments(home):
-        for line in decode_lines(path.read_bytes()):
-            if line.payload is not None:
-                record = _decoder.decode(line.payload)
-                if start <= record.at < end:
-                    yield Logged(line.payload, record)
+    for path in segments(home, "decisions"):
+        for payload in payloads(path):
+            record = _decoder.decode(payload)
+            if start <= record.at < end:
+                yield Logged(payload, record)
 
 
 def in_batches(logged: Iterable[Logged], size: int) -> Iterator[list[Logged]]:
@@ -45,7 +40,7 @@ def in_batches(logged: Iterable[Logged], size: int) -> Iterator[list[Logged]]:
 
 def find_decision(home: Path, decision_id: str) -> DecisionRecord:
     """The decision of this id. Raises UnknownDecision."""
-    for path in reversed(decision_segments(home)):
+    for path in reversed(segments(home, "decisions")):
         found = records.find_decision(path.read_bytes(), decision_id)
         if found is not None:
             return found

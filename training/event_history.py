@@ -7,9 +7,10 @@ from pathlib import Path
 import msgspec
 import pyarrow as pa
 
-from features.live import CHANNEL, Event
-from service.decision.records import EventRecord, IdentityRecord, decode_lines
+from features.live import Event
+from service.decision.records import EventRecord, IdentityRecord
 from training.lake import MOMENT, read_tables, write_by_day
+from training.live_log import read_log
 
 EVENTS = "events"
 EVENT_COLUMNS = {
@@ -18,7 +19,6 @@ EVENT_COLUMNS = {
 }  # fmt: skip
 """Properties are JSON."""
 
-_decoder = msgspec.json.Decoder(EventRecord)
 _properties = msgspec.json.Decoder(dict[str, bool | float | str])
 
 
@@ -35,15 +35,7 @@ def read_events(home: Path) -> Iterator[EventRecord]:
 def _written(home: Path) -> Iterator[EventRecord]:
     for table in read_tables(home, EVENTS):
         yield from _records(table)
-    for path in event_segments(home):
-        for line in decode_lines(path.read_bytes()):
-            if line.payload is not None:
-                yield _decoder.decode(line.payload)
-
-
-def event_segments(home: Path) -> list[Path]:
-    """The files that hold live events, oldest first."""
-    return sorted((home / "log" / EVENTS).rglob("*.log"), key=lambda path: path.name)
+    yield from read_log(home, EVENTS, EventRecord)
 
 
 def _records(table: pa.Table) -> Iterator[EventRecord]:
@@ -68,29 +60,20 @@ def write_events(home: Path, name: str, records: Sequence[EventRecord]) -> None:
     write_by_day(home, EVENTS, name, pa.table(columns, schema=pa.schema(EVENT_COLUMNS)), "at")
 
 
-def as_event(record: EventRecord) -> Event:
-    """The event as features read it."""
-    return Event(record.event_id, record.type, record.counts_from, {**record.properties, CHANNEL: record.channel})
-
-
 def fed(records: Iterable[EventRecord], aliases: Mapping[str, str] | None = None) -> list[tuple[str, Event]]:
     """(customer id, event) of those that feed features; `aliases` as `read_aliases` gives them."""
     whose = aliases or {}
-    return [(whose.get(r.customer_id, r.customer_id), as_event(r)) for r in records if r.declared]
+    return [(whose.get(r.customer_id, r.customer_id), r.event) for r in records if r.declared]
 
 
 def read_aliases(home: Path) -> dict[str, str]:
     """Whom each alias leads to, as the log has it now."""
     found: dict[str, str] = {}
-    decoder = msgspec.json.Decoder(IdentityRecord)
-    for path in sorted((home / "log" / "identities").rglob("*.log"), key=lambda one: one.name):
-        for line in decode_lines(path.read_bytes()):
-            if line.payload is not None:
-                record = decoder.decode(line.payload)
-                if record.linked:
-                    found[record.alias] = record.customer_id
-                else:
-                    found.pop(record.alias, None)
+    for record in read_log(home, "identities", IdentityRecord):
+        if record.linked:
+            found[record.alias] = record.customer_id
+        else:
+            found.pop(record.alias, None)
     return {alias: _end(alias, found) for alias in found}
 
 

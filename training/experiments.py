@@ -19,11 +19,11 @@ from scipy.stats import chi2
 from features.homes import home_contract
 from service.catalog.validate import load_catalog
 from service.decision.experiments import Assigned
-from service.decision.records import OutcomeRecord, decode_lines
+from service.decision.records import OutcomeRecord
 from service.errors import NotReady
 from service.registry import Registry
-from training.decision_log import decision_segments
 from training.judging import Gain
+from training.live_log import payloads, read_log, segments
 
 Values = npt.NDArray[np.float64]
 Counts = Mapping[str, Sequence[float]]  # (decisions, outcomes) of each customer
@@ -112,17 +112,16 @@ class _Decided(msgspec.Struct, frozen=True):
 
 def experiments(home: Path, objective: str, progress: Progress = lambda _done, _of: None) -> list[ExperimentReport]:
     """Every experiment that the log knows. `objective`: the type of outcome; a decision has it or not. Raises NotReady."""
-    successes = _successes(home, objective)
+    successes = {o.decision_id for o in read_log(home, "outcomes", OutcomeRecord) if o.type == objective}
     counts: defaultdict[Assigned, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(lambda: [0.0, 0.0]))
-    decoder, paths = msgspec.json.Decoder(_Decided), decision_segments(home)
+    decoder, paths = msgspec.json.Decoder(_Decided), segments(home, "decisions")
     for done, path in enumerate(paths, 1):
-        for line in decode_lines(path.read_bytes()):
-            if line.payload is not None:
-                decided = decoder.decode(line.payload)
-                if decided.experiment is not None:
-                    count = counts[decided.experiment][decided.customer_id]
-                    count[0] += 1.0
-                    count[1] += decided.decision_id in successes
+        for payload in payloads(path):
+            decided = decoder.decode(payload)
+            if decided.experiment is not None:
+                count = counts[decided.experiment][decided.customer_id]
+                count[0] += 1.0
+                count[1] += decided.decision_id in successes
         progress(done, len(paths))
     if not counts:
         raise NotReady("Expected logged decisions of an experiment, found none: declare `experiments` in the catalog")
@@ -131,15 +130,6 @@ def experiments(home: Path, objective: str, progress: Progress = lambda _done, _
     for assigned, customers in counts.items():
         by_experiment[assigned.id][assigned.arm] = customers
     return [_report(name, objective, arms, planned.get(name, {})) for name, arms in by_experiment.items()]
-
-
-def _successes(home: Path, objective: str) -> set[str]:
-    found, decoder = set(), msgspec.json.Decoder(OutcomeRecord)
-    for path in sorted((home / "log" / "outcomes").rglob("*.log")):
-        for line in decode_lines(path.read_bytes()):
-            if line.payload is not None and (outcome := decoder.decode(line.payload)).type == objective:
-                found.add(outcome.decision_id)
-    return found
 
 
 def _planned(home: Path) -> dict[str, dict[str, float]]:

@@ -19,21 +19,20 @@ from typing import Any, NamedTuple, Self
 import msgspec
 import pyarrow.parquet as pq
 
-from features.event_types import EventTypes, home_event_types
+from features.event_types import EventTypes, ahead, home_event_types
 from features.homes import home_contract
-from service.decision.records import EventRecord, QuarantinedRecord, decode_lines, encode_line
-from service.errors import ImportInvalid
+from service.decision.records import EventRecord, QuarantinedRecord
+from service.errors import DependencyFailed, ImportInvalid
 from service.ids import personal
 from service.stores.completeness import nothing_written, set_complete
 from service.stores.live_features import RedisLiveFeatures
 from service.stores.redis_link import RedisLink
 from training.event_history import fed, moment, read_events, write_events
+from training.live_log import read_log, write_segment
 from training.tables import read_table
 
 AT_ONCE = 50_000  # events: a file in the lake for each of their days, fed while the next ones are read
 TIMEOUT_MS = 60_000.0
-AHEAD_S = 300.0  # how far ahead of ours a clock may be
-PARTS = ("event_id", "customer_id", "type", "channel", "at")
 
 Progress = Callable[[int, int], None]
 Row = Mapping[str, Any]
@@ -85,8 +84,20 @@ def ingest(
     `now`: seconds since 1970 UTC. Taking in the same file again changes nothing.
     """
     ingestion = _Ingestion(home, read_event_mapping(mapping), now)
-    name = f"ingest-{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}" if path.is_file() else path.name
-    rows, done = _rows(path), 0
+    report = _take_in(ingestion, redis_url, _rows(path), f"ingest-{_fingerprint(path)}", progress)
+    if ingestion.spoiled:
+        write_segment(home, "quarantine", f"ingest-{_fingerprint(path)}", ingestion.spoiled, now)
+    return report
+
+
+def ingest_quarantine(home: Path, redis_url: str, *, now: float, progress: Progress = lambda _d, _o: None) -> IngestReport:
+    """Take in what was set aside and can be taken now; the rest stays where it is. What was taken before counts once."""
+    ingestion = _Ingestion(home, EventMapping(), now)
+    return _take_in(ingestion, redis_url, _quarantined(home), f"quarantine-{int(now * 1000):013d}", progress)
+
+
+def _take_in(ingestion: "_Ingestion", redis_url: str, rows: Iterator[Row], name: str, progress: Progress) -> IngestReport:
+    done, home = 0, ingestion.home
     with _Store(home, redis_url, is_first=nothing_written(home)) as store:
         while chunk := list(islice(rows, AT_ONCE)):
             new = ingestion.take(chunk)
@@ -95,37 +106,24 @@ def ingest(
                 store.feed(new, last=len(chunk) < AT_ONCE)
             done += len(chunk)
             progress(done, 0)
-    ingestion.set_aside(name)
     return ingestion.report(done)
 
 
-def ingest_quarantine(home: Path, redis_url: str, *, now: float, progress: Progress = lambda _d, _o: None) -> IngestReport:
-    """Take in what was set aside and can be taken now; the rest stays where it is. What was taken before counts once."""
-    ingestion, done = _Ingestion(home, EventMapping(), now), 0
-    rows = _quarantined(home)
-    with _Store(home, redis_url, is_first=nothing_written(home)) as store:
-        while chunk := list(islice(rows, AT_ONCE)):
-            new = ingestion.take(chunk)
-            if new:
-                write_events(home, f"quarantine-{int(now * 1000):013d}-{done:010d}", new)
-                store.feed(new, last=len(chunk) < AT_ONCE)
-            done += len(chunk)
-            progress(done, 0)
-    return ingestion.report(done)
+def _fingerprint(path: Path) -> str:
+    if not path.is_file():
+        raise ImportInvalid([f"Expected a file of events, found none - at `{path}`"])
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def _quarantined(home: Path) -> Iterator[Row]:
     """Events as they were sent; without a moment of their own, that of their arrival."""
-    decoder = msgspec.json.Decoder(QuarantinedRecord)
-    for path in sorted((home / "log" / "quarantine").rglob("*.log"), key=lambda one: one.name):
-        for line in decode_lines(path.read_bytes()):
-            if line.payload is not None:
-                record = decoder.decode(line.payload)
-                try:
-                    event = msgspec.json.decode(record.event, type=dict[str, Any])
-                except msgspec.DecodeError:
-                    event = {}  # not even an object: it stays what it is
-                yield {"at": record.received_at, **event}
+    for record in read_log(home, "quarantine", QuarantinedRecord):
+        try:
+            event = msgspec.json.decode(record.event, type=dict[str, Any])
+        except msgspec.DecodeError:
+            event = {}  # not even an object: it stays what it is
+        yield {"at": record.received_at, **event}
 
 
 class _Store:
@@ -172,6 +170,8 @@ async def _feed(home: Path, redis_url: str, records: Sequence[EventRecord], *, i
         await RedisLiveFeatures(link, home_contract(home)).apply(fed(records))
         if is_first:
             await set_complete(link)
+    except DependencyFailed as error:
+        raise DependencyFailed(f"{error}; the events are on disk: `nextbest rebuild` brings features up to date") from error
     finally:
         await link.close()
 
@@ -180,11 +180,12 @@ class _Ingestion:
     """Turns rows into events, each once."""
 
     def __init__(self, home: Path, mapping: EventMapping, now: float) -> None:
-        self._home, self._mapping, self._now = home, mapping, now
+        self.home = home
+        self.spoiled: list[QuarantinedRecord] = []
+        self._mapping, self._now = mapping, now
         self._types: EventTypes = home_event_types(home, home_contract(home))
         self._start = moment(mapping.at_start)
         self._known = {record.event_id for record in read_events(home)}
-        self._spoiled: list[QuarantinedRecord] = []
         self._counts = {"accepted": 0, "duplicates": 0, "undeclared": 0}
 
     def take(self, rows: Sequence[Row]) -> list[EventRecord]:
@@ -195,7 +196,7 @@ class _Ingestion:
                 record = self._record(row)
             except (ValueError, TypeError, KeyError) as error:
                 reason = f"Expected `{error.args[0]}`, got none" if isinstance(error, KeyError) else str(error)
-                self._spoiled.append(QuarantinedRecord(reason, self._now, msgspec.json.encode(row, enc_hook=str).decode()))
+                self.spoiled.append(QuarantinedRecord(reason, self._now, msgspec.json.encode(row, enc_hook=str).decode()))
                 continue
             if record.event_id in self._known:
                 self._counts["duplicates"] += 1
@@ -213,9 +214,7 @@ class _Ingestion:
         at = self._moment(_found(row, m.at))
         properties = self._properties(row)
         customer = str(_found(row, m.customer_id if _maybe(row, m.customer_id) is not None else "anonymous_id"))
-        problem = personal(customer) or self._types.problem(kind, channel, properties)
-        if problem is None and at > self._now + AHEAD_S:
-            problem = f"Expected a time at most {AHEAD_S:g} s ahead, got `{_found(row, m.at)}` - at `at`"
+        problem = personal(customer) or ahead(at, self._now) or self._types.problem(kind, channel, properties)
         if problem is not None:
             raise ValueError(problem)
         given = _maybe(row, m.event_id) if m.event_id else None
@@ -242,17 +241,9 @@ class _Ingestion:
             found = {name: _first(row, paths) for name, paths in m.properties.items()}
         return {key: _scalar(key, value) for key, value in found.items() if value is not None}
 
-    def set_aside(self, name: str) -> None:
-        """Write down what could not be taken."""
-        if self._spoiled:
-            folder = self._home / "log" / "quarantine"
-            folder.mkdir(parents=True, exist_ok=True)
-            lines = b"".join(encode_line(msgspec.json.encode(record)) for record in self._spoiled)
-            (folder / f"{int(self._now * 1000):013d}-{name}-1.log").write_bytes(lines)
-
     def report(self, rows: int) -> IngestReport:
         counts = self._counts
-        return IngestReport(rows, counts["accepted"], counts["duplicates"], len(self._spoiled), counts["undeclared"])
+        return IngestReport(rows, counts["accepted"], counts["duplicates"], len(self.spoiled), counts["undeclared"])
 
 
 def _rows(path: Path) -> Iterator[Row]:
@@ -260,7 +251,7 @@ def _rows(path: Path) -> Iterator[Row]:
     name = path.name.removesuffix(".gz")
     if name.endswith((".jsonl", ".ndjson", ".json")):
         yield from _lines(path)
-    elif name.endswith((".parquet", ".pq")) and path.is_file():
+    elif name.endswith((".parquet", ".pq")):
         for batch in pq.ParquetFile(path).iter_batches(AT_ONCE):
             yield from batch.to_pylist()
     else:
@@ -269,8 +260,6 @@ def _rows(path: Path) -> Iterator[Row]:
 
 
 def _lines(path: Path) -> Iterator[Row]:
-    if not path.is_file():
-        raise ImportInvalid([f"Expected a file of events, found none - at `{path}`"])
     decoder = msgspec.json.Decoder(dict[str, Any])
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
         for number, line in enumerate(lines, 1):

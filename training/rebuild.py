@@ -7,34 +7,34 @@ its mark is still the same: what came in between has moved it, and that customer
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
 import numpy as np
 
-from features.contract import LIVE_VIEW, Contract
+from features.contract import Contract
 from features.homes import home_contract
 from features.layout import CustomerLayout
-from features.live import LAST, Event, LiveFeatures
+from features.live import Event, LiveFeatures
 from features.materialize import materialize
 from service.catalog.policies import DECISIONS, Budget
 from service.catalog.validate import load_catalog
 from service.decision.contacts import IMPRESSION, SERVED, SIZE, Contact, encode_contacts, type_code
-from service.decision.records import IdentityRecord, OutcomeRecord, decode_lines, encode_line
-from service.errors import NotReady
+from service.decision.records import IdentityRecord, OutcomeRecord
+from service.errors import DependencyFailed, NotReady
 from service.ids import customer_key, key_in
 from service.registry import Registry
 from service.stores.aliases import alias_key
 from service.stores.budgets import budget_keys
 from service.stores.completeness import COMPLETE, set_complete
 from service.stores.contact_history import KEPT_BYTES, as_contact, contacts_key
-from service.stores.live_features import KEPT_S, MARK, live_key, new_state
+from service.stores.live_features import KEPT_S, MARK, live_key, update_command
 from service.stores.redis_link import RedisLink
 from service.stores.resp import encode
 from training.decision_log import read_decisions
 from training.event_history import fed, read_aliases, read_events
+from training.live_log import read_log, write_segment
 
 AT_ONCE = 1000  # customers in a round trip
 ROUNDS = 20
@@ -42,14 +42,9 @@ TIMEOUT_MS = 60_000.0
 STEPS = 4
 
 Progress = Callable[[int, int], None]
+Events = Mapping[str, Sequence[Event]]  # by customer
+Build = Callable[[Sequence[str]], Awaitable[list[bytes]]]  # a command for each of some customers
 
-# KEYS: state, Feast's hash. ARGV: the mark that was read, the new state, seconds to keep, then fields and values.
-REPLACE = """
-if redis.call('GETRANGE', KEYS[1], 0, 7) ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
-redis.call('HSET', KEYS[2], unpack(ARGV, 4))
-return 1
-"""
 # KEYS: contacts. ARGV: what was there, what shall be, seconds to keep.
 REPLACE_CONTACTS = """
 if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
@@ -87,9 +82,7 @@ def unlink(home: Path, redis_url: str, alias: str, now: float, progress: Progres
     customer = read_aliases(home).get(alias)
     if customer is None:
         raise NotReady(f"Expected an alias that is linked, got `{alias}`")
-    folder = home / "log" / "identities"
-    line = encode_line(msgspec.json.encode(IdentityRecord(alias, customer, now, linked=False)))
-    write_segment(folder, f"{int(now * 1000):013d}-unlink-1.log", line)
+    write_segment(home, "identities", "unlink", [IdentityRecord(alias, customer, now, linked=False)], now)
     asyncio.run(_forget(redis_url, alias, customer))
     rebuild(home, redis_url, progress)
     return customer
@@ -102,14 +95,6 @@ async def _forget(redis_url: str, alias: str, customer: str) -> None:
         await link.ask(encode("DEL", COMPLETE, alias_key(alias), *names), 1)
     finally:
         await link.close()
-
-
-def write_segment(folder: Path, name: str, data: bytes) -> None:
-    """A finished segment of the log."""
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished = folder / f".{name}"
-    unfinished.write_bytes(data)
-    unfinished.replace(folder / name)
 
 
 class _Rebuilding:
@@ -137,30 +122,30 @@ class _Rebuilding:
         await self._link.ask(b"".join(commands), len(commands))
 
     async def _events(self) -> tuple[int, int]:
+        """How many events were put back, and of how many customers."""
         live, layout = LiveFeatures(self._contract), CustomerLayout(self._contract)
         if not live:
             return 0, 0
-        marks: dict[str, bytes] = {}
-        waiting: set[str] | None = None  # None: everybody
+        everybody = set(self._by_customer())
+        waiting, count = everybody, 0
         for _ in range(ROUNDS):
-            if waiting is None:
-                marks = {}
-            else:
-                marks = await self._marks(sorted(waiting))
-            by_customer: defaultdict[str, list[Event]] = defaultdict(list)
-            for customer, event in fed(read_events(self._home), read_aliases(self._home)):
-                if waiting is None or customer in waiting:
-                    by_customer[customer].append(event)
-            if waiting is None:
-                everybody, count = list(by_customer), sum(map(len, by_customer.values()))
-                # whoever has a state already has moved since it was lost: taken in the next round, with a mark
-                held = {c for c, mark in (await self._marks(everybody)).items() if mark}
-                waiting = held | await self._write(live, layout, {c: by_customer[c] for c in everybody if c not in held}, marks)
-            else:
-                waiting = await self._write(live, layout, by_customer, marks)
+            marks = await self._marks(sorted(waiting))
+            events = {customer: some for customer, some in self._by_customer().items() if customer in waiting}
+            count = count or sum(map(len, events.values()))
+
+            async def build(customers: Sequence[str], marks: Mapping[str, bytes] = marks, events: Events = events) -> list[bytes]:
+                return [update_command(live, layout, c, marks[c], live.apply({}, events[c])) for c in customers]
+
+            waiting = await self._write(sorted(events), build)
             if not waiting:
-                break
-        return count, len(everybody)
+                return count, len(everybody)
+        raise DependencyFailed(f"Expected states to stay as they are for a moment, found {len(waiting)} that never did")
+
+    def _by_customer(self) -> dict[str, list[Event]]:
+        found: defaultdict[str, list[Event]] = defaultdict(list)
+        for customer, event in fed(read_events(self._home), read_aliases(self._home)):
+            found[customer].append(event)
+        return found
 
     async def _marks(self, customers: Sequence[str]) -> dict[str, bytes]:
         found: dict[str, bytes] = {}
@@ -169,59 +154,30 @@ class _Rebuilding:
             found |= dict(zip(some, await self._link.ask(commands, len(some)), strict=True))
         return found
 
-    async def _write(
-        self, live: LiveFeatures, layout: CustomerLayout, events: dict[str, list[Event]], marks: dict[str, bytes]
-    ) -> set[str]:
-        """Those who moved meanwhile."""
+    async def _write(self, names: Sequence[str], build: Build) -> set[str]:
+        """Those whose command did not hold, since they moved meanwhile."""
         lost: set[str] = set()
-        for some in _slices(list(events)):
-            commands = []
-            for customer in some:
-                state = live.apply({}, events[customer])
-                values = live.values(state, state[LAST])
-                written = layout.encode(
-                    LIVE_VIEW, {one.name: values.get(one.name) for one in live.features}, round(state[LAST] * 1e6)
-                )
-                pairs = [part for pair in written.items() for part in pair]
-                key, mark = live_key(customer), marks.get(customer, b"")
-                commands.append(
-                    encode("EVAL", REPLACE, "2", key, layout.key(customer), mark, new_state(state), str(KEPT_S), *pairs)
-                )
+        for some in _slices(names):
+            commands = await build(some)
             done = await self._link.ask(b"".join(commands), len(commands))
-            lost |= {customer for customer, held in zip(some, done, strict=True) if not held}
+            lost |= {name for name, held in zip(some, done, strict=True) if not held}
         return lost
 
     async def _contacts(self) -> int:
         """Everything that the log says happened between customers and actions, joined with what has been added since."""
-        waiting = None
-        everybody = 0
+        rebuilt = contacts_in(self._home)
+        waiting, everybody = set(rebuilt), len(rebuilt)
         for _ in range(ROUNDS):
-            rebuilt = contacts_in(self._home)
-            everybody = len(rebuilt) if waiting is None else everybody
-            waiting = await self._write_contacts({key: rebuilt[key] for key in (rebuilt if waiting is None else waiting)})
-            if not waiting:
-                break
-        return everybody
 
-    async def _write_contacts(self, rebuilt: dict[str, bytes]) -> set[str]:
-        lost: set[str] = set()
-        for some in _slices(list(rebuilt)):
-            there = await self._link.ask(b"".join(encode("GET", contacts_key(key)) for key in some), len(some))
-            commands = [
-                encode(
-                    "EVAL",
-                    REPLACE_CONTACTS,
-                    "1",
-                    contacts_key(key),
-                    before or b"",
-                    joined(rebuilt[key], before or b""),
-                    str(KEPT_S),
-                )
-                for key, before in zip(some, there, strict=True)
-            ]
-            done = await self._link.ask(b"".join(commands), len(commands))
-            lost |= {key for key, held in zip(some, done, strict=True) if not held}
-        return lost
+            async def build(keys: Sequence[str], rebuilt: Mapping[str, bytes] = rebuilt) -> list[bytes]:
+                there = await self._link.ask(b"".join(encode("GET", contacts_key(key)) for key in keys), len(keys))
+                return [_replacing(key, before or b"", rebuilt[key]) for key, before in zip(keys, there, strict=True)]
+
+            waiting = await self._write(sorted(waiting), build)
+            if not waiting:
+                return everybody
+            rebuilt = contacts_in(self._home)
+        raise DependencyFailed(f"Expected histories to stay as they are for a moment, found {len(waiting)} that never did")
 
     async def _budgets(self) -> int:
         """Counters from the log; what was reserved and not confirmed is free again."""
@@ -241,6 +197,12 @@ def _slices(names: Sequence[str]) -> Iterator[Sequence[str]]:
     return (names[start : start + AT_ONCE] for start in range(0, len(names), AT_ONCE))
 
 
+def _replacing(key: str, before: bytes, rebuilt: bytes) -> bytes:
+    """One command that puts a history in the place of what is there."""
+    wanted = joined(rebuilt, before)
+    return encode("EVAL", REPLACE_CONTACTS, "1", contacts_key(key), before, wanted, str(KEPT_S))
+
+
 def contacts_in(home: Path) -> dict[str, bytes]:
     """Contact histories by the customer's key, oldest first, as the log has them."""
     owners: dict[str, str] = {}
@@ -257,7 +219,7 @@ def contacts_in(home: Path) -> dict[str, bytes]:
             for placement in record.placements if not placement.fallback
             for item in placement.items
         ]  # fmt: skip
-    for outcome in read_outcomes(home):
+    for outcome in read_log(home, "outcomes", OutcomeRecord):
         owner = key_in(outcome.decision_id) or owners.get(outcome.decision_id)
         if owner is not None:
             found[moved.get(owner, owner)].append(as_contact(outcome))
@@ -272,15 +234,6 @@ def joined(rebuilt: bytes, added: bytes) -> bytes:
     return b"".join(entries)[-KEPT_BYTES:]
 
 
-def read_outcomes(home: Path) -> Iterator[OutcomeRecord]:
-    """Live outcomes, oldest segment first."""
-    decoder = msgspec.json.Decoder(OutcomeRecord)
-    for path in sorted((home / "log" / "outcomes").rglob("*.log"), key=lambda one: one.name):
-        for line in decode_lines(path.read_bytes()):
-            if line.payload is not None:
-                yield decoder.decode(line.payload)
-
-
 def budget_counts(home: Path, budgets: Iterable[Budget]) -> dict[str, int]:
     """What is certainly used, by the key of the counter."""
     by_action: defaultdict[str, list[Budget]] = defaultdict(list)
@@ -293,7 +246,7 @@ def budget_counts(home: Path, budgets: Iterable[Budget]) -> dict[str, int]:
                 for budget in by_action.get(item.action_id, ()):
                     if budget.count == DECISIONS:
                         counts[budget_keys(budget, logged.record.at)[0]] += 1
-    for outcome in read_outcomes(home) if by_action else ():
+    for outcome in read_log(home, "outcomes", OutcomeRecord) if by_action else ():
         for budget in by_action.get(outcome.action_id or "", ()):
             if budget.count != DECISIONS and type_code(outcome.type) == IMPRESSION:
                 counts[budget_keys(budget, outcome.at)[0]] += 1

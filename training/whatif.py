@@ -17,12 +17,12 @@ from service.bundles.assembling import Choice, assemble
 from service.bundles.loading import load_bundle
 from service.catalog.validate import load_catalog
 from service.decision.engine import Engine
-from service.decision.records import OutcomeRecord, decode_lines
+from service.decision.records import OutcomeRecord
 from service.errors import NotReady
 from service.registry import Registry
 from training import off_policy
-from training.decision_log import decision_segments
 from training.judging import Gain
+from training.live_log import read_log, segments
 from training.tallies import Item, Part, Tally, parts_of, tally_part
 
 PARTS_PER_PROCESS = 4  # so that none is left working alone for long
@@ -76,7 +76,7 @@ def what_if(
     might have made, too, were answered.
     """
     workers = processes or os.cpu_count() or 1
-    paths = decision_segments(home)
+    paths = segments(home, "decisions")
     size = sum(path.stat().st_size for path in paths)
     parts = parts_of(paths, max(SHORTEST_PART, size // (workers * PARTS_PER_PROCESS)))
     if not parts:
@@ -131,15 +131,11 @@ def _rewards(home: Path, objective: str, total: Tally) -> _Rewards:
     """Seen means that an outcome of any kind came back. One that names no placement or action speaks of all."""
     seen: set[tuple[str | None, ...]] = set()
     rewarded: set[tuple[str | None, ...]] = set()
-    decoder = msgspec.json.Decoder(OutcomeRecord)
-    for path in sorted((home / "log" / "outcomes").rglob("*.log")):
-        for line in decode_lines(path.read_bytes()):
-            if line.payload is not None:
-                outcome = decoder.decode(line.payload)
-                key = (outcome.decision_id, outcome.placement, outcome.action_id)
-                seen.add(key)
-                if outcome.type == objective:
-                    rewarded.add(key)
+    for outcome in read_log(home, "outcomes", OutcomeRecord):
+        key = (outcome.decision_id, outcome.placement, outcome.action_id)
+        seen.add(key)
+        if outcome.type == objective:
+            rewarded.add(key)
 
     def among(keys: set[tuple[str | None, ...]]) -> list[bool]:
         return [

@@ -7,9 +7,9 @@ from litestar import MediaType, Request, Response, post
 from litestar.openapi.datastructures import ResponseSpec
 
 from service.api import examples
+from service.api.bodies import decoded
 from service.api.openapi import PROBLEMS, IdentitiesOperation
 from service.api.wire import IdentitiesRequest, IdentitiesResponse, Rejection
-from service.errors import BadRequest
 from service.identities import IdentityIntake
 from service.ids import personal
 
@@ -30,10 +30,7 @@ DECODER = msgspec.json.Decoder(IdentitiesRequest)
 async def identities(request: Request[Any, Any, Any]) -> Response[bytes]:
     """What was known of the alias becomes the customer's. Sending a link again changes nothing."""
     intake: IdentityIntake = request.app.state.identities
-    try:
-        call = DECODER.decode(await request.body())
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadRequest(str(error)) from error
+    call = decoded(DECODER, await request.body())
     advice = {n: found for n, one in enumerate(call.links) if (found := personal(one.alias) or personal(one.customer_id))}
     good = [n for n in range(len(call.links)) if n not in advice]
     done = await intake.take([(call.links[n].alias, call.links[n].customer_id) for n in good])

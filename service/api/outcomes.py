@@ -7,7 +7,9 @@ import msgspec
 from litestar import MediaType, Request, Response, post
 from litestar.openapi.datastructures import ResponseSpec
 
+from features.event_types import ahead
 from service.api import examples
+from service.api.bodies import decoded
 from service.api.openapi import PROBLEMS, OutcomesOperation
 from service.api.wire import Outcome, OutcomesRequest, OutcomesResponse, Rejection
 from service.decision.records import OutcomeRecord
@@ -19,7 +21,6 @@ from service.ports import Acknowledgement
 
 CALL_DECODER = msgspec.json.Decoder(OutcomesRequest)
 OUTCOME_DECODER = msgspec.json.Decoder(Outcome)
-CLOCK_SKEW_S = 300.0  # how far ahead of ours a client's clock may be
 
 
 @post(
@@ -45,23 +46,20 @@ async def outcomes(request: Request[Any, Any, Any]) -> Response[bytes]:
 
 def judge(body: bytes, now: float) -> tuple[list[OutcomeRecord], list[Rejection]]:
     """The outcomes of a call that can be written down, and the reasons against the others. Raises BadRequest."""
-    try:
-        call = CALL_DECODER.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadRequest(str(error)) from error
+    call = decoded(CALL_DECODER, body)
     accepted, rejected = [], []
     for index, raw in enumerate(call.outcomes):
         try:
-            accepted.append(_record(OUTCOME_DECODER.decode(raw), now))
-        except (msgspec.DecodeError, UnicodeDecodeError, BadRequest) as error:
+            accepted.append(_record(decoded(OUTCOME_DECODER, raw), now))
+        except BadRequest as error:
             rejected.append(Rejection(index, str(error)))
     return accepted, rejected
 
 
 def _record(outcome: Outcome, now: float) -> OutcomeRecord:
     at = outcome.at.timestamp()
-    if at > now + CLOCK_SKEW_S:
-        raise BadRequest(f"Expected a time at most {CLOCK_SKEW_S:g} s ahead, got `{outcome.at.isoformat()}` - at `$.at`")
+    if (problem := ahead(at, now)) is not None:
+        raise BadRequest(problem)
     if not math.isfinite(outcome.value):
         raise BadRequest(f"Expected a finite number, got `{outcome.value}` - at `$.value`")
     return OutcomeRecord(

@@ -9,6 +9,7 @@ from litestar import MediaType, Request, Response, post
 from litestar.openapi.datastructures import ResponseSpec
 
 from service.api import examples
+from service.api.bodies import customer_of, decoded
 from service.api.openapi import PROBLEMS, RecommendOperation
 from service.api.wire import (
     AnswerVersions,
@@ -27,7 +28,7 @@ from service.decision.entities import PlacementRequest
 from service.decision.explain import PlacementExplained, explain
 from service.decision.records import PlacementRecord, ServedItem
 from service.errors import BadRequest, UnknownPlacement
-from service.ids import new_decision_id, personal
+from service.ids import new_decision_id
 from service.pipeline import Answer, Pipeline
 
 DECODER = msgspec.json.Decoder(RecommendRequest)
@@ -52,27 +53,15 @@ async def recommend(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Choose the next best action for each placement; never later than the deadline."""
     started = time.perf_counter()
     pipeline: Pipeline = request.app.state.pipeline
-    wanted = decode(await request.body())
+    wanted = decoded(DECODER, await request.body())
     answer = await pipeline.recommend(as_ask(wanted, request.app.state.parts.engine()))
     body = render(answer, wanted.explain, started)
     return Response(ENCODER.encode(body), media_type=MediaType.JSON)
 
 
-def decode(body: bytes) -> RecommendRequest:
-    """The request that a body holds. Raises BadRequest: expected, found, where."""
-    try:
-        return DECODER.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadRequest(str(error)) from error
-
-
 def as_ask(wanted: RecommendRequest, engine: Engine) -> Ask:
     """The request in the pipeline's terms, short forms written out. Raises BadRequest and UnknownPlacement."""
-    customer = wanted.customer_id or wanted.anonymous_id
-    if customer is None:
-        raise BadRequest("Expected `customer_id` or `anonymous_id`, got neither - at `$`")
-    if (advice := personal(customer)) is not None:
-        raise BadRequest(f"{advice} - at `$.{'customer_id' if wanted.customer_id else 'anonymous_id'}`")
+    customer = customer_of(wanted.customer_id, wanted.anonymous_id)
     return Ask(
         decision_id=wanted.decision_id or new_decision_id(customer),
         customer_id=customer,

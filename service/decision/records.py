@@ -10,6 +10,7 @@ from typing import NamedTuple
 import google_crc32c
 import msgspec
 
+from features.live import CHANNEL, Event
 from service.catalog.entities import Kind, Scalar
 from service.decision.experiments import Assigned
 
@@ -125,6 +126,11 @@ class EventRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     def counts_from(self) -> float:
         """When it happened, as far as features go: a client's clock that is ahead does not reach into the future."""
         return min(self.at, self.received_at)
+
+    @property
+    def event(self) -> Event:
+        """What of it features read."""
+        return Event(self.event_id, self.type, self.counts_from, {**self.properties, CHANNEL: self.channel})
 
 
 class IdentityRecord(msgspec.Struct, frozen=True):

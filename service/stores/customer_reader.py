@@ -1,6 +1,7 @@
 """What is known of customers: from Redis in one round trip, or from memory."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import cast
 
 import msgspec
@@ -31,7 +32,7 @@ class RedisCustomerReader:
     What events feed is worked out from the customer's state as of now: in Feast's layout it is as of the last event.
     """
 
-    def __init__(self, link: RedisLink, contract: Contract, nothing_written: Callable[[], bool] = lambda: True) -> None:
+    def __init__(self, link: RedisLink, contract: Contract, nothing_written: Callable[[], bool]) -> None:
         """`nothing_written` is asked where Redis has lost its mark: whether that does not matter."""
         self._link = link
         self._nothing_written = nothing_written
@@ -40,34 +41,33 @@ class RedisCustomerReader:
         self._command = b"*%d\r\n%b" % (2 + len(layout.fields), bulk("HMGET"))
         self._fields = b"".join(map(bulk, layout.fields))
 
-    async def begin(self) -> None:
-        """Mark an empty Redis as complete while nothing was written that it could miss. Raises DependencyFailed."""
+    async def begin(self) -> bool:
+        """Mark an empty Redis as complete while nothing was written; whether it is complete. Raises DependencyFailed."""
         [mark] = await self._link.ask(encode("GET", COMPLETE), 1)
-        if mark is None:
-            await self._is_new()
+        return mark is not None or await self._is_new()
 
     async def read(self, customer_ids: Sequence[str], now: float, budgets: Sequence[Budget] = ()) -> Reading:
         """One state per id, in order. Raises DependencyFailed."""
         distinct = list(dict.fromkeys(customer_ids))
-        commands = [self._features(c) + encode("GET", contacts_key(customer_key(c))) for c in distinct]
-        happened = [encode("GET", live_key(c)) for c in distinct] if self._live else []
-        counters = [read_commands(budget, now) for budget in budgets]
-        aliases = [encode("GET", alias_key(c)) for c in distinct]
-        count = 2 * (len(distinct) + len(budgets)) + len(happened) + len(aliases) + 1
-        every = b"".join([*aliases, *commands, *counters, *happened, encode("GET", COMPLETE)])
-        *replies, mark = await self._link.ask(every, count)
-        found, replies = replies[: len(distinct)], replies[len(distinct) :]
-        owners = {c: owner.decode() for c, owner in zip(distinct, found, strict=True) if owner is not None}
-        complete = mark is not None or await self._is_new()
-        pairs = list(zip(replies[0 : 2 * (len(distinct) + len(budgets)) : 2], replies[1::2], strict=False))
-        live = replies[len(replies) - len(happened) :] or [None] * len(distinct)
-        states = {c: self._state(c, *pair, found, now) for c, pair, found in zip(distinct, pairs, live, strict=False)}
-        exhausted = tuple(b.name for b, pair in zip(budgets, pairs[len(distinct) :], strict=True) if is_exhausted(b, *pair))
+        commands = [*map(self._commands, distinct), *(read_commands(budget, now) for budget in budgets), encode("GET", COMPLETE)]
+        width = 4 if self._live else 3
+        replies = iter(await self._link.ask(b"".join(commands), width * len(distinct) + 2 * len(budgets) + 1))
+        found = {customer: [*islice(replies, width)] for customer in distinct}
+        used_up = [is_exhausted(budget, *islice(replies, 2)) for budget in budgets]
+        complete = next(replies) is not None or await self._is_new()
+        states = {customer: self._state(customer, *known[1:], now=now) for customer, known in found.items()}
         if not complete:
             states = {customer: self._doubted(state) for customer, state in states.items()}
-            exhausted = tuple(budget.name for budget in budgets)
+        exhausted = tuple(budget.name for budget, used in zip(budgets, used_up, strict=True) if used or not complete)
         reading = Reading([states[c] for c in customer_ids], exhausted)
+        owners = {customer: known[0].decode() for customer, known in found.items() if known[0] is not None}
         return await self._of_owners(customer_ids, reading, owners, now) if owners else reading
+
+    def _commands(self, customer: str) -> bytes:
+        """Whom it is an alias of, its features, its contacts, and what events have fed where they feed anything."""
+        live = encode("GET", live_key(customer)) if self._live else b""
+        contacts = encode("GET", contacts_key(customer_key(customer)))
+        return encode("GET", alias_key(customer)) + self._features(customer) + contacts + live
 
     async def _of_owners(self, customer_ids: Sequence[str], first: Reading, owners: Mapping[str, str], now: float) -> Reading:
         """The same, with what is known of the customers that some ids are aliases of."""
@@ -95,7 +95,7 @@ class RedisCustomerReader:
         return self._command + bulk(self._layout.key(customer_id)) + self._fields
 
     def _state(
-        self, customer_id: str, reply: Sequence[bytes | None], contacts: bytes | None, live: bytes | None, now: float
+        self, customer_id: str, reply: Sequence[bytes | None], contacts: bytes | None, live: bytes | None = None, *, now: float
     ) -> CustomerState:
         try:
             values, stale = self._layout.decode(reply, now) if self._layout.fields else ({}, ())
@@ -117,8 +117,9 @@ class MemoryCustomerReader:
         self._states = states
         self._history = history or MemoryContactHistory()
 
-    async def begin(self) -> None:
+    async def begin(self) -> bool:
         """Nothing can be missing."""
+        return True
 
     async def read(self, customer_ids: Sequence[str], now: float, budgets: Sequence[Budget] = ()) -> Reading:
         known = [self._states.get(c, NOTHING_KNOWN) for c in customer_ids]

@@ -2,25 +2,26 @@
 
 from collections.abc import Sequence
 
-from features.contract import LIVE_VIEW, Contract
+from features.contract import Contract
 from features.layout import CustomerLayout
-from features.live import LAST, LiveFeatures
+from features.live import LiveFeatures
 from service.decision.contacts import SIZE
 from service.errors import DependencyFailed
 from service.ids import customer_key
 from service.ports import KNOWN, LINKED, TAKEN
 from service.stores.aliases import MOST_HOPS, alias_key
 from service.stores.contact_history import KEPT_BYTES, contacts_key
-from service.stores.live_features import KEPT_S, MARK, live_key, new_state, state_in
+from service.stores.live_features import KEPT_S, MARK, feast_fields, live_key, new_state, state_in
 from service.stores.redis_link import RedisLink
 from service.stores.resp import encode
 
 ATTEMPTS = 20
 
-# KEYS: alias, states of the alias and the customer, their contacts, Feast's hash of the customer. ARGV: what was read (two marks,
-# two histories), the customer, the merged state and history ('' for none), seconds to keep, then fields and values for Feast.
+# KEYS: alias, states of the alias and the customer, their contacts, Feast's hash and the alias of the customer. ARGV: what was
+# read (two marks, two histories), the customer, the merged state and history ('' for none), seconds to keep, then fields and
+# values for Feast.
 LINK = """
-if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
+if redis.call('EXISTS', KEYS[1], KEYS[7]) > 0 then return 0 end
 for n = 1, 2 do
   if redis.call('GETRANGE', KEYS[n + 1], 0, 7) ~= ARGV[n] then return 0 end
   if (redis.call('GET', KEYS[n + 3]) or '') ~= ARGV[n + 2] then return 0 end
@@ -71,9 +72,9 @@ class RedisIdentities:
         histories: list[bytes] = [history or b"" for history in found[2:]]
         merged, pairs = self._merged(states)
         together = _joined(histories) if histories[0] else b""
-        keys: list[str | bytes] = [alias_key(alias), *lives, *contacts, self._layout.key(customer)]
+        keys: list[str | bytes] = [alias_key(alias), *lives, *contacts, self._layout.key(customer), alias_key(customer)]
         seen: list[bytes] = [*((state or b"")[:MARK] for state in states), *histories]
-        command = encode("EVAL", LINK, "6", *keys, *seen, customer, merged, together, str(KEPT_S), *pairs)
+        command = encode("EVAL", LINK, "7", *keys, *seen, customer, merged, together, str(KEPT_S), *pairs)
         [done] = await self._link.ask(command, 1)
         return bool(done)
 
@@ -82,10 +83,7 @@ class RedisIdentities:
         if not stored[0] or not self._live:
             return b"", []
         state = self._live.merge(state_in(stored[1]), state_in(stored[0]))
-        values = self._live.values(state, state[LAST])
-        known = {one.name: values.get(one.name) for one in self._live.features}
-        written = self._layout.encode(LIVE_VIEW, known, round(state[LAST] * 1e6))
-        return new_state(state), [part for pair in written.items() for part in pair]
+        return new_state(state), feast_fields(self._live, self._layout, state)
 
 
 def _joined(histories: Sequence[bytes]) -> bytes:

@@ -29,7 +29,7 @@ if redis.call('EXISTS', KEYS[3]) == 1 then return 0 end
 local mark = redis.call('GETRANGE', KEYS[1], 0, 7)
 if mark ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
-if #ARGV > 3 then redis.call('HSET', KEYS[2], unpack(ARGV, 4)) end
+redis.call('HSET', KEYS[2], unpack(ARGV, 4))
 return 1
 """
 
@@ -47,6 +47,20 @@ def state_in(stored: bytes | None) -> State:
 def new_state(state: State) -> bytes:
     """A state as it is stored, under a new mark."""
     return secrets.token_bytes(MARK) + encode_state(state)
+
+
+def update_command(live: LiveFeatures, layout: CustomerLayout, customer: str, mark: bytes, state: State) -> bytes:
+    """One command that writes a state and its values in Feast's layout; it answers 0 where the mark is not this one any more."""
+    keys = (live_key(customer), layout.key(customer), alias_key(customer))
+    return encode("EVAL", UPDATE, "3", *keys, mark, new_state(state), str(KEPT_S), *feast_fields(live, layout, state))
+
+
+def feast_fields(live: LiveFeatures, layout: CustomerLayout, state: State) -> list[bytes]:
+    """Fields and values, in turn, that say in Feast's layout what a state says as of its last event."""
+    values = live.values(state, state[LAST])
+    known = {one.name: values.get(one.name) for one in live.features}
+    written = layout.encode(LIVE_VIEW, known, round(state[LAST] * 1e6))
+    return [part for pair in written.items() for part in pair]
 
 
 class _Round:
@@ -125,12 +139,7 @@ class RedisLiveFeatures:
 
     def _update(self, customer: str, stored: bytes | None, events: Sequence[Event]) -> bytes:
         state = self._live.apply(state_in(stored), events)
-        values = self._live.values(state, state[LAST])
-        known = {one.name: values.get(one.name) for one in self._live.features}
-        written = self._layout.encode(LIVE_VIEW, known, round(state[LAST] * 1e6))
-        pairs = [part for pair in written.items() for part in pair]
-        mark, keys = (stored or b"")[:MARK], (live_key(customer), self._layout.key(customer), alias_key(customer))
-        return encode("EVAL", UPDATE, "3", *keys, mark, new_state(state), str(KEPT_S), *pairs)
+        return update_command(self._live, self._layout, customer, (stored or b"")[:MARK], state)
 
 
 class MemoryLiveFeatures:

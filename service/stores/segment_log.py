@@ -20,6 +20,7 @@ DECISIONS, OUTCOMES, EVENTS, IDENTITIES, QUARANTINE = KINDS = "decisions", "outc
 SEGMENT_BYTES = 64 * 2**20
 QUEUE_BYTES = 32 * 2**20  # more waits nowhere: the disk is not keeping up
 REMEMBERED_BYTES = 32 * 2**20  # of the newest segments, read at start for their ids: 10,000 decisions, 130,000 outcomes; 60 ms
+REMEMBERED_EVENTS = 8 * 2**20  # the same of events, which are many: 40,000; 0.2 s. Features notice a repetition themselves
 LOOK_EVERY_S = 0.5  # how often an unknown decision id makes us look into the segments of other processes
 
 
@@ -49,8 +50,8 @@ class SegmentLog:
         self._decisions = SegmentFollower(folder / DECISIONS, ours=self._writers[DECISIONS].mark)
         self._known_decisions = KnownIds()
         self._known_decisions.add(hash_id(id_of(p, "decision_id")) for p in self._decisions.start(REMEMBERED_BYTES))
-        self._outcomes: _Once[OutcomeRecord] = _Once(folder / OUTCOMES, "outcome_id")
-        self._events: _Once[EventRecord] = _Once(folder / EVENTS, "event_id")
+        self._outcomes: _Once[OutcomeRecord] = _Once(folder / OUTCOMES, "outcome_id", REMEMBERED_BYTES)
+        self._events: _Once[EventRecord] = _Once(folder / EVENTS, "event_id", REMEMBERED_EVENTS)
         self._looked = 0.0
 
     async def append_decisions(self, records: Sequence[DecisionRecord]) -> None:
@@ -147,10 +148,10 @@ class SegmentLog:
 class _Once(Generic[Record]):
     """Records of one kind, each id written once: by this process, or in what others wrote before it started."""
 
-    def __init__(self, folder: Path, field: str) -> None:
+    def __init__(self, folder: Path, field: str, remembered: int) -> None:
         self._field = field
         self._known = KnownIds()
-        self._known.add(hash_id(id_of(p, field)) for p in SegmentFollower(folder).start(REMEMBERED_BYTES))
+        self._known.add(hash_id(id_of(p, field)) for p in SegmentFollower(folder).start(remembered))
         self._in_flight: dict[int, asyncio.Task[tuple[Record, ...]]] = {}
 
     async def append(self, records: Sequence[Record], write: Write[Record]) -> tuple[Record, ...]:

@@ -43,7 +43,7 @@ async def new_process(request, redis_url) -> AsyncIterator[Callable[[], Stores]]
             made.append(Stores(MemoryCustomerReader({}, memory), memory))
         else:
             link = RedisLink(redis_url, timeout_ms=5000)
-            made.append(Stores(RedisCustomerReader(link, CONTRACT), RedisContactHistory(link)))
+            made.append(Stores(RedisCustomerReader(link, CONTRACT, lambda: True), RedisContactHistory(link)))
         return made[-1]
 
     yield build
@@ -221,7 +221,7 @@ async def test_a_reader_reads_features_and_contacts_in_one_go(redis_url):
         client.hset(LAYOUT.key("c1"), mapping=LAYOUT.encode("profile", {"age": 40.0}, int(NOW * 1e6)))
         client.hset(LAYOUT.key("old"), mapping=LAYOUT.encode("profile", {"age": 40.0}, int((NOW - 2 * DAY) * 1e6)))
     link = RedisLink(redis_url, timeout_ms=5000)
-    reader, history = RedisCustomerReader(link, CONTRACT), RedisContactHistory(link)
+    reader, history = RedisCustomerReader(link, CONTRACT, lambda: True), RedisContactHistory(link)
     await history.claim([claim()], NOW, 900.0)
     first, old, again, nobody = (await reader.read(["c1", "old", "c1", "nobody"], NOW)).states
     assert (first.values, len(first.contacts), first == again) == ({"age": 40.0}, SIZE, True)
@@ -233,7 +233,7 @@ async def test_a_reader_reads_features_and_contacts_in_one_go(redis_url):
 async def test_a_contract_without_customer_features_still_reads_contacts(redis_url):
     """Nothing to ask Feast's hashes for."""
     link = RedisLink(redis_url, timeout_ms=5000)
-    reader, history = RedisCustomerReader(link, parse_contract("features: []")), RedisContactHistory(link)
+    reader, history = RedisCustomerReader(link, parse_contract("features: []"), lambda: True), RedisContactHistory(link)
     await history.claim([claim()], NOW, 900.0)
     [state] = (await reader.read(["c1"], NOW)).states
     assert (state.values, len(state.contacts)) == ({}, SIZE)
@@ -244,7 +244,7 @@ async def test_a_value_that_feast_did_not_write_is_a_failed_read_that_names_it(r
     """Damage in Redis costs this read, and says where."""
     with redis.Redis.from_url(redis_url) as client:
         client.hset(LAYOUT.key("c1"), LAYOUT.fields[0], b"\xff\xff")
-    reader = RedisCustomerReader(RedisLink(redis_url, timeout_ms=5000), CONTRACT)
+    reader = RedisCustomerReader(RedisLink(redis_url, timeout_ms=5000), CONTRACT, lambda: True)
     with pytest.raises(DependencyFailed, match=r"at `profile:age` - of customer `c1`"):
         await reader.read(["c1"], NOW)
     await reader.close()

@@ -31,7 +31,7 @@ class Shop:
 
     def __init__(self, url: str) -> None:
         self.link = RedisLink(url, timeout_ms=5000)
-        self.reader, self.live = RedisCustomerReader(self.link, CONTRACT), RedisLiveFeatures(self.link, CONTRACT)
+        self.reader, self.live = RedisCustomerReader(self.link, CONTRACT, lambda: True), RedisLiveFeatures(self.link, CONTRACT)
         self.contacts, self.identities = RedisContactHistory(self.link), RedisIdentities(self.link, CONTRACT)
 
     async def viewed(self, customer: str, *names: str) -> None:
@@ -113,6 +113,20 @@ async def test_whatever_comes_in_while_ids_are_linked_is_counted_once(redis_url)
         calls.insert(50, shops[2].identities.link(f"a{n}", f"c{n}"))
         await asyncio.gather(*calls)
         assert (await shops[0].known(f"c{n}"))[0].values["views_24h"] == 100.0
+    for shop in shops:
+        await shop.link.close()
+
+
+async def test_customers_who_become_aliases_while_they_get_some_lose_nothing(redis_url):
+    """A to b, b to c and c to d at once, with events for all of them, twenty times: whoever is the last has everything."""
+    shops = [Shop(redis_url) for _ in range(3)]
+    for n in range(20):
+        names = [f"{letter}{n}" for letter in "abcd"]
+        links = [shops[i].identities.link(names[i], names[i + 1]) for i in range(3)]
+        events = [shops[i % 3].viewed(names[i % 4], f"e{n}-{i}") for i in range(40)]
+        await asyncio.gather(*events[:20], *links, *events[20:])
+        state, owner = await shops[0].known(names[0])
+        assert (owner, state.values["views_24h"]) == (names[3], 40.0)
     for shop in shops:
         await shop.link.close()
 

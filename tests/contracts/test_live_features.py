@@ -35,7 +35,7 @@ async def new_process(redis_url):
     def build():
         link = RedisLink(redis_url, timeout_ms=5000)
         made.append(link)
-        return RedisCustomerReader(link, CONTRACT), RedisLiveFeatures(link, CONTRACT)
+        return RedisCustomerReader(link, CONTRACT, lambda: True), RedisLiveFeatures(link, CONTRACT)
 
     yield build
     for link in made:

@@ -19,7 +19,8 @@ from service.stores.segment_log import SegmentLog
 from tests.acceptance.row import Context, Measured, Row
 from tests.acceptance.rows.live_world import live_home, shop_events
 from training.event_commands import live_differences
-from training.event_history import event_segments, read_events
+from training.event_history import read_events
+from training.live_log import segments
 
 EVENTS, CUSTOMERS = 100_000, 2000
 TWICE, LATE = 0.05, 0.05
@@ -46,7 +47,7 @@ def measure(context: Context) -> Measured:
         f"{len(sent):,} sent ({sum(counts):,} new, {len(sent) - sum(counts):,} twice, {len(late):,} last of all), {kept:,} kept; "
         f"{values:,} values of {customers:,} customers: {len(differences)} differ{': ' + differences[0] if differences else ''}"
     )
-    return Measured(figure, not differences and kept == EVENTS and sum(counts) == EVENTS and bool(event_segments(home)))
+    return Measured(figure, not differences and kept == EVENTS and sum(counts) == EVENTS and bool(segments(home, "events")))
 
 
 async def _send(home, url, contract, sent) -> list[int]:

@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from features.contract import Contract, parse_contract
+from features.contract import Contract, parse_contract, step_of
 from features.homes import features_folder, write_home_contract
-from features.live import step_of
 from features.live_offline import event_table, live_values
 from features.offline import read_view, write_view
 from features.redis_server import resolve_redis

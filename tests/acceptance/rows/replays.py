@@ -17,9 +17,10 @@ from tests.acceptance.row import Context, Measured, NotRun, Row
 from tests.acceptance.rows.footprint import serving
 from tests.acceptance.whole import WholeHome, command, whole_home, with_customers, without_log
 from training.batch import Campaign, decide_table
-from training.decision_log import decision_segments, read_decisions
+from training.decision_log import read_decisions
 from training.fit import FitSettings
 from training.learn import train
+from training.live_log import segments
 from training.promotion import promote_without_evidence
 from training.replay import replay
 
@@ -102,7 +103,7 @@ def _move_on(home: Path) -> str:
 
 def _mutated(home: Path) -> str:
     """Change one feature of one record, checksum and all. The decision's id."""
-    for path in decision_segments(home):
+    for path in segments(home, "decisions"):
         lines = [line.payload for line in decode_lines(path.read_bytes()) if line.payload is not None]
         for number, payload in enumerate(lines):
             record = msgspec.json.decode(payload, type=DecisionRecord)

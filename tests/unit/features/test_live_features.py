@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.contract import ContractError, contract_document, parse_contract
-from features.live import CHANNEL, MOST_IDS, MOST_VALUES, Event, LiveFeatures, decode_state, encode_state, step_of
+from features.contract import ContractError, contract_document, parse_contract, step_of
+from features.live import CHANNEL, MOST_IDS, MOST_VALUES, Event, LiveFeatures, decode_state, encode_state
 
 CATEGORIES = "type: category, origin: activity, categories: [fashion, home]"
 FASHION = "{aggregate: count, type: viewed, window: 24h, where: {category: fashion}}"
@@ -169,6 +169,11 @@ def test_a_contract_with_events_survives_being_written_down():
         ("{aggregate: recent, property: x, position: 0}", ">= 1"),
         ("{aggregate: mean, window: 1d}", "Invalid enum value 'mean'"),
         ("{aggregate: count, window: soon}", "Expected a duration"),
+        ("{aggregate: count, window: 10s}", "whole steps"),
+        ("{aggregate: count, window: 90s}", "whole steps"),
+        ("{aggregate: count, window: 50h}", "whole steps .of 21600 s"),
+        ("{aggregate: count, window: 1000d}", "to 960d, got"),
+        ("{aggregate: count, window: 0d}", "whole steps"),
     ],
 )
 def test_a_declaration_that_makes_no_sense_is_refused(events, problem):

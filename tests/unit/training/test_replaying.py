@@ -12,16 +12,17 @@ from service.decision.experiments import Assigned
 from service.decision.records import DecisionRecord, decode_lines, encode_line
 from service.errors import UnknownDecision
 from service.registry import Registry
-from training.decision_log import decision_segments, find_decision, read_decisions
+from training.decision_log import find_decision, read_decisions
 from training.fit import FitSettings
 from training.learn import train
+from training.live_log import segments
 from training.promotion import promote_without_evidence
 from training.replay import replay
 
 
 def rewrite(home, change) -> str:
     """Change the first decision with an offer by `change(record)`, checksum and all; its id."""
-    [path] = decision_segments(home)
+    [path] = segments(home, "decisions")
     payloads = [line.payload for line in decode_lines(path.read_bytes())]
     for number, payload in enumerate(payloads):
         record = msgspec.json.decode(payload, type=DecisionRecord)
@@ -97,7 +98,7 @@ def test_a_decision_is_found_by_its_id_or_named_as_unknown(busy_home):
 
 def test_damaged_lines_are_passed_over(own_busy_home):
     """One bit: one decision fewer, and the others are read."""
-    [path] = decision_segments(own_busy_home)
+    [path] = segments(own_busy_home, "decisions")
     data = bytearray(path.read_bytes())
     data[200] ^= 1
     path.write_bytes(bytes(data))

@@ -1,0 +1,28 @@
+"""What every route that takes a body asks of it."""
+
+from typing import TypeVar
+
+import msgspec
+
+from service.errors import BadRequest
+from service.ids import personal
+
+Body = TypeVar("Body")
+
+
+def decoded(decoder: msgspec.json.Decoder[Body], body: bytes | msgspec.Raw) -> Body:
+    """What a body holds. Raises BadRequest: expected, found, where."""
+    try:
+        return decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadRequest(str(error)) from error
+
+
+def customer_of(customer_id: str | None, anonymous_id: str | None) -> str:
+    """Whom a request or an event is about. Raises BadRequest: one of the two, and nobody's personal data."""
+    customer = customer_id or anonymous_id
+    if customer is None:
+        raise BadRequest("Expected `customer_id` or `anonymous_id`, got neither - at `$`")
+    if (advice := personal(customer)) is not None:
+        raise BadRequest(f"{advice} - at `$.{'customer_id' if customer_id else 'anonymous_id'}`")
+    return customer
