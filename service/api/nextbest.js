@@ -1,4 +1,4 @@
-// nextbest in the browser: what a visitor does, what to show them, what came of it. No dependencies, 3 kB.
+// nextbest in the browser: what a visitor does, what to show them, what came of it. No dependencies, 5 kB.
 //
 //   <script src="https://decisions.example/nextbest.js" data-consent="granted" defer></script>
 //   nextbest.recommend({placement: "home_hero"}).then(show)

@@ -1,13 +1,14 @@
 """What every store of live features promises: any process's events are in the next read of any other, once."""
 
 import asyncio
+import secrets
 
 import pytest
 import redis
 
 from features.contract import parse_contract
 from features.layout import CustomerLayout
-from features.live import CHANNEL, Event
+from features.live import CHANNEL, Event, encode_state
 from service.errors import DependencyFailed
 from service.stores.customer_reader import RedisCustomerReader
 from service.stores.live_features import RedisLiveFeatures, live_key
@@ -101,6 +102,36 @@ async def test_nothing_to_add_asks_nothing(new_process):
     link = RedisLink("unix:///nowhere", timeout_ms=50)
     await RedisLiveFeatures(link, parse_contract("features: []")).apply([("c1", event("e1"))])
     assert await values(reader) == {"views_24h": 0.0}
+
+
+async def test_somebody_who_is_faster_every_time_is_told_in_the_end(new_process, redis_url):
+    """The state is moved between every read and write: after so many attempts the caller knows that nothing was added."""
+
+    class Meddling(RedisLink):
+        async def ask(self, commands, count):
+            if b"EVAL" in commands:
+                with redis.Redis.from_url(redis_url) as client:
+                    client.set(live_key("c1"), secrets.token_bytes(8) + encode_state({}))
+            return await super().ask(commands, count)
+
+    link = Meddling(redis_url, timeout_ms=5000)
+    with pytest.raises(DependencyFailed, match="found others at every attempt"):
+        await RedisLiveFeatures(link, CONTRACT).apply([("c1", event("e1"))])
+    assert (await values(new_process()[0]))["views_24h"] == 0.0
+    await link.close()
+
+
+async def test_an_emptied_redis_is_new_only_while_nothing_was_written(redis_url):
+    """Else it is not believed, until somebody has set the mark."""
+    link = RedisLink(redis_url, timeout_ms=5000)
+    doubting = RedisCustomerReader(link, CONTRACT, lambda: False)
+    assert await doubting.begin() is False
+    [state] = (await doubting.read(["c1"], NOW)).states
+    assert (state.values, state.stale, state.contacts) == ({}, ("views_24h", "last_category"), None)
+    assert await RedisCustomerReader(link, CONTRACT, lambda: True).begin() is True
+    assert await doubting.begin() is True
+    assert (await doubting.read(["c1"], NOW)).states[0].contacts == b""
+    await link.close()
 
 
 async def test_a_redis_that_does_not_answer_is_told():

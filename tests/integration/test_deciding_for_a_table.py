@@ -100,9 +100,10 @@ def test_a_column_named_like_a_feature_takes_the_place_of_what_is_known(home, cu
     """Missing values leave what is known."""
     table = write_table(tmp_path / "t.parquet", customer_id=["c1", "c2"], open_complaint=pa.array([1.0, None]))
     decide_table(home, customers_url, Campaign("c", HERO, {}), table, tmp_path / "out")
-    complaints = [logged.record.customer.get("open_complaint") for logged in read_decisions(home)]
-    assert complaints[0] == 1.0
-    assert complaints[1] in (0.0, None, 1.0)
+    decide_table(home, customers_url, Campaign("plain", HERO, {}, dry_run=True), table.with_name("t.parquet"), tmp_path / "dry")
+    known = [logged.record.customer for logged in read_decisions(home)]
+    assert known[0]["open_complaint"] == 1.0
+    assert "tenure_days" in known[1]
     assert next(read_decisions(home)).record.placements[0].dropped["no_open_complaint"]
 
 

@@ -17,7 +17,8 @@ from features.homes import write_home_contract
 from service.cli import main
 from service.decision.decide import decide
 from service.decision.records import EventRecord, IdentityRecord, OutcomeRecord, QuarantinedRecord, encode_line
-from service.errors import ImportInvalid
+from service.errors import DependencyFailed, ImportInvalid
+from service.stores.aliases import alias_key
 from service.stores.completeness import COMPLETE
 from service.stores.customer_reader import RedisCustomerReader
 from service.stores.identities import RedisIdentities
@@ -213,6 +214,18 @@ def test_live_events_outcomes_and_decisions_are_rebuilt_too(own_home, redis_url,
 
 def json_of(record) -> bytes:
     return msgspec.json.encode(record)
+
+
+def test_a_rebuild_that_does_not_come_to_rest_says_so_and_redis_stays_doubted(home, redis_url, tmp_path):
+    """A key that no rebuild can write: nothing is called complete."""
+    ingest(home, redis_url, written(tmp_path / "e.jsonl", rows(20)), now=NOW)
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushdb()
+        client.set(alias_key(str(rows(20)[0]["customer_id"])), "somebody")  # as if the log had not heard of it yet
+    with pytest.raises(DependencyFailed, match="that never did"):
+        rebuild(home, redis_url)
+    with redis.Redis.from_url(redis_url) as client:
+        assert client.get(COMPLETE) is None
 
 
 async def test_an_unlinked_alias_takes_its_own_events_with_it(home, redis_url, tmp_path):

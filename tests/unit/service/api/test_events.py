@@ -126,4 +126,4 @@ async def test_an_event_that_is_not_on_disk_is_not_acknowledged(service, publish
 def test_a_truth_is_no_number():
     """`true` stays what it is."""
     event = EVENT_DECODER.decode(msgspec.json.encode({**VIEWED, "properties": {"a": True, "b": 1, "c": "1"}}))
-    assert [type(value) for value in event.properties.values()] == [bool, float, str] or event.properties["a"] is True
+    assert [type(value) for value in event.properties.values()] == [bool, float, str]
