@@ -15,6 +15,7 @@ from litestar.exceptions import HTTPException
 from features.event_types import home_event_types
 from features.homes import home_contract
 from service.api.browser import browser_script
+from service.api.consents import consents, consents_of
 from service.api.decisions import decision
 from service.api.events import events
 from service.api.identities import identities
@@ -25,6 +26,7 @@ from service.api.problems import from_framework, from_nextbest, from_unexpected
 from service.api.recommend import recommend
 from service.bundles.archive import EngineArchive
 from service.bundles.engines import EngineSource, watch
+from service.consents import ConsentIntake, purposes_of
 from service.decision.engine import Engine
 from service.errors import DependencyFailed, NextbestError
 from service.events import EventIntake
@@ -36,6 +38,7 @@ from service.pipeline import Limits, Parts, Pipeline
 from service.registry import Registry
 from service.settings import Settings, settings_from
 from service.stores.completeness import nothing_written
+from service.stores.consents import RedisConsents
 from service.stores.contact_history import RedisContactHistory
 from service.stores.customer_reader import RedisCustomerReader
 from service.stores.decisions import find_decision
@@ -46,11 +49,12 @@ from service.stores.segment_log import DECISIONS, SegmentLog
 
 
 class Desks(NamedTuple):
-    """What stands beside the pipeline: who explains decisions, who takes events, and who links ids."""
+    """What stands beside the pipeline: who explains decisions, who takes events, who links ids, and who takes consents."""
 
     explainer: Explainer
     events: EventIntake
     identities: IdentityIntake
+    consents: ConsentIntake
 
 
 def create_app(settings: Settings, parts: Parts, engines: EngineSource, desks: Desks) -> Litestar:
@@ -61,11 +65,24 @@ def create_app(settings: Settings, parts: Parts, engines: EngineSource, desks: D
         "explainer": desks.explainer,
         "events": desks.events,
         "identities": desks.identities,
+        "consents": desks.consents,
         "metrics": parts.metrics,
         "pipeline": Pipeline(parts),
     }
     return Litestar(
-        route_handlers=[recommend, outcomes, events, identities, decision, browser_script, live, ready, metrics],
+        route_handlers=[
+            recommend,
+            outcomes,
+            events,
+            identities,
+            consents,
+            consents_of,
+            decision,
+            browser_script,
+            live,
+            ready,
+            metrics,
+        ],
         exception_handlers={NextbestError: from_nextbest, HTTPException: from_framework, Exception: from_unexpected},
         lifespan=[lambda app: _running(app, settings)],
         openapi_config=openapi_config(version("nextbest")),
@@ -83,7 +100,7 @@ async def _running(app: Litestar, settings: Settings) -> AsyncIterator[None]:
     await asyncio.to_thread(state.engines.refresh)
     with contextlib.suppress(DependencyFailed):
         if not await state.parts.reader.begin():
-            logger.warning("Redis has lost what is on disk: caps count as reached until `nextbest rebuild`")
+            logger.warning("Redis has lost what is on disk: caps count as reached, consents as denied until `nextbest rebuild`")
     watcher = asyncio.create_task(watch(state.engines, settings.watch_interval_s))
     try:
         yield
@@ -117,7 +134,8 @@ def create_from_settings(settings: Settings) -> Litestar:
     linking = IdentityIntake(parts.log, RedisIdentities(patient, contract), parts.clock)
     types = home_event_types(settings.folder, contract)
     intake = EventIntake(parts.log, RedisLiveFeatures(patient, contract), types, counted, parts.clock)
-    return create_app(settings, parts, engines, Desks(explainer, intake, linking))
+    consenting = ConsentIntake(parts.log, RedisConsents(patient), lambda: purposes_of(parts.engine()), parts.clock)
+    return create_app(settings, parts, engines, Desks(explainer, intake, linking, consenting))
 
 
 def create_from_environment() -> Litestar:

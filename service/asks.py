@@ -7,6 +7,8 @@ import msgspec
 
 from features.request_time import request_time_values
 from service.catalog.entities import Scalar
+from service.catalog.policies import Purpose
+from service.catalog.rulebook import CONSENT_FEATURE
 from service.decision.contact_policy import NO_CONTACT_HISTORY
 from service.decision.contacts import SERVED, Contact
 from service.decision.decide import decide
@@ -14,10 +16,12 @@ from service.decision.engine import Engine
 from service.decision.entities import UNKNOWN_CUSTOMER, CustomerState, DecisionRequest, PlacementRequest
 from service.decision.records import DecisionRecord
 from service.ids import key_in, with_key
-from service.ports import Claim, Reading
+from service.ports import Claim, Reading, Terms
 
+TIME_ZONE = "time_zone"  # a feature, or in the context
 NO_CUSTOMER_FEATURES = "no_customer_features"  # the feature store did not answer: decided from context alone
 NO_MODEL = "no_model"  # no bundle serves: actions rank by priority
+NO_PROFILE_CONSENT = "no_profile_consent"  # the customer does not want to be known: decided from context alone
 STALE = "stale:"  # prefix of a feature that is past its age and counts as missing
 
 
@@ -33,6 +37,17 @@ class Ask(msgspec.Struct, frozen=True):
     deadline: float = 0.1  # seconds
     dry_run: bool = False
     repeatable: bool = False  # the client chose the id: the same id gets the same answer
+
+
+def terms_of(engine: Engine) -> Terms:
+    """What the catalog wants to know of customers beside their features."""
+    return Terms(engine.catalog.contact.budgets, engine.catalog.purposes)
+
+
+def unprofiled(customer: CustomerState) -> CustomerState:
+    """Without what is known of a customer but for what they consent to, where they are, and what they were shown."""
+    kept = {name: value for name, value in customer.values.items() if name.startswith(CONSENT_FEATURE) or name == TIME_ZONE}
+    return CustomerState(kept, contacts=customer.contacts)
 
 
 def _of_owner(ask: Ask, owner: str | None) -> Ask:
@@ -88,8 +103,10 @@ class Turn:
             old.ask, old.record, old.state = new.ask, new.record, new.state
 
     def _request(self, ask: Ask, customer: CustomerState, exhausted: tuple[str, ...]) -> DecisionRequest:
-        zone = customer.values.get("time_zone") or ask.context.get("time_zone") or self.engine.catalog.time_zone
         nothing = (NO_CUSTOMER_FEATURES,) if customer is UNKNOWN_CUSTOMER else ()
+        if not nothing and any(customer.values.get(CONSENT_FEATURE + p.name) != 1.0 for p in self._needed_for_profile()):
+            customer, nothing = unprofiled(customer), (NO_PROFILE_CONSENT,)
+        zone = customer.values.get(TIME_ZONE) or ask.context.get(TIME_ZONE) or self.engine.catalog.time_zone
         model = () if self.engine.versions.bundle else (NO_MODEL,)
         return DecisionRequest(
             decision_id=ask.decision_id,
@@ -103,6 +120,9 @@ class Turn:
             degraded=(*nothing, *self._unknown_contacts(customer), *model, *(STALE + name for name in customer.stale)),
             exhausted=exhausted,
         )
+
+    def _needed_for_profile(self) -> list[Purpose]:
+        return [purpose for purpose in self.engine.catalog.purposes if purpose.profile]
 
     def _unknown_contacts(self, customer: CustomerState) -> tuple[str, ...]:
         policed = self.engine.catalog.contact.reads_history

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from service.asks import Made, Turn
+from service.asks import Made, Turn, terms_of
 from service.decision.entities import UNKNOWN_CUSTOMER
 from service.errors import DependencyFailed
 from service.metrics import Metrics
@@ -57,7 +57,7 @@ class Claims:
     async def read(self, turn: Turn, made: Sequence[Made]) -> Reading:
         """What is known now; where nothing is, as little as an unknown customer's."""
         try:
-            return await self.reader.read([m.ask.customer_id for m in made], turn.now, turn.engine.catalog.contact.budgets)
+            return await self.reader.read([m.ask.customer_id for m in made], turn.now, terms_of(turn.engine))
         except DependencyFailed:
             return unknown(turn, len(made))
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from service.asks import Ask, Made, Turn
+from service.asks import Ask, Made, Turn, terms_of
 from service.claims import Claims, unknown
 from service.decision.engine import Engine
 from service.decision.records import DecisionRecord
@@ -167,9 +167,9 @@ class Pipeline:
                 self._count([made.record], missing)
 
     async def _read(self, batch: Sequence[_Waiting], now: float) -> Reading | None:
-        budgets = self._parts.engine().catalog.contact.budgets
+        terms = terms_of(self._parts.engine())
         try:
-            return await self._parts.reader.read([w.ask.customer_id for w in batch], now, budgets)
+            return await self._parts.reader.read([w.ask.customer_id for w in batch], now, terms)
         except DependencyFailed:
             return None
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from features.live import Event
-from service.catalog.policies import Budget
+from service.catalog.policies import Budget, Purpose
 from service.decision.contacts import Contact
 from service.decision.entities import CustomerState
-from service.decision.records import DecisionRecord, EventRecord, IdentityRecord, OutcomeRecord, QuarantinedRecord
+from service.decision.records import ConsentRecord, DecisionRecord, EventRecord, IdentityRecord, OutcomeRecord, QuarantinedRecord
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,16 @@ class Claim(NamedTuple):
     budgets: tuple[Budget, ...] = ()
 
 
+class Terms(NamedTuple):
+    """What a catalog wants to know beside the customer's features: which budgets are used up, and what they consent to."""
+
+    budgets: tuple[Budget, ...] = ()
+    purposes: tuple[Purpose, ...] = ()
+
+
+NO_TERMS = Terms()
+
+
 class CustomerReader(Protocol):
     """Reads what is known of customers."""
 
@@ -54,10 +64,11 @@ class CustomerReader(Protocol):
         Raises DependencyFailed.
         """
 
-    async def read(self, customer_ids: Sequence[str], now: float, budgets: Sequence[Budget] = ()) -> Reading:
+    async def read(self, customer_ids: Sequence[str], now: float, terms: Terms = NO_TERMS) -> Reading:
         """One state per id, in order; an unknown customer has no values. `now` decides which values are too old.
 
-        Raises DependencyFailed where the store does not answer in time.
+        Values say of each purpose whether the customer consents, under `consent_<purpose>`: 1 or 0. Raises DependencyFailed
+        where the store does not answer in time.
         """
 
     async def close(self) -> None:
@@ -99,6 +110,9 @@ class DecisionLog(Protocol):
     async def append_identities(self, records: Sequence[IdentityRecord]) -> None:
         """Write down links. Raises LogUnavailable."""
 
+    async def append_consents(self, records: Sequence[ConsentRecord]) -> None:
+        """Write down what customers consent to. Raises LogUnavailable."""
+
     async def quarantine(self, records: Sequence[QuarantinedRecord]) -> None:
         """Write down events that could not be taken. Raises LogUnavailable."""
 
@@ -117,6 +131,23 @@ class Identities(Protocol):
 
         `linked`; `known` where that was so before; `taken` where the alias is another customer. Raises DependencyFailed.
         """
+
+
+class Consent(NamedTuple):
+    """Whether a customer consents to a purpose, and since when: seconds since 1970 UTC."""
+
+    given: bool
+    at: float
+
+
+class Consents(Protocol):
+    """Knows what customers consent to: for each purpose, what they said last."""
+
+    async def record(self, consents: Sequence[ConsentRecord]) -> None:
+        """The latest holds, whatever the order; of two at one moment the denial. Raises DependencyFailed."""
+
+    async def known(self, customer_id: str) -> Mapping[str, Consent]:
+        """What a customer said, by purpose. Raises DependencyFailed."""
 
 
 class LiveStore(Protocol):

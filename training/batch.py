@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from features.homes import home_contract
-from service.asks import Ask, Made, Turn
+from service.asks import Ask, Made, Turn, terms_of
 from service.bundles.assembling import Choice, assemble, wanted_bundles
 from service.bundles.loading import load_bundle
 from service.catalog.entities import Scalar
@@ -127,7 +127,7 @@ class _Batch:
     async def _decide(self, rows: pa.Table, start: int) -> list[Made]:
         ids, turn = rows[CUSTOMER_ID].to_pylist(), Turn(self._engine, time.time())
         asks = [self._ask(customer, start + row) for row, customer in enumerate(ids)]
-        known = await self._reader.read(ids, turn.now, self._engine.catalog.contact.budgets)
+        known = await self._reader.read(ids, turn.now, terms_of(self._engine))
         states = [_with(s, values) for s, values in zip(known.states, self._given(rows), strict=True)]
         made = turn.make(asks, known._replace(states=states))
         await self._claims.settle(turn, made)

@@ -9,7 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -21,13 +21,14 @@ from features.materialize import materialize
 from service.catalog.policies import DECISIONS, Budget
 from service.catalog.validate import load_catalog
 from service.decision.contacts import IMPRESSION, SERVED, SIZE, Contact, encode_contacts, type_code
-from service.decision.records import IdentityRecord, OutcomeRecord
+from service.decision.records import ConsentRecord, IdentityRecord, OutcomeRecord
 from service.errors import DependencyFailed, NotReady
 from service.ids import customer_key, key_in
 from service.registry import Registry
 from service.stores.aliases import alias_key
 from service.stores.budgets import budget_keys
 from service.stores.completeness import COMPLETE, set_complete
+from service.stores.consents import consents_key, record_command
 from service.stores.contact_history import KEPT_BYTES, as_contact, contacts_key
 from service.stores.live_features import KEPT_S, MARK, live_key, update_command
 from service.stores.redis_link import RedisLink
@@ -41,6 +42,7 @@ ROUNDS = 20
 TIMEOUT_MS = 60_000.0
 STEPS = 4
 
+Some = TypeVar("Some")
 Progress = Callable[[int, int], None]
 Events = Mapping[str, Sequence[Event]]  # by customer
 Build = Callable[[Sequence[str]], Awaitable[list[bytes]]]  # a command for each of some customers
@@ -77,7 +79,7 @@ def rebuild(home: Path, redis_url: str, progress: Progress = lambda _done, _of: 
 def unlink(home: Path, redis_url: str, alias: str, now: float, progress: Progress = lambda _done, _of: None) -> str:
     """Take a link back: write it down, forget both in Redis, and rebuild. Returns the customer. Raises NotReady.
 
-    While it runs, caps count as reached and live features are missing for everybody.
+    While it runs, caps count as reached, consents as denied, and live features are missing for everybody.
     """
     customer = read_aliases(home).get(alias)
     if customer is None:
@@ -90,7 +92,7 @@ def unlink(home: Path, redis_url: str, alias: str, now: float, progress: Progres
 
 async def _forget(redis_url: str, alias: str, customer: str) -> None:
     link = RedisLink(redis_url, timeout_ms=TIMEOUT_MS)
-    names = [key for name in (alias, customer) for key in (live_key(name), contacts_key(customer_key(name)))]
+    names = [key for name in (alias, customer) for key in (live_key(name), contacts_key(customer_key(name)), consents_key(name))]
     try:
         await link.ask(encode("DEL", COMPLETE, alias_key(alias), *names), 1)
     finally:
@@ -106,6 +108,7 @@ class _Rebuilding:
     async def run(self, progress: Progress) -> tuple[int, int, int, int]:
         try:
             await self._aliases()
+            await self._consents()
             events, customers = await self._events()
             progress(2, STEPS)
             contacts = await self._contacts()
@@ -120,6 +123,13 @@ class _Rebuilding:
     async def _aliases(self) -> None:
         commands = [encode("SET", alias_key(alias), customer) for alias, customer in read_aliases(self._home).items()]
         await self._link.ask(b"".join(commands), len(commands))
+
+    async def _consents(self) -> None:
+        """Each is written where it is the newest, so that what comes in meanwhile holds, and the order does not matter."""
+        aliases = read_aliases(self._home)
+        for some in _slices([*latest_consents(self._home)]):
+            commands = [record_command(one, aliases.get(one.customer_id, one.customer_id)) for one in some]
+            await self._link.ask(b"".join(commands), len(commands))
 
     async def _events(self) -> tuple[int, int]:
         """How many events were put back, and of how many customers."""
@@ -193,7 +203,7 @@ class _Rebuilding:
         return len(budgets)
 
 
-def _slices(names: Sequence[str]) -> Iterator[Sequence[str]]:
+def _slices(names: Sequence[Some]) -> Iterator[Sequence[Some]]:
     return (names[start : start + AT_ONCE] for start in range(0, len(names), AT_ONCE))
 
 
@@ -201,6 +211,16 @@ def _replacing(key: str, before: bytes, rebuilt: bytes) -> bytes:
     """One command that puts a history in the place of what is there."""
     wanted = joined(rebuilt, before)
     return encode("EVAL", REPLACE_CONTACTS, "1", contacts_key(key), before, wanted, str(KEPT_S))
+
+
+def latest_consents(home: Path) -> Iterable[ConsentRecord]:
+    """What each id said last of each purpose; of a consent and a denial at one moment, the denial."""
+    latest: dict[tuple[str, str], ConsentRecord] = {}
+    for record in read_log(home, "consents", ConsentRecord):
+        before = latest.get((record.customer_id, record.purpose))
+        if before is None or (record.at, not record.given) >= (before.at, not before.given):
+            latest[record.customer_id, record.purpose] = record
+    return latest.values()
 
 
 def contacts_in(home: Path) -> dict[str, bytes]:

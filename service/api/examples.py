@@ -72,5 +72,7 @@ EVENTS_ANSWER = [
         value={"accepted": 1, "duplicates": 0, "undeclared": 0, "rejected": [], "decision": None},
     )
 ]
+CONSENTS_REQUEST = {"consents": [{"customer_id": "c42", "purpose": "marketing", "given": True, "source": "web form"}]}
+CONSENTS_ANSWER = [Example(summary="They hold", value={"accepted": 1, "rejected": []})]
 IDENTITIES_REQUEST = {"links": [{"alias": "a-7f3c", "customer_id": "c42"}]}
 IDENTITIES_ANSWER = [Example(summary="Linked", value={"linked": 1, "known": 0, "rejected": []})]

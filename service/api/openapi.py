@@ -11,8 +11,11 @@ from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody
 from service.api import examples
 from service.api.problems import MEDIA_TYPE
 from service.api.wire import (
+    CONSENTS_PER_CALL,
     EVENTS_PER_CALL,
     OUTCOMES_PER_CALL,
+    ConsentSent,
+    ConsentsRequest,
     EventSent,
     EventsRequest,
     IdentitiesRequest,
@@ -82,6 +85,14 @@ class EventsOperation(Operation):
 
     def __post_init__(self) -> None:
         self.request_body = _body(EventsRequest, examples.EVENTS_REQUEST, events=_list_of(EventSent, EVENTS_PER_CALL))
+
+
+@dataclass
+class ConsentsOperation(Operation):
+    """Adds the request body, whose consents the service decodes one by one."""
+
+    def __post_init__(self) -> None:
+        self.request_body = _body(ConsentsRequest, examples.CONSENTS_REQUEST, consents=_list_of(ConsentSent, CONSENTS_PER_CALL))
 
 
 @dataclass

@@ -178,6 +178,43 @@ class IdentitiesResponse(msgspec.Struct, frozen=True):
     rejected: tuple[Rejection, ...]
 
 
+CONSENTS_PER_CALL = 1000
+
+
+class ConsentSent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A customer gives (or withdraws) consent to a purpose of the catalog. Without `at` just now."""
+
+    purpose: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    given: bool
+    customer_id: Identifier | None = None
+    anonymous_id: Identifier | None = None
+    at: Annotated[dt.datetime, msgspec.Meta(tz=True)] | None = None
+    source: Annotated[str, msgspec.Meta(max_length=256)] = ""
+
+
+class ConsentsRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Up to 1,000 consents and withdrawals, each judged on its own."""
+
+    consents: Annotated[list[msgspec.Raw], msgspec.Meta(min_length=1, max_length=CONSENTS_PER_CALL)]
+
+
+class ConsentsResponse(msgspec.Struct, frozen=True):
+    """Given after everything accepted is on disk, and holds."""
+
+    accepted: int
+    rejected: tuple[Rejection, ...]
+
+
+class ConsentSaid(msgspec.Struct, frozen=True):
+    given: bool
+    at: dt.datetime
+
+
+class ConsentsAnswer(msgspec.Struct, frozen=True):
+    customer_id: str
+    consents: dict[str, ConsentSaid]
+
+
 class Problem(msgspec.Struct, frozen=True):
     """RFC 9457. `errors` lists every single mistake where there are several."""
 

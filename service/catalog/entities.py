@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.contract import Feature
-from service.catalog.policies import Constraint, ContactPolicy
+from service.catalog.policies import Constraint, ContactPolicy, Purpose
 
 Scalar = float | str | bool | None
 Kind = Literal["offer", "content", "service", "nothing"]
@@ -182,6 +182,7 @@ class Catalog(msgspec.Struct, frozen=True):
     weights: tuple[Weight, ...] = ()
     contact: ContactPolicy = ContactPolicy()
     constraints: tuple[Constraint, ...] = ()
+    purposes: tuple[Purpose, ...] = ()
     experiments: tuple[Experiment, ...] = ()
     holdout: Holdout | None = None
     time_zone: str = "UTC"

@@ -27,7 +27,7 @@ LARGEST = 1e15  # beyond it whole numbers are no longer exact as floats
 FUNCTIONS = {"min": (2, 8), "max": (2, 8), "abs": (1, 1)}  # how many arguments each takes
 COMPARISONS = (ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.In, ast.NotIn)
 ARITHMETIC = (ast.Add, ast.Sub, ast.Mult, ast.Div)
-SCOPES = ("customer", "context", "action", "journey", "segment")
+SCOPES = ("customer", "context", "action", "journey", "segment", "consent")
 
 
 class Name(NamedTuple):
@@ -142,7 +142,7 @@ class _Checker:
                 self._comparison(node, depth)
             case ast.Constant(value=bool()):
                 pass
-            case ast.Attribute(value=ast.Name(id="segment")):
+            case ast.Attribute(value=ast.Name(id="segment" | "consent")):
                 self._name(node)
             case _:
                 raise _refuse(node, "a condition, such as `customer.age >= 18`")
@@ -220,12 +220,12 @@ class _Checker:
     def _value_name(self, node: ast.Attribute) -> Type:
         kind = self._name(node)
         if kind == "truth":
-            raise _refuse(node, "a value: a segment is a condition of its own")
+            raise _refuse(node, "a value: a segment or a consent is a condition of its own")
         return kind
 
     def _name(self, node: ast.Attribute) -> Type:
         if not isinstance(node.value, ast.Name) or node.value.id not in SCOPES:
-            raise _refuse(node, "`customer.`, `context.`, `action.`, `journey.` or `segment.` and one name")
+            raise _refuse(node, "`customer.`, `context.`, `action.`, `journey.`, `segment.` or `consent.` and one name")
         qualified = _qualified(node)
         if qualified not in self._names:
             raise _refuse(node, f"a known name{nearest(qualified, list(self._names))}")

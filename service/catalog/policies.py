@@ -97,6 +97,18 @@ class ContactPolicy(msgspec.Struct, frozen=True):
         return max(windows + [c.silent + c.within for c in self.cool_downs])
 
 
+class Purpose(msgspec.Struct, frozen=True):
+    """What a customer may consent to. `given`: where they never said; `profile`: needed for knowing them at all.
+
+    `needed_for` are the contacts that are not made without it.
+    """
+
+    name: str
+    given: bool = False
+    profile: bool = False
+    needed_for: tuple[Selector, ...] = ()
+
+
 class Constraint(msgspec.Struct, frozen=True):
     """Of the items of one answer, at most a number or a share may be of this kind; or at least a share must be."""
 

@@ -14,6 +14,7 @@ from service.catalog.expressions import ExpressionError, Name, nearest, parse_ru
 
 RULE_NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 JOURNEY = "customer.journey_"  # a feature `journey_stage` is `journey.stage` in a rule
+CONSENT_FEATURE = "consent_"  # among what is known of a customer, `consent_marketing` is 1 or 0
 SEGMENT = re.compile(r"\bsegment\.([A-Za-z0-9_]+)")
 
 
@@ -79,8 +80,8 @@ class RuleBook:
         self._written.append(rule)
         return rule
 
-    def settle(self, actions: Mapping[str, Name]) -> None:
-        """From here on it is known what `action.*` is; segments are put in place of their names."""
+    def settle(self, actions: Mapping[str, Name], purposes: Iterable[str] = ()) -> None:
+        """From here on it is known what `action.*` and `consent.*` are; segments are put in place of their names."""
         self._names = {f.key: Name("number" if f.type == "number" else "text", f.categories) for f in self._contract.features}
         self._names |= {f"context.{n}": Name("number") for n in REQUEST_TIME_NAMES}
         self._names |= actions
@@ -88,6 +89,9 @@ class RuleBook:
             f"journey.{key.removeprefix(JOURNEY)}": name._replace(stands_for=ast.parse(key, mode="eval").body)
             for key, name in self._names.items() if key.startswith(JOURNEY)
         }  # fmt: skip
+        for purpose in purposes:
+            self._names[f"customer.{CONSENT_FEATURE}{purpose}"] = Name("number")
+            self._names[f"consent.{purpose}"] = Name("truth", stands_for=_is_given(purpose))
         for name in self._segments:
             self._settle_segment(name, ())
         self._types = {name: known.type for name, known in self._names.items()}
@@ -139,6 +143,11 @@ class RuleBook:
                 rule.place.refuse_with(f"{error} of the expression")
         return self._trees[path]
 
+    def consent(self, purpose: str) -> CompiledRule:
+        """The rule that nobody has to write: that the customer consents."""
+        values = Values(self._types, self._defaults, {}, self._categories)
+        return compile_rule(f"{purpose}_consent", f"consent.{purpose}", _is_given(purpose), values)
+
     def value(self, place: Place, action: Mapping[str, float | str], otherwise: float | None) -> CompiledValue | None:
         """What a success is worth, as a formula. None where it has a mistake.
 
@@ -155,6 +164,10 @@ class RuleBook:
             listed = ", ".join(f"`{name}`" for name in missing)
             place.refuse(f"`{{formula: ..., otherwise: NUMBER}}`, since {listed} can be missing")
         return compiled
+
+
+def _is_given(purpose: str) -> ast.expr:
+    return ast.parse(f"customer.{CONSENT_FEATURE}{purpose} == 1", mode="eval").body
 
 
 def _source(place: Place) -> str:

@@ -5,6 +5,7 @@ It knows the shape; what needs the whole document (names that must exist, rules)
 
 from typing import Any
 
+from service.catalog.consenting import DENIED, GIVEN, PROFILE
 from service.catalog.entities import FACTORS
 from service.catalog.experimenting import ABLATIONS
 from service.catalog.placing import KINDS, MOST_SLOTS
@@ -74,6 +75,7 @@ def catalog_schema() -> Schema:
             factor={"type": "number", "minimum": WEIGHT_RANGE[0], "maximum": WEIGHT_RANGE[1]},
             where=_where("actions", "groups", "issues", "kinds"),
         )),
+        consent=_consent(),
         contact=_contact(),
         constraints=_list(_constraint()),
         experiments=_list(_experiment()),
@@ -111,6 +113,12 @@ def _placement() -> Schema:
         factors=_list({"enum": list(FACTORS)}), objectives=_mapping({"type": "number", "minimum": 0}),
         repeats={"type": "boolean"},
     )  # fmt: skip
+
+
+def _consent() -> Schema:
+    where = _where("actions", "groups", "issues", "kinds", "channels", "placements")
+    needed = {"anyOf": [{"const": PROFILE}, where, _list(where, minItems=1)], "description": "What is not done without it."}
+    return _mapping(_object(("needed_for",), unless_said={"enum": [DENIED, GIVEN]}, needed_for=needed), propertyNames=REASON)
 
 
 def _contact() -> Schema:

@@ -9,13 +9,14 @@ import msgspec
 
 from features.contract import ACTION_ID, Contract, Feature
 from service.catalog.checking import Place, Problems, unique
+from service.catalog.consenting import fallbacks_in_need, read_purposes, selects_action, with_consents
 from service.catalog.contacting import SELECTOR_KEYS, Known, named, read_constraints, read_policy, read_selector
 from service.catalog.documents import read_document
 from service.catalog.entities import Action, Catalog, CompiledValue, Kind, Placement, Treatment, Weight
 from service.catalog.experimenting import read_experiments, read_holdout
 from service.catalog.expressions import Name, nearest
 from service.catalog.placing import KINDS, read_content, read_placement
-from service.catalog.policies import Selector
+from service.catalog.policies import Purpose, Selector
 from service.catalog.rulebook import RULE_NAME, RuleBook, Rules
 from service.errors import CatalogInvalid
 
@@ -25,7 +26,7 @@ WIDEST_LEVER_RANGE = (0.001, 1000.0)
 WEIGHT_RANGE = (0.01, 100.0)
 TOP_LEVEL = (
     "catalog", "note", "attributes", "rules", "segments", "issues", "groups", "actions", "placements", "weights", "contact",
-    "constraints", "experiments", "holdout", "lever_range", "time_zone",
+    "constraints", "experiments", "holdout", "lever_range", "time_zone", "consent",
 )  # fmt: skip
 LAYER_KEYS = ("eligibility", "applicability", "suitability")
 ISSUE_KEYS = ("id", "lever", *LAYER_KEYS)
@@ -88,6 +89,7 @@ class _Builder:
         self._book = RuleBook(contract)
         self._attributes: dict[str, str] = {}
         self._placements: dict[str, Placement] = {}
+        self._purposes: tuple[Purpose, ...] = ()
         self._levers = LEVER_RANGE
 
     def build(self) -> Catalog:
@@ -107,8 +109,14 @@ class _Builder:
         names = self._action_names([n for n, _ in listed], [p for _, p in listed])
         known = Known([n for n, _ in listed], list(groups), list(issues), KINDS, self._channels(), list(self._placements))
         weights = [_weight(item, known, self._book) for item in named(top.get("weights"))]
-        self._book.settle(names)
+        taken = {f.name: f for f in self._contract.features}
+        self._purposes = read_purposes(top.get("consent"), known, taken)
+        self._book.settle(names, [purpose.name for purpose in self._purposes])
         actions = tuple(self._action(n, p, groups) for n, p in listed)
+        if self._purposes:
+            consents = {purpose.name: self._book.consent(purpose.name) for purpose in self._purposes}
+            actions = tuple(with_consents(action, self._purposes, self._placements, consents) for action in actions)
+        self._check_fallbacks(top, {action.id: action for action in actions})
         self._book.check_all()
         for key in ("actions", "placements"):
             if key in top:
@@ -117,6 +125,7 @@ class _Builder:
             actions=actions, placements=self._placements, attributes=_features(names, self._attributes),
             fingerprint=fingerprint(self._document), weights=tuple(w for read in weights for w in self._weights(read, actions)),
             contact=read_policy(top.get("contact"), known), constraints=read_constraints(top.get("constraints"), known),
+            purposes=self._purposes,
             experiments=read_experiments(top.get("experiments"), self._document, self._overridden),
             holdout=read_holdout(top.get("holdout")), time_zone=_time_zone(top.get("time_zone")),
         )  # fmt: skip
@@ -173,6 +182,14 @@ class _Builder:
             mandatory=fields["mandatory"].truth() if "mandatory" in fields else False,
         )  # fmt: skip
 
+    def _check_fallbacks(self, top: Mapping[str, Place], actions: Mapping[str, Action]) -> None:
+        """A fallback has no rules: what needs consent must not be one."""
+        for placement, purpose in fallbacks_in_need(self._purposes, self._placements, actions):
+            top["placements"].refuse_with(
+                f"Expected a fallback that needs no consent, such as one of kind `nothing`, got one that needs `{purpose}` "
+                f"- of placement `{placement}`"
+            )
+
     def _value(self, place: Place | None, attributes: Mapping[str, float | str]) -> tuple[float, CompiledValue | None]:
         """A number, a formula, or a formula with what stands in where something in it is missing."""
         if place is None:
@@ -216,18 +233,11 @@ class _Builder:
         """One record for all actions for which the condition is the same."""
         together: dict[str, Weight] = {}
         for action in actions:
-            if _is_selected(action, read.where):
+            if selects_action(read.where, action):
                 for rule in self._book.compiled(read.rules, {ACTION_ID: action.id, **action.attributes}):
                     before = together.get(rule.key, Weight(read.name, rule, read.factor, frozenset()))
                     together[rule.key] = msgspec.structs.replace(before, actions=before.actions | {action.id})
         return list(together.values())
-
-
-def _is_selected(action: Action, where: Selector) -> bool:
-    pairs = (
-        (where.actions, action.id), (where.groups, action.group), (where.issues, action.issue), (where.kinds, action.kind)
-    )  # fmt: skip
-    return all(not wanted or found in wanted for wanted, found in pairs)
 
 
 def _weight(place: Place, known: Known, book: RuleBook) -> _ReadWeight:

@@ -142,6 +142,20 @@ class IdentityRecord(msgspec.Struct, frozen=True):
     linked: bool = True
 
 
+class ConsentRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A customer gives or withdraws consent to a purpose. `at` and `received_at`: seconds since 1970 UTC; the latest `at` holds.
+
+    `source` says where they did: for whoever has to prove it.
+    """
+
+    customer_id: str
+    purpose: str
+    given: bool
+    at: float
+    received_at: float
+    source: str = ""
+
+
 class QuarantinedRecord(msgspec.Struct, frozen=True):
     """An event that could not be taken, as it came, and why. It can be sent again once that is mended."""
 

@@ -1,7 +1,8 @@
 """Whether Redis holds all it should: a mark that goes with everything else when somebody empties it.
 
-Without the mark, what Redis does not know may have happened all the same: caps count as reached, and features that events feed
-are missing, until `nextbest rebuild` is through. Where nothing was ever written down there is nothing to miss.
+Without the mark, what Redis does not know may have happened all the same: caps count as reached, consents as denied, and
+features that events feed are missing, until `nextbest rebuild` is through. Where nothing was ever written down there is nothing
+to miss.
 """
 
 from pathlib import Path
@@ -10,7 +11,7 @@ from service.stores.redis_link import RedisLink
 from service.stores.resp import encode
 
 COMPLETE = "nb:complete"
-WRITTEN = ("log/decisions", "log/outcomes", "log/events", "lake/events")
+WRITTEN = ("log/decisions", "log/outcomes", "log/events", "log/identities", "log/consents", "lake/events")
 
 
 def nothing_written(home: Path) -> bool:

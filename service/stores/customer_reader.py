@@ -2,22 +2,21 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
-from typing import cast
-
-import msgspec
+from typing import Any, cast
 
 from features.contract import Contract, ContractError
 from features.layout import CustomerLayout
 from features.live import LiveFeatures
 from service.catalog.entities import Scalar
-from service.catalog.policies import Budget
+from service.catalog.policies import Purpose
 from service.decision.entities import CustomerState
 from service.errors import DependencyFailed
 from service.ids import customer_key
-from service.ports import Reading
+from service.ports import NO_TERMS, Reading, Terms
 from service.stores.aliases import alias_key
 from service.stores.budgets import is_exhausted, read_commands
 from service.stores.completeness import COMPLETE, set_complete
+from service.stores.consents import MemoryConsents, consent_values, consents_command, denied
 from service.stores.contact_history import MemoryContactHistory, contacts_key
 from service.stores.live_features import live_key, state_in
 from service.stores.redis_link import RedisLink
@@ -46,33 +45,41 @@ class RedisCustomerReader:
         [mark] = await self._link.ask(encode("GET", COMPLETE), 1)
         return mark is not None or await self._is_new()
 
-    async def read(self, customer_ids: Sequence[str], now: float, budgets: Sequence[Budget] = ()) -> Reading:
+    async def read(self, customer_ids: Sequence[str], now: float, terms: Terms = NO_TERMS) -> Reading:
         """One state per id, in order. Raises DependencyFailed."""
+        budgets, purposes = terms
         distinct = list(dict.fromkeys(customer_ids))
-        commands = [*map(self._commands, distinct), *(read_commands(budget, now) for budget in budgets), encode("GET", COMPLETE)]
-        width = 4 if self._live else 3
+        commands = [
+            *(self._commands(c, purposes) for c in distinct),
+            *(read_commands(budget, now) for budget in budgets),
+            encode("GET", COMPLETE),
+        ]
+        width = 3 + bool(self._live) + bool(purposes)
         replies = iter(await self._link.ask(b"".join(commands), width * len(distinct) + 2 * len(budgets) + 1))
         found = {customer: [*islice(replies, width)] for customer in distinct}
         used_up = [is_exhausted(budget, *islice(replies, 2)) for budget in budgets]
         complete = next(replies) is not None or await self._is_new()
-        states = {customer: self._state(customer, *known[1:], now=now) for customer, known in found.items()}
+        states = {customer: self._state(customer, known[1:], now, purposes) for customer, known in found.items()}
         if not complete:
-            states = {customer: self._doubted(state) for customer, state in states.items()}
+            states = {customer: self._doubted(state, purposes) for customer, state in states.items()}
         exhausted = tuple(budget.name for budget, used in zip(budgets, used_up, strict=True) if used or not complete)
         reading = Reading([states[c] for c in customer_ids], exhausted)
         owners = {customer: known[0].decode() for customer, known in found.items() if known[0] is not None}
-        return await self._of_owners(customer_ids, reading, owners, now) if owners else reading
+        return await self._of_owners(customer_ids, reading, owners, now, purposes) if owners else reading
 
-    def _commands(self, customer: str) -> bytes:
-        """Whom it is an alias of, its features, its contacts, and what events have fed where they feed anything."""
+    def _commands(self, customer: str, purposes: Sequence[Purpose]) -> bytes:
+        """Whom it is an alias of, its features, its contacts, what events have fed where they feed anything, its consents."""
         live = encode("GET", live_key(customer)) if self._live else b""
         contacts = encode("GET", contacts_key(customer_key(customer)))
-        return encode("GET", alias_key(customer)) + self._features(customer) + contacts + live
+        consents = consents_command(customer, purposes) if purposes else b""
+        return encode("GET", alias_key(customer)) + self._features(customer) + contacts + live + consents
 
-    async def _of_owners(self, customer_ids: Sequence[str], first: Reading, owners: Mapping[str, str], now: float) -> Reading:
+    async def _of_owners(
+        self, customer_ids: Sequence[str], first: Reading, owners: Mapping[str, str], now: float, purposes: tuple[Purpose, ...]
+    ) -> Reading:
         """The same, with what is known of the customers that some ids are aliases of."""
         whom = list(dict.fromkeys(owners.values()))
-        further = await self.read(whom, now)
+        further = await self.read(whom, now, Terms(purposes=purposes))
         known = dict(zip(whom, further.states, strict=True))
         states = [known[owners[c]] if c in owners else s for c, s in zip(customer_ids, first.states, strict=True)]
         return Reading(states, first.exhausted, {c: further.owners.get(owner, owner) for c, owner in owners.items()})
@@ -83,26 +90,27 @@ class RedisCustomerReader:
         await set_complete(self._link)
         return True
 
-    def _doubted(self, state: CustomerState) -> CustomerState:
+    def _doubted(self, state: CustomerState, purposes: Sequence[Purpose]) -> CustomerState:
         """Without what Redis may have lost."""
         names = tuple(one.name for one in self._live.features)
         known = {name: value for name, value in state.values.items() if name not in names}
-        return CustomerState(known, (*state.stale, *names), None)
+        return CustomerState({**known, **denied(purposes)}, (*state.stale, *names), None)
 
     def _features(self, customer_id: str) -> bytes:
         if not self._layout.fields:
             return encode("PING")  # nothing to ask for, but a reply to count on
         return self._command + bulk(self._layout.key(customer_id)) + self._fields
 
-    def _state(
-        self, customer_id: str, reply: Sequence[bytes | None], contacts: bytes | None, live: bytes | None = None, *, now: float
-    ) -> CustomerState:
+    def _state(self, customer_id: str, replies: Sequence[Any], now: float, purposes: Sequence[Purpose]) -> CustomerState:
+        features, contacts = replies[:2]
         try:
-            values, stale = self._layout.decode(reply, now) if self._layout.fields else ({}, ())
+            values, stale = self._layout.decode(features, now) if self._layout.fields else ({}, ())
         except ContractError as error:
             raise DependencyFailed(f"{error} - of customer `{customer_id}`") from error
         if self._live:
-            values |= self._live.values(state_in(live), now)
+            values |= self._live.values(state_in(replies[2]), now)
+        if purposes:
+            values |= consent_values(purposes, replies[-1])
         return CustomerState(cast("dict[str, Scalar]", values), stale, contacts or b"")
 
     async def close(self) -> None:
@@ -113,20 +121,27 @@ class RedisCustomerReader:
 class MemoryCustomerReader:
     """The twin in memory: states by customer id, contacts and budgets from a history in memory."""
 
-    def __init__(self, states: Mapping[str, CustomerState], history: MemoryContactHistory | None = None) -> None:
+    def __init__(
+        self,
+        states: Mapping[str, CustomerState],
+        history: MemoryContactHistory | None = None,
+        consents: MemoryConsents | None = None,
+    ) -> None:
         self._states = states
+        self._consents = consents or MemoryConsents()
         self._history = history or MemoryContactHistory()
 
     async def begin(self) -> bool:
         """Nothing can be missing."""
         return True
 
-    async def read(self, customer_ids: Sequence[str], now: float, budgets: Sequence[Budget] = ()) -> Reading:
+    async def read(self, customer_ids: Sequence[str], now: float, terms: Terms = NO_TERMS) -> Reading:
         known = [self._states.get(c, NOTHING_KNOWN) for c in customer_ids]
         states = [
-            msgspec.structs.replace(s, contacts=self._history.contacts(c)) for s, c in zip(known, customer_ids, strict=True)
+            CustomerState({**s.values, **self._consents.values(c, terms.purposes)}, s.stale, self._history.contacts(c))
+            for s, c in zip(known, customer_ids, strict=True)
         ]
-        return Reading(states, self._history.exhausted(budgets, now))
+        return Reading(states, self._history.exhausted(terms.budgets, now))
 
     async def close(self) -> None:
         """Nothing is open."""

@@ -10,6 +10,7 @@ from service.errors import DependencyFailed
 from service.ids import customer_key
 from service.ports import KNOWN, LINKED, TAKEN
 from service.stores.aliases import MOST_HOPS, alias_key
+from service.stores.consents import NEWER, consents_key
 from service.stores.contact_history import KEPT_BYTES, contacts_key
 from service.stores.live_features import KEPT_S, MARK, feast_fields, live_key, new_state, state_in
 from service.stores.redis_link import RedisLink
@@ -17,10 +18,12 @@ from service.stores.resp import encode
 
 ATTEMPTS = 20
 
-# KEYS: alias, states of the alias and the customer, their contacts, Feast's hash and the alias of the customer. ARGV: what was
-# read (two marks, two histories), the customer, the merged state and history ('' for none), seconds to keep, then fields and
-# values for Feast.
-LINK = """
+# KEYS: alias, states of the alias and the customer, their contacts, Feast's hash and the alias of the customer, the consents of
+# both. ARGV: what was read (two marks, two histories), the customer, the merged state and history ('' for none), seconds to keep,
+# then fields and values for Feast.
+LINK = (
+    NEWER
+    + """
 if redis.call('EXISTS', KEYS[1], KEYS[7]) > 0 then return 0 end
 for n = 1, 2 do
   if redis.call('GETRANGE', KEYS[n + 1], 0, 7) ~= ARGV[n] then return 0 end
@@ -29,10 +32,15 @@ end
 redis.call('SET', KEYS[1], ARGV[5])
 if ARGV[6] ~= '' then redis.call('SET', KEYS[3], ARGV[6], 'EX', ARGV[8]) end
 if ARGV[7] ~= '' then redis.call('SET', KEYS[5], ARGV[7], 'EX', ARGV[8]) end
-redis.call('DEL', KEYS[2], KEYS[4])
+local said = redis.call('HGETALL', KEYS[8])
+for n = 1, #said, 2 do
+  if newer(said[n + 1], redis.call('HGET', KEYS[9], said[n])) then redis.call('HSET', KEYS[9], said[n], said[n + 1]) end
+end
+redis.call('DEL', KEYS[2], KEYS[4], KEYS[8])
 if #ARGV > 8 then redis.call('HSET', KEYS[6], unpack(ARGV, 9)) end
 return 1
 """
+)
 
 
 class RedisIdentities:
@@ -73,8 +81,9 @@ class RedisIdentities:
         merged, pairs = self._merged(states)
         together = _joined(histories) if histories[0] else b""
         keys: list[str | bytes] = [alias_key(alias), *lives, *contacts, self._layout.key(customer), alias_key(customer)]
+        keys += [consents_key(alias), consents_key(customer)]
         seen: list[bytes] = [*((state or b"")[:MARK] for state in states), *histories]
-        command = encode("EVAL", LINK, "7", *keys, *seen, customer, merged, together, str(KEPT_S), *pairs)
+        command = encode("EVAL", LINK, str(len(keys)), *keys, *seen, customer, merged, together, str(KEPT_S), *pairs)
         [done] = await self._link.ask(command, 1)
         return bool(done)
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from service.decision.records import DecisionRecord, EventRecord, IdentityRecord, OutcomeRecord, QuarantinedRecord
+from service.decision.records import ConsentRecord, DecisionRecord, EventRecord, IdentityRecord, OutcomeRecord, QuarantinedRecord
 from service.ports import Acknowledgement
 
 
@@ -17,6 +17,7 @@ class MemoryDecisionLog:
         self.events: list[EventRecord] = []
         self.quarantined: list[QuarantinedRecord] = []
         self.identities: list[IdentityRecord] = []
+        self.consents: list[ConsentRecord] = []
         self._decision_ids: set[str] = set()
         self._event_ids: set[str] = set()
         self._outcome_ids: set[str] = set()
@@ -40,6 +41,9 @@ class MemoryDecisionLog:
 
     async def append_identities(self, records: Sequence[IdentityRecord]) -> None:
         self.identities.extend(records)
+
+    async def append_consents(self, records: Sequence[ConsentRecord]) -> None:
+        self.consents.extend(records)
 
     async def quarantine(self, records: Sequence[QuarantinedRecord]) -> None:
         self.quarantined.extend(records)

@@ -13,7 +13,7 @@ from service.decision.records import DecisionRecord, OutcomeRecord
 from service.errors import DecisionIdReused, DependencyFailed, LogUnavailable, NotReady, UnknownPlacement
 from service.metrics import Metrics
 from service.pipeline import NOT_LOGGED, Limits, Parts, Pipeline
-from service.ports import Acknowledgement, Claim, Reading
+from service.ports import NO_TERMS, Acknowledgement, Claim, Reading, Terms
 from service.stores.contact_history import MemoryContactHistory
 from service.stores.customer_reader import MemoryCustomerReader
 from service.stores.memory_log import MemoryDecisionLog
@@ -28,10 +28,10 @@ class SlowReader:
         self._seconds = seconds
         self.batches: list[int] = []
 
-    async def read(self, customer_ids: Sequence[str], now: float, budgets: Sequence[Budget] = ()) -> Reading:
+    async def read(self, customer_ids: Sequence[str], now: float, terms: Terms = NO_TERMS) -> Reading:
         self.batches.append(len(customer_ids))
         await asyncio.sleep(self._seconds)
-        return Reading([CustomerState({"age": now + len(budgets)}) for _ in customer_ids])
+        return Reading([CustomerState({"age": now + len(terms.budgets)}) for _ in customer_ids])
 
     async def close(self) -> None:
         """Nothing is open."""
@@ -40,8 +40,8 @@ class SlowReader:
 class DeadReader(SlowReader):
     """A feature store that is gone."""
 
-    async def read(self, customer_ids: Sequence[str], now: float, budgets: Sequence[Budget] = ()) -> Reading:
-        raise DependencyFailed(f"Expected an answer, got none for {customer_ids}, {budgets} at {now}")
+    async def read(self, customer_ids: Sequence[str], now: float, terms: Terms = NO_TERMS) -> Reading:
+        raise DependencyFailed(f"Expected an answer, got none for {customer_ids}, {terms} at {now}")
 
 
 class FullLog:

@@ -12,6 +12,7 @@ from service.app import Desks, create_app
 from service.bundles.archive import EngineArchive
 from service.bundles.engines import EngineSource
 from service.catalog.validate import parse_catalog
+from service.consents import ConsentIntake, purposes_of
 from service.decision.entities import CustomerState
 from service.events import EventIntake
 from service.explaining import Explainer
@@ -20,6 +21,7 @@ from service.metrics import Metrics
 from service.pipeline import Parts
 from service.registry import Registry
 from service.settings import Settings
+from service.stores.consents import MemoryConsents
 from service.stores.contact_history import MemoryContactHistory
 from service.stores.customer_reader import MemoryCustomerReader
 from service.stores.identities import MemoryIdentities
@@ -68,6 +70,7 @@ class Service:
         self.log = MemoryDecisionLog()
         self.live = MemoryLiveFeatures(CONTRACT)
         self.identities = MemoryIdentities()
+        self.consents = MemoryConsents()
         self.clock = lambda: 1_767_268_800.0  # 2026-01-01 12:00 UTC
 
     def client(self, origins: str = "", **changes) -> AsyncTestClient:
@@ -75,16 +78,16 @@ class Service:
         engines = EngineSource(self.registry, CONTRACT, lambda _engine, _problem: None)
         history = MemoryContactHistory()
         given = {
-            "reader": MemoryCustomerReader(STATES, history), "history": history, "log": self.log, "metrics": metrics,
-            "clock": self.clock,
+            "reader": MemoryCustomerReader(STATES, history, self.consents), "history": history, "log": self.log,
+            "metrics": metrics, "clock": self.clock,
         }  # fmt: skip
         parts = Parts(engine=lambda: engines.engine, **(given | changes))
         explainer = Explainer(self.find, EngineArchive(self.registry, CONTRACT))
         intake = EventIntake(self.log, self.live, parse_event_types(EVENTS), metrics, self.clock)
         settings = Settings(watch_interval_s=0.01, body_limit=10_000, allow_origins=origins or None)
-        return AsyncTestClient(
-            create_app(settings, parts, engines, Desks(explainer, intake, IdentityIntake(self.log, self.identities, self.clock)))
-        )
+        linking = IdentityIntake(self.log, self.identities, self.clock)
+        consenting = ConsentIntake(self.log, self.consents, lambda: purposes_of(parts.engine()), self.clock)
+        return AsyncTestClient(create_app(settings, parts, engines, Desks(explainer, intake, linking, consenting)))
 
     def find(self, decision_id: str):
         return next((r for r in self.log.decisions if r.decision_id == decision_id), None)

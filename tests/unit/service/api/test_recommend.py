@@ -195,6 +195,8 @@ async def test_the_document_at_schema_describes_what_the_service_takes(client):
         "/events",
         "/nextbest.js",
         "/identities",
+        "/consents",
+        "/consents/{customer_id}",
         "/decisions/{decision_id}",
         "/live",
         "/ready",

@@ -161,7 +161,11 @@ SPOILED = [
     ("time_zone: Europe/Berlin", "time_zone: Mars/Base", "Expected a time zone such as `Europe/Berlin`, got `Mars/Base`"),
     ('loyal: "customer.visits_30d >= 8"', 'loyal: "segment.best"', "Expected segments that do not go round in circles"),
     ('best: "segment.loyal and', 'best: "segment.loyalty and', "Expected a known name (did you mean `segment.loyal`?)"),
-    ('"segment.best"', '"segment.best > 1"', "Expected a value: a segment is a condition of its own, got `segment.best`"),
+    (
+        '"segment.best"',
+        '"segment.best > 1"',
+        "Expected a value: a segment or a consent is a condition of its own, got `segment.best`",
+    ),
     ("action.margin - action.cost * customer.complaint", "action.margin + 'x'", "Expected a number, got `text`"),
     ("action.margin - action.cost * customer.complaint", "customer.region", "Expected a number, got `text`"),
     (
