@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from features.contract import Contract, ContractError
 
 REQUEST_TIME_NAMES: tuple[str, ...] = ("hour", "weekday", "local_hour")
+TIME_ZONE = "time_zone"  # where the zone is told: a feature of the customer, or in the context
 DAY = 86_400
 QUARTER = 900
 FIRST_WEEKDAY = 3  # 1970-01-01 was a Thursday

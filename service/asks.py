@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from features.request_time import request_time_values
+from features.request_time import TIME_ZONE, request_time_values
 from service.catalog.entities import Scalar
 from service.catalog.policies import Purpose
 from service.catalog.rulebook import CONSENT_FEATURE
@@ -18,7 +18,6 @@ from service.decision.records import DecisionRecord
 from service.ids import key_in, with_key
 from service.ports import Claim, Reading, Terms
 
-TIME_ZONE = "time_zone"  # a feature, or in the context
 NO_CUSTOMER_FEATURES = "no_customer_features"  # the feature store did not answer: decided from context alone
 NO_MODEL = "no_model"  # no bundle serves: actions rank by priority
 NO_PROFILE_CONSENT = "no_profile_consent"  # the customer does not want to be known: decided from context alone

@@ -1,17 +1,18 @@
-// nextbest in the browser: what a visitor does, what to show them, what came of it. No dependencies, 5 kB.
+// nextbest in the browser: what a visitor does, what to show them, what came of it. No dependencies, 6 kB.
 //
 //   <script src="https://decisions.example/nextbest.js" data-consent="granted" defer></script>
 //   nextbest.recommend({placement: "home_hero"}).then(show)
 //
 // Nothing is stored and nothing is sent before consent: data-consent="granted" on the tag, or nextbest.consent(true). What happens
-// before it is forgotten. Events and outcomes are queued, and leave together every two seconds, at 50, or with the page.
+// before it is forgotten. Events and outcomes are queued, and leave together every two seconds, at 50, or with the page. What a
+// visitor says of a purpose of the catalog leaves at once: nextbest.agree("marketing", true).
 (function () {
   "use strict";
   var tag = document.currentScript;
   var base = (tag && tag.dataset.base) || (tag && tag.src ? new URL(tag.src).origin : location.origin);
   var channel = (tag && tag.dataset.channel) || "web";
   var EVERY_MS = 2000, MOST = 50, KEY = "nextbest";
-  var queues = {events: [], outcomes: []};
+  var queues = {events: [], outcomes: [], consents: []};
   var allowed = false, timer = null, visible = 0, since = null, customer = null;
 
   function id() {
@@ -88,6 +89,14 @@
     return innerWidth < 768 ? "mobile" : innerWidth < 1100 ? "tablet" : "desktop";
   }
 
+  function agree(purpose, given) {
+    if (!allowed) return null;
+    var said = {purpose: purpose, given: !!given, at: new Date().toISOString(), source: location.pathname};
+    queue("consents", Object.assign(said, who()));
+    flush(false);
+    return said;
+  }
+
   function consent(given) {
     if (given && !allowed) {
       allowed = true;
@@ -96,7 +105,7 @@
       track("page_viewed", {page: location.pathname});
     } else if (!given) {
       allowed = false;
-      queues.events.length = queues.outcomes.length = 0;
+      queues.events.length = queues.outcomes.length = queues.consents.length = 0;
       who.once = null;
       try { localStorage.removeItem(KEY); } catch (_) { /* nothing was kept */ }
     }
@@ -129,7 +138,7 @@
   }, true);
 
   window.nextbest = {
-    track: track, recommend: recommend, outcome: outcome, consent: consent, identify: identify,
+    track: track, recommend: recommend, outcome: outcome, consent: consent, agree: agree, identify: identify,
     flush: function () { flush(false); }
   };
   if (tag && tag.dataset.consent === "granted") consent(true);

@@ -14,12 +14,15 @@ import redis
 from features.contract import parse_contract
 from features.event_types import PACKAGED
 from features.homes import write_home_contract
+from service.catalog.policies import Purpose
 from service.cli import main
 from service.decision.decide import decide
-from service.decision.records import EventRecord, IdentityRecord, OutcomeRecord, QuarantinedRecord, encode_line
+from service.decision.records import ConsentRecord, EventRecord, IdentityRecord, OutcomeRecord, QuarantinedRecord, encode_line
 from service.errors import DependencyFailed, ImportInvalid
+from service.ports import Terms
 from service.stores.aliases import alias_key
-from service.stores.completeness import COMPLETE
+from service.stores.completeness import COMPLETE, nothing_written
+from service.stores.consents import RedisConsents
 from service.stores.customer_reader import RedisCustomerReader
 from service.stores.identities import RedisIdentities
 from service.stores.redis_link import RedisLink
@@ -210,6 +213,36 @@ def test_live_events_outcomes_and_decisions_are_rebuilt_too(own_home, redis_url,
         entries = sum(client.strlen(key) for key in client.scan_iter("nb:contacts:*")) // 16
         assert client.get(COMPLETE) == b"1"
     assert entries == len(shown) + len(outcomes)
+
+
+async def test_consents_are_rebuilt_and_denied_until_then(own_home, redis_url):
+    """What each said last, under whichever id; what came in while Redis was empty holds as well."""
+    log = own_home / "log"
+    said = [
+        ("a-1", True, 2.0),
+        ("c42", False, 1.0),
+        ("c43", True, 1.0),
+        ("c43", False, 1.0),
+        ("c44", True, 3.0),
+        ("c44", False, 2.0),
+    ]
+    consents = [ConsentRecord(customer, "marketing", given, NOW + at, NOW + at) for customer, given, at in said]
+    for kind, some in (("consents", consents), ("identities", [IdentityRecord("a-1", "c42", NOW)])):
+        (log / kind).mkdir(parents=True)
+        (log / kind / "1-t-1.log").write_bytes(b"".join(encode_line(json_of(one)) for one in some))
+    link = RedisLink(redis_url, timeout_ms=5000)
+    reader = RedisCustomerReader(link, CONTRACT, lambda: nothing_written(own_home))
+    terms = Terms(purposes=(Purpose("marketing", given=True),))
+
+    async def given() -> list[object]:
+        states = (await reader.read(["a-1", "c42", "c43", "c44", "c45"], NOW, terms)).states
+        return [state.values["consent_marketing"] for state in states]
+
+    assert await given() == [0.0] * 5
+    await RedisConsents(link).record([ConsentRecord("c44", "marketing", given=False, at=NOW + 9, received_at=NOW + 9)])
+    await asyncio.to_thread(rebuild, own_home, redis_url)
+    assert await given() == [1.0, 1.0, 0.0, 0.0, 1.0]
+    await link.close()
 
 
 def json_of(record) -> bytes:

@@ -30,6 +30,7 @@ features:
   - {{name: category_before, {CATEGORY}, events: {{{RECENT}, position: 2}}}}
 """
 CATALOG = """catalog: 1
+consent: {marketing: {needed_for: {kinds: [offer]}}}
 issues: [{id: all}]
 groups: [{id: all, issue: all}]
 actions:

@@ -11,6 +11,8 @@ import redis
 
 from features.contract import Contract
 from features.redis_server import resolve_redis
+from service.catalog.policies import Purpose
+from service.ports import Terms
 from service.stores.customer_reader import RedisCustomerReader
 from service.stores.redis_link import RedisLink
 from tests.acceptance.processes import clean_environment, nextbest, run_or_not
@@ -64,7 +66,7 @@ def measure(context: Context) -> Measured:
 
 
 def _decide(url: str) -> None:
-    """Some customers look around and are shown something, so that there is a contact history to lose."""
+    """Some customers look around, are shown something and consent to something, so that there is something to lose."""
     with httpx.Client(timeout=5.0) as web:
         for number in range(DECIDED):
             event = {"event_id": f"look{number}", "customer_id": f"c{number}", "type": "product_viewed", "channel": "web"}
@@ -73,13 +75,16 @@ def _decide(url: str) -> None:
             shown = {"decision_id": answer["decision_id"], "placement": "hero", "action_id": "thanks", "type": "impression"}
             outcome = {"outcome_id": f"i{number}", "at": "2026-01-01T00:00:00Z", **shown}
             web.post(f"{url}/outcomes", json={"outcomes": [outcome]}).raise_for_status()
+            consent = {"customer_id": f"c{number}", "purpose": "marketing", "given": number % 3 > 0}
+            web.post(f"{url}/consents", json={"consents": [consent]}).raise_for_status()
 
 
 async def state_hash(url: str, contract: Contract, moment: float) -> str:
     """One figure for all that Redis says of the customers of the history, at one moment."""
     link, digest = RedisLink(url, timeout_ms=30_000), hashlib.sha256()
     reader = RedisCustomerReader(link, contract, lambda: False)
-    states = (await reader.read([f"c{n}" for n in range(CUSTOMERS)], moment)).states
+    terms = Terms(purposes=(Purpose("marketing"),))
+    states = (await reader.read([f"c{n}" for n in range(CUSTOMERS)], moment, terms)).states
     for state in states:
         values = {name: f"{value:.9g}" if isinstance(value, float) else value for name, value in sorted(state.values.items())}
         contacts = state.contacts or b""

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 import service.api.browser
-from service.api.wire import EventSent, EventsRequest, Outcome, OutcomesRequest, RecommendRequest
+from service.api.wire import ConsentSent, ConsentsRequest, EventSent, EventsRequest, Outcome, OutcomesRequest, RecommendRequest
 
 SCRIPT = Path(service.api.browser.__file__).with_name("nextbest.js")
 MOST_BYTES = 8000
@@ -147,3 +147,13 @@ def test_what_was_not_taken_is_sent_again_with_the_same_ids(page):
     first, second = (call["body"]["events"] for call in sent)
     assert second[0] == first[0]
     assert len(second) == 2
+
+
+def test_what_a_visitor_says_of_a_purpose_goes_out_at_once(page):
+    """As the service takes it, for whoever the visitor is; nothing before consent to be remembered at all."""
+    sent, _ = page("nextbest.identify('c42'); nextbest.agree('marketing', true);")
+    [call] = [call for call in sent if call["url"].endswith("/consents")]
+    [consent] = decoded(call, ConsentsRequest).consents
+    said = msgspec.json.decode(consent, type=ConsentSent)
+    assert (said.purpose, said.given, said.customer_id, said.source) == ("marketing", True, "c42", "/home")
+    assert page("nextbest.agree('marketing', true);", consent=False) == ([], {})
