@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from service.api.browser import browser_script
 from service.api.consents import consents, consents_of
 from service.api.decisions import decision
 from service.api.events import events
+from service.api.guarding import Guard, check_routes
 from service.api.identities import identities
 from service.api.openapi import openapi_config
 from service.api.operations import live, metrics, ready
@@ -32,6 +33,7 @@ from service.errors import DependencyFailed, NextbestError
 from service.events import EventIntake
 from service.explaining import Explainer
 from service.identities import IdentityIntake
+from service.keys import KeyRing, Rates, WatchedKeys
 from service.logs import configure_logging, logger
 from service.metrics import Metrics
 from service.pipeline import Limits, Parts, Pipeline
@@ -57,8 +59,10 @@ class Desks(NamedTuple):
     consents: ConsentIntake
 
 
-def create_app(settings: Settings, parts: Parts, engines: EngineSource, desks: Desks) -> Litestar:
-    """The service, from parts that somebody built: the real ones, or their in-memory twins."""
+def create_app(
+    settings: Settings, parts: Parts, engines: EngineSource, desks: Desks, keys: Callable[[], KeyRing] = KeyRing
+) -> Litestar:
+    """The service, from parts that somebody built: the real ones, or their in-memory twins. Without `keys` it asks for none."""
     state = {
         "parts": parts,
         "engines": engines,
@@ -69,7 +73,7 @@ def create_app(settings: Settings, parts: Parts, engines: EngineSource, desks: D
         "metrics": parts.metrics,
         "pipeline": Pipeline(parts),
     }
-    return Litestar(
+    app = Litestar(
         route_handlers=[
             recommend,
             outcomes,
@@ -89,8 +93,11 @@ def create_app(settings: Settings, parts: Parts, engines: EngineSource, desks: D
         request_max_body_size=settings.body_limit,
         cors_config=CORSConfig(allow_origins=settings.origins, allow_methods=["GET", "POST"]) if settings.origins else None,
         state=State(state),
+        middleware=[Guard(keys, Rates(), settings.body_limit)],
         logging_config=None,
     )
+    check_routes(app)
+    return app
 
 
 @contextlib.asynccontextmanager
@@ -135,7 +142,7 @@ def create_from_settings(settings: Settings) -> Litestar:
     types = home_event_types(settings.folder, contract)
     intake = EventIntake(parts.log, RedisLiveFeatures(patient, contract), types, counted, parts.clock)
     consenting = ConsentIntake(parts.log, RedisConsents(patient), lambda: purposes_of(parts.engine()), parts.clock)
-    return create_app(settings, parts, engines, Desks(explainer, intake, linking, consenting))
+    return create_app(settings, parts, engines, Desks(explainer, intake, linking, consenting), WatchedKeys(settings.folder))
 
 
 def create_from_environment() -> Litestar:

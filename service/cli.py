@@ -22,6 +22,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "demo": Command("training.demo.commands", "the whole loop: import, train, serve, learn, swap (--once, --data PATH)"),
     "serve": Command("service.server", "answer /recommend and take /outcomes"),
+    "keys": Command("service.key_commands", "make, list and revoke API keys"),
     "catalog": Command("service.catalog.commands", "check, publish and list catalogs"),
     "features": Command("training.event_commands", "apply, materialize and check features"),
     "ingest": Command("training.ingest_commands", "take in a history of events"),

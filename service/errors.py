@@ -4,7 +4,11 @@ NextbestError
 ├── BadRequest              400  the request does not fit the wire format
 │   ├── UnknownPlacement    404  no such placement in the catalog
 │   ├── UnknownDecision     404  no such decision in the log
+│   ├── TooLarge            413  the body is longer than it may be
 │   └── DecisionIdReused    422  the same decision id with another request
+├── Unauthorized            401  no active key
+├── Forbidden               403  a key for something else
+├── TooManyRequests         429  more than a key allows
 ├── NotReady                503  nothing to answer with yet, or the log cannot take more
 │   └── LogUnavailable      503  the disk refused a record: nothing was acknowledged
 ├── DependencyFailed        503  a store did not answer; caught where the answer degrades
@@ -53,11 +57,39 @@ class UnknownDecision(BadRequest):
         super().__init__(f"Expected the id of a logged decision, got `{decision_id}`")
 
 
+class TooLarge(BadRequest):
+    """The body is longer than it may be; it was not read."""
+
+    status = 413
+    title = "Body too large"
+
+
 class DecisionIdReused(BadRequest):
     """A client-chosen decision id names one request for good."""
 
     status = 422
     title = "Decision id reused"
+
+
+class Unauthorized(NextbestError):
+    """There is no active key with the request."""
+
+    status = 401
+    title = "Unauthorized"
+
+
+class Forbidden(NextbestError):
+    """The key is for something else."""
+
+    status = 403
+    title = "Forbidden"
+
+
+class TooManyRequests(NextbestError):
+    """The key has had its share of this second: come back."""
+
+    status = 429
+    title = "Too many requests"
 
 
 class NotReady(NextbestError):

@@ -10,17 +10,33 @@ import uvicorn
 
 from features.redis_server import resolve_redis
 from service.app import create_from_settings
+from service.errors import BadRequest
+from service.keys import read_keys
 from service.logs import configure_logging, logger
 from service.settings import PREFIX, Settings, settings_from
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def main(argv: Sequence[str], *, home: Path, redis_url: str | None) -> int:
     """The command. Settings come from the command line, then the environment."""
     settings = settings_from(os.environ, {"home": str(home), "redis_url": redis_url, **_options(argv)})
     configure_logging(settings.log_level)
+    check_door(settings)
     with resolve_redis(settings.redis_url, settings.folder) as url:
         serve(settings_from(os.environ, {**_given(settings), "redis_url": url}))
     return 0
+
+
+def check_door(settings: Settings) -> None:
+    """Raises BadRequest where the service would be open to others without asking for keys, or where TLS is half set up."""
+    if settings.host not in LOOPBACK and not read_keys(settings.folder):
+        raise BadRequest(
+            f"Expected keys (`nextbest keys make NAME`) or a host of this machine ({', '.join(LOOPBACK)}), found no key and host "
+            f"`{settings.host}`"
+        )
+    if (settings.tls_certificate is None) != (settings.tls_key is None):
+        raise BadRequest("Expected `tls_certificate` and `tls_key` together, got one of them")
 
 
 def _options(argv: Sequence[str]) -> dict[str, object]:
@@ -42,6 +58,10 @@ def serve(settings: Settings) -> None:
         "access_log": False,
         "loop": "uvloop",
         "http": "httptools",
+        "proxy_headers": settings.trusted_proxies is not None,
+        "forwarded_allow_ips": settings.trusted_proxies,
+        "ssl_certfile": settings.tls_certificate,
+        "ssl_keyfile": settings.tls_key,
     }
     if settings.workers == 1:
         uvicorn.run(create_from_settings(settings), **common)  # type: ignore[arg-type]  # the values fit their parameters

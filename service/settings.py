@@ -20,7 +20,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Redis to use, such as `redis://host:6379/0` or `unix:///path`; without it a private one under the home is started."""
 
     host: str = "127.0.0.1"
-    """Address to listen on. Loopback only until there are keys in front of the service."""
+    """Address to listen on. Beyond this machine, only with keys: `nextbest keys make`."""
 
     port: int = 8080
     """Port to listen on."""
@@ -48,6 +48,15 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     allow_origins: str | None = None
     """Web pages that may read answers (CORS), with commas: `https://shop.example`; `*` for all. `/nextbest.js` needs it."""
+
+    tls_certificate: str | None = None
+    """File with the certificate (chain), PEM: then the service speaks HTTPS."""
+
+    tls_key: str | None = None
+    """File with the certificate's private key, PEM."""
+
+    trusted_proxies: str | None = None
+    """Addresses, with commas, whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed; nobody's without it."""
 
     body_limit: int = 4_000_000
     """Largest accepted request body, in bytes."""

@@ -14,6 +14,8 @@ def decoded(decoder: msgspec.json.Decoder[Body], body: bytes | msgspec.Raw) -> B
     """What a body holds. Raises BadRequest: expected, found, where."""
     try:
         return decoder.decode(body)
+    except RecursionError as error:
+        raise BadRequest("Expected a few levels of lists and objects, got too many") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadRequest(str(error)) from error
 

@@ -12,6 +12,7 @@ from litestar.params import FromPath
 from features.event_types import ahead
 from service.api import examples
 from service.api.bodies import customer_of, decoded
+from service.api.guarding import INGEST, OPERATE
 from service.api.openapi import PROBLEMS, ConsentsOperation
 from service.api.wire import ConsentSaid, ConsentsAnswer, ConsentSent, ConsentsRequest, ConsentsResponse, Rejection
 from service.consents import ConsentIntake
@@ -24,6 +25,7 @@ CONSENT_DECODER = msgspec.json.Decoder(ConsentSent)
 
 @post(
     "/consents",
+    opt=INGEST,
     status_code=202,
     operation_class=ConsentsOperation,
     responses={
@@ -50,6 +52,7 @@ async def consents(request: Request[Any, Any, Any]) -> Response[bytes]:
 
 @get(
     "/consents/{customer_id:str}",
+    opt=OPERATE,
     responses={200: ResponseSpec(ConsentsAnswer, generate_examples=False), **PROBLEMS},
     summary="What a customer said, by purpose",
     tags=["ingest"],

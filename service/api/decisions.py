@@ -7,6 +7,7 @@ from litestar import MediaType, Request, Response, get
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, QueryParameter
 
+from service.api.guarding import OPERATE
 from service.api.openapi import PROBLEMS
 from service.decision.explain import Explanation
 from service.explaining import Explainer
@@ -16,6 +17,7 @@ EVERY = "*"  # the smallest change of every action that was not shown
 
 @get(
     "/decisions/{decision_id:str}",
+    opt=OPERATE,
     responses={
         200: ResponseSpec(Explanation, description="The decision, and every action at every placement", generate_examples=False),
         **{status: PROBLEMS[status] for status in (404, 409)},

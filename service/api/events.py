@@ -10,6 +10,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from features.event_types import ahead
 from service.api import examples
 from service.api.bodies import customer_of, decoded
+from service.api.guarding import INGEST
 from service.api.openapi import PROBLEMS, EventsOperation
 from service.api.recommend import as_ask, render
 from service.api.wire import EventSent, EventsRequest, EventsResponse, Rejection
@@ -26,6 +27,7 @@ KEPT_CHARACTERS = 20_000  # of an event in quarantine
 
 @post(
     "/events",
+    opt=INGEST,
     status_code=202,
     operation_class=EventsOperation,
     responses={

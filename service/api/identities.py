@@ -8,6 +8,7 @@ from litestar.openapi.datastructures import ResponseSpec
 
 from service.api import examples
 from service.api.bodies import decoded
+from service.api.guarding import INGEST
 from service.api.openapi import PROBLEMS, IdentitiesOperation
 from service.api.wire import IdentitiesRequest, IdentitiesResponse, Rejection
 from service.identities import IdentityIntake
@@ -18,6 +19,7 @@ DECODER = msgspec.json.Decoder(IdentitiesRequest)
 
 @post(
     "/identities",
+    opt=INGEST,
     status_code=202,
     operation_class=IdentitiesOperation,
     responses={

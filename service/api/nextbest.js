@@ -5,12 +5,14 @@
 //
 // Nothing is stored and nothing is sent before consent: data-consent="granted" on the tag, or nextbest.consent(true). What happens
 // before it is forgotten. Events and outcomes are queued, and leave together every two seconds, at 50, or with the page. What a
-// visitor says of a purpose of the catalog leaves at once: nextbest.agree("marketing", true).
+// visitor says of a purpose of the catalog leaves at once: nextbest.agree("marketing", true). Where the service asks for keys:
+// data-key="...", one for `decide` and `ingest` with a rate, since everybody can read it.
 (function () {
   "use strict";
   var tag = document.currentScript;
   var base = (tag && tag.dataset.base) || (tag && tag.src ? new URL(tag.src).origin : location.origin);
   var channel = (tag && tag.dataset.channel) || "web";
+  var key = tag && tag.dataset.key ? "?key=" + encodeURIComponent(tag.dataset.key) : "";
   var EVERY_MS = 2000, MOST = 50, KEY = "nextbest";
   var queues = {events: [], outcomes: [], consents: []};
   var allowed = false, timer = null, visible = 0, since = null, customer = null;
@@ -49,7 +51,7 @@
   function send(kind, items, leaving) {
     var body = {};
     body[kind] = items;
-    var text = JSON.stringify(body), url = base + "/" + kind;
+    var text = JSON.stringify(body), url = base + "/" + kind + key;
     if (leaving && navigator.sendBeacon && navigator.sendBeacon(url, text)) return;
     fetch(url, {method: "POST", body: text, keepalive: leaving}).then(function (answer) {
       if (answer.status === 503 || answer.status === 429) again(kind, items);
@@ -72,7 +74,7 @@
     if (!allowed) return Promise.resolve(null);
     var asked = Object.assign({}, who(), request);
     asked.context = Object.assign({channel: channel, device: device()}, request && request.context);
-    return fetch(base + "/recommend", {method: "POST", body: JSON.stringify(asked)}).then(function (answer) {
+    return fetch(base + "/recommend" + key, {method: "POST", body: JSON.stringify(asked)}).then(function (answer) {
       return answer.ok ? answer.json() : null;
     }, function () { return null; });
   }

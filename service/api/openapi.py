@@ -4,11 +4,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from litestar import Router
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody
 
 from service.api import examples
+from service.api.guarding import NO_KEY
 from service.api.problems import MEDIA_TYPE
 from service.api.wire import (
     CONSENTS_PER_CALL,
@@ -29,10 +31,13 @@ PROBLEMS: dict[int, ResponseSpec] = {
     status: ResponseSpec(Problem, description=what, media_type=MEDIA_TYPE, generate_examples=False)
     for status, what in (
         (400, "Malformed: what was expected, what was found, where"),
+        (401, "No active key: see `nextbest keys`"),
+        (403, "A key for something else"),
         (404, "Unknown placement, whose known ones are named; or unknown decision"),
         (409, "A version that is needed does not exist any more"),
         (413, "The body is too large"),
         (422, "A `decision_id` that named another request before"),
+        (429, "More than the key allows: see Retry-After"),
         (503, "Nothing was published yet, or the log cannot be written: see Retry-After"),
     )
 }
@@ -105,4 +110,5 @@ class IdentitiesOperation(Operation):
 
 def openapi_config(version: str) -> OpenAPIConfig:
     """The document served under `/schema`."""
-    return OpenAPIConfig(title="nextbest", version=version)
+    undocumented = Router("/schema", route_handlers=[], opt=NO_KEY, include_in_schema=False)
+    return OpenAPIConfig(title="nextbest", version=version, openapi_router=undocumented)

@@ -7,12 +7,19 @@ from litestar import MediaType, Request, Response, get
 from litestar.openapi.datastructures import ResponseSpec
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from service.api.guarding import NO_KEY, OPERATE
 from service.api.wire import Health
 from service.errors import NotReady
 from service.metrics import Metrics
 
 
-@get("/live", summary="The process runs", tags=["operate"], responses={200: ResponseSpec(Health, generate_examples=False)})
+@get(
+    "/live",
+    opt=NO_KEY,
+    summary="The process runs",
+    tags=["operate"],
+    responses={200: ResponseSpec(Health, generate_examples=False)},
+)
 async def live() -> Response[bytes]:
     """200 as long as the process can answer at all."""
     return _health(Health("live"), 200)
@@ -20,6 +27,7 @@ async def live() -> Response[bytes]:
 
 @get(
     "/ready",
+    opt=NO_KEY,
     summary="Requests can be answered",
     tags=["operate"],
     responses={200: ResponseSpec(Health, generate_examples=False), 503: ResponseSpec(Health, generate_examples=False)},
@@ -34,7 +42,7 @@ async def ready(request: Request[Any, Any, Any]) -> Response[bytes]:
     return _health(Health("ready", versions.catalog, versions.bundle, problem), 200)
 
 
-@get("/metrics", summary="Prometheus metrics", tags=["operate"], media_type=MediaType.TEXT)
+@get("/metrics", opt=OPERATE, summary="Prometheus metrics", tags=["operate"], media_type=MediaType.TEXT)
 async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
     """The exposition format."""
     counted: Metrics = request.app.state.metrics

@@ -10,6 +10,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from features.event_types import ahead
 from service.api import examples
 from service.api.bodies import decoded
+from service.api.guarding import INGEST
 from service.api.openapi import PROBLEMS, OutcomesOperation
 from service.api.wire import Outcome, OutcomesRequest, OutcomesResponse, Rejection
 from service.decision.records import OutcomeRecord
@@ -25,6 +26,7 @@ OUTCOME_DECODER = msgspec.json.Decoder(Outcome)
 
 @post(
     "/outcomes",
+    opt=INGEST,
     status_code=202,
     operation_class=OutcomesOperation,
     responses={

@@ -7,7 +7,7 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException
 
 from service.api.wire import Problem
-from service.errors import CatalogInvalid, NextbestError, NotReady
+from service.errors import CatalogInvalid, DependencyFailed, NextbestError, NotReady, TooManyRequests, Unauthorized
 from service.logs import logger
 from service.metrics import Metrics
 
@@ -23,7 +23,9 @@ def from_nextbest(request: Request[Any, Any, Any], error: NextbestError) -> Resp
     """Ours: expected, found, where; and when to come back."""
     _count(request, error.status)
     errors = error.problems if isinstance(error, CatalogInvalid) else ()
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if isinstance(error, NotReady) else None
+    headers = {"Retry-After": str(RETRY_AFTER_S)} if isinstance(error, NotReady | DependencyFailed | TooManyRequests) else {}
+    if isinstance(error, Unauthorized):
+        headers["WWW-Authenticate"] = "Bearer"
     return problem_response(Problem(error.title, error.status, str(error), errors=errors), headers)
 
 

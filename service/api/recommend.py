@@ -10,6 +10,7 @@ from litestar.openapi.datastructures import ResponseSpec
 
 from service.api import examples
 from service.api.bodies import customer_of, decoded
+from service.api.guarding import DECIDE
 from service.api.openapi import PROBLEMS, RecommendOperation
 from service.api.wire import (
     AnswerVersions,
@@ -38,6 +39,7 @@ RESERVE_S = 0.005  # of the deadline, kept for encoding and sending
 
 @post(
     "/recommend",
+    opt=DECIDE,
     status_code=200,
     operation_class=RecommendOperation,
     responses={

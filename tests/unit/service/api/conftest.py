@@ -17,6 +17,7 @@ from service.decision.entities import CustomerState
 from service.events import EventIntake
 from service.explaining import Explainer
 from service.identities import IdentityIntake
+from service.keys import KeyRing
 from service.metrics import Metrics
 from service.pipeline import Parts
 from service.registry import Registry
@@ -73,7 +74,7 @@ class Service:
         self.consents = MemoryConsents()
         self.clock = lambda: 1_767_268_800.0  # 2026-01-01 12:00 UTC
 
-    def client(self, origins: str = "", **changes) -> AsyncTestClient:
+    def client(self, origins: str = "", keys=KeyRing, **changes) -> AsyncTestClient:
         metrics = Metrics()
         engines = EngineSource(self.registry, CONTRACT, lambda _engine, _problem: None)
         history = MemoryContactHistory()
@@ -87,7 +88,7 @@ class Service:
         settings = Settings(watch_interval_s=0.01, body_limit=10_000, allow_origins=origins or None)
         linking = IdentityIntake(self.log, self.identities, self.clock)
         consenting = ConsentIntake(self.log, self.consents, lambda: purposes_of(parts.engine()), self.clock)
-        return AsyncTestClient(create_app(settings, parts, engines, Desks(explainer, intake, linking, consenting)))
+        return AsyncTestClient(create_app(settings, parts, engines, Desks(explainer, intake, linking, consenting), keys))
 
     def find(self, decision_id: str):
         return next((r for r in self.log.decisions if r.decision_id == decision_id), None)

@@ -157,3 +157,13 @@ def test_what_a_visitor_says_of_a_purpose_goes_out_at_once(page):
     said = msgspec.json.decode(consent, type=ConsentSent)
     assert (said.purpose, said.given, said.customer_id, said.source) == ("marketing", True, "c42", "/home")
     assert page("nextbest.agree('marketing', true);", consent=False) == ([], {})
+
+
+def test_a_key_goes_along_in_the_address(page):
+    """Of events and questions: a beacon has no headers."""
+    code = "document.currentScript.dataset.key = 'nb_1 2';"
+    program = SCRIPT.read_text()
+    sent, _ = page(f"{code} {program} nextbest.consent(true); await nextbest.recommend({{placement: 'hero'}}); nextbest.flush();")
+    assert {call["url"] for call in sent if "?" in call["url"]} == {
+        "https://d.example/recommend?key=nb_1%202", "https://d.example/events?key=nb_1%202",
+    }  # fmt: skip

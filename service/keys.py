@@ -1,0 +1,171 @@
+"""API keys: who may do what. A key is shown once, when it is made; what is kept is its hash."""
+
+import hashlib
+import os
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal, get_args
+
+import msgspec
+
+from service.errors import BadRequest, NextbestError
+
+Scope = Literal["decide", "ingest", "operate"]
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+OPEN = "open"  # routes that need no key
+
+PREFIX = "nb"
+SECRET_BYTES = 32  # so much chance that a fast hash is enough: there is nothing to guess
+MOST_ACTIVE = 2  # keys of one name: an old one and its successor
+LOOK_EVERY_S = 0.5  # a key that was made or revoked is known to every worker after that
+
+
+class Key(msgspec.Struct, frozen=True):
+    """One key. `name` says whose it is; `rate`: requests a second a worker takes, None any. Moments: seconds since 1970."""
+
+    id: str
+    name: str
+    scopes: tuple[Scope, ...]
+    digest: str
+    made: float
+    revoked: float | None = None
+    rate: float | None = None
+
+
+_decoder = msgspec.json.Decoder(tuple[Key, ...])
+
+
+class KeyRing:
+    """The keys of a home, by digest. Without any, whoever reaches the service may use it."""
+
+    def __init__(self, keys: Sequence[Key] = ()) -> None:
+        self.keys = tuple(keys)
+        self._by_digest = {key.digest: key for key in keys if key.revoked is None}
+
+    def __bool__(self) -> bool:
+        """Whether keys are asked for: one that was revoked still says that they are."""
+        return bool(self.keys)
+
+    def find(self, secret: str) -> Key | None:
+        """The active key that this is."""
+        return self._by_digest.get(digest(secret))
+
+
+def digest(secret: str) -> str:
+    """What is kept of a key."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def keys_path(home: Path) -> Path:
+    """Where the keys of a home are kept."""
+    return home / "keys.json"
+
+
+def read_keys(home: Path) -> KeyRing:
+    """The keys of a home; none where there is no file. Raises BadRequest where the file is spoiled."""
+    try:
+        return KeyRing(_decoder.decode(keys_path(home).read_bytes()))
+    except FileNotFoundError:
+        return KeyRing()
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadRequest(f"Expected keys, got something else: {error} - at `{keys_path(home)}`") from error
+
+
+def make_key(home: Path, name: str, scopes: Sequence[Scope], now: float, rate: float | None = None) -> tuple[Key, str]:
+    """A new key and its secret, which nobody can ask for again. Raises BadRequest where the name has two active ones already."""
+    ring = read_keys(home)
+    active = [key.id for key in ring.keys if key.name == name and key.revoked is None]
+    if len(active) >= MOST_ACTIVE:
+        raise BadRequest(f"Expected at most {MOST_ACTIVE} active keys of `{name}`, found {', '.join(active)}: revoke one first")
+    identifier = secrets.token_hex(4)
+    secret = f"{PREFIX}_{identifier}_{secrets.token_urlsafe(SECRET_BYTES)}"
+    key = Key(identifier, name, tuple(dict.fromkeys(scopes)), digest(secret), now, rate=rate)
+    _write(home, (*ring.keys, key))
+    return key, secret
+
+
+def revoke_key(home: Path, identifier: str, now: float) -> Key:
+    """From now on this key opens nothing. Raises BadRequest where there is no such active key."""
+    ring = read_keys(home)
+    found = next((key for key in ring.keys if key.id == identifier and key.revoked is None), None)
+    if found is None:
+        active = ", ".join(key.id for key in ring.keys if key.revoked is None) or "none"
+        raise BadRequest(f"Expected the id of an active key ({active}), got `{identifier}`")
+    revoked = msgspec.structs.replace(found, revoked=now)
+    _write(home, [revoked if key.id == identifier else key for key in ring.keys])
+    return revoked
+
+
+def _write(home: Path, keys: Sequence[Key]) -> None:
+    home.mkdir(parents=True, exist_ok=True)
+    path = keys_path(home)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(msgspec.json.format(msgspec.json.encode(list(keys))))
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+
+
+class WatchedKeys:
+    """The keys as they are on disk now, or were half a second ago. A file that cannot be read leaves the keys as they were."""
+
+    def __init__(self, home: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        self._home = home
+        self._clock = clock
+        self._ring = read_keys(home)
+        self._seen = self._stamp()
+        self._next = clock() + LOOK_EVERY_S
+
+    def __call__(self) -> KeyRing:
+        if self._clock() >= self._next:
+            self._next = self._clock() + LOOK_EVERY_S
+            stamp = self._stamp()
+            if stamp != self._seen:
+                self._look(stamp)
+        return self._ring
+
+    def _look(self, stamp: tuple[int, int] | None) -> None:
+        if stamp is None:
+            return  # keys that were asked for once are not given up because a file is gone
+        try:
+            self._ring, self._seen = read_keys(self._home), stamp
+        except NextbestError:
+            self._seen = stamp
+
+    def _stamp(self) -> tuple[int, int] | None:
+        try:
+            found = keys_path(self._home).stat()
+        except FileNotFoundError:
+            return None
+        return found.st_mtime_ns, found.st_ino
+
+
+class Rates:
+    """Lets so many requests a second pass for each key: a bucket of a second's worth, which refills. `clock`: seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._left: dict[str, tuple[float, float]] = {}
+
+    def allows(self, key: Key) -> bool:
+        """Whether one more may pass now; it is counted if so."""
+        if key.rate is None:
+            return True
+        now = self._clock()
+        most = max(1.0, key.rate)
+        left, before = self._left.get(key.id, (most, now))
+        left = min(most, left + (now - before) * key.rate)
+        self._left[key.id] = (left - 1.0, now) if left >= 1.0 else (left, now)
+        return left >= 1.0
+
+
+def offered(headers: Mapping[bytes, bytes], query: Mapping[str, str]) -> str | None:
+    """The key that a request brings: `Authorization: Bearer KEY`, `X-API-Key: KEY`, or `?key=KEY` where no header can be set."""
+    kind, _, value = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+    if kind.lower() == "bearer" and value:
+        return value.strip()
+    return headers.get(b"x-api-key", b"").decode("latin-1") or query.get("key")
