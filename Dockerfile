@@ -23,5 +23,5 @@ USER 10001:10001
 EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s \
   CMD ["python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ['NEXTBEST_PORT'] + '/ready', timeout=2)"]
-# Inside a container every address is private; the published port decides who can reach it.
+# It listens to others, so it starts only with keys: docker run --rm -v data:/data nextbest nextbest keys make shop
 CMD ["nextbest", "serve", "--host", "0.0.0.0"]
