@@ -1,5 +1,6 @@
 """Row 11: every route with every kind of key, and bodies that were made to do harm."""
 
+import contextlib
 import json
 import socket
 import time
@@ -142,10 +143,8 @@ def _attacked(url: str, bodies: list[Hostile]) -> tuple[float, list[str]]:
 
 def _answer(host: str, port: int, data: bytes) -> tuple[bytes, float]:
     with socket.create_connection((host, port), timeout=5.0) as connection:
-        try:
+        with contextlib.suppress(OSError):  # it has answered, and does not want the rest
             connection.sendall(data)
-        except OSError:
-            pass  # it has answered, and does not want the rest
         started = time.perf_counter()
         try:
             return connection.recv(4096), time.perf_counter() - started
