@@ -12,14 +12,15 @@ from service.catalog.rulebook import CONSENT_FEATURE
 from service.decision.contact_policy import NO_CONTACT_HISTORY
 from service.decision.contacts import SERVED, Contact
 from service.decision.decide import decide
-from service.decision.engine import Engine
+from service.decision.engine import Engine, without_models
 from service.decision.entities import UNKNOWN_CUSTOMER, CustomerState, DecisionRequest, PlacementRequest
 from service.decision.records import DecisionRecord
+from service.errors import ModelFailed
 from service.ids import key_in, with_key
 from service.ports import Claim, Reading, Terms
 
 NO_CUSTOMER_FEATURES = "no_customer_features"  # the feature store did not answer: decided from context alone
-NO_MODEL = "no_model"  # no bundle serves: actions rank by priority
+NO_MODEL = "no_model"  # no bundle serves, or it failed: actions rank by priority
 NO_PROFILE_CONSENT = "no_profile_consent"  # the customer does not want to be known: decided from context alone
 STALE = "stale:"  # prefix of a feature that is past its age and counts as missing
 
@@ -93,7 +94,11 @@ class Turn:
         if reading.owners:
             asks = [_of_owner(ask, reading.owners.get(ask.customer_id)) for ask in asks]
         requests = [self._request(a, s, reading.exhausted) for a, s in zip(asks, reading.states, strict=True)]
-        records = decide(self.engine, requests)
+        try:
+            records = decide(self.engine, requests)
+        except ModelFailed:
+            plain = [msgspec.structs.replace(r, degraded=(*r.degraded, NO_MODEL)) for r in requests]
+            records = decide(without_models(self.engine), plain)
         return [Made(a, r, s) for a, r, s in zip(asks, records, reading.states, strict=True)]
 
     def make_again(self, made: Sequence[Made], reading: Reading) -> None:

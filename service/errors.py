@@ -12,6 +12,7 @@ NextbestError
 ├── NotReady                503  nothing to answer with yet, or the log cannot take more
 │   └── LogUnavailable      503  the disk refused a record: nothing was acknowledged
 ├── DependencyFailed        503  a store did not answer; caught where the answer degrades
+├── ModelFailed             503  a model gave no sensible rates; caught where the answer degrades
 ├── CatalogInvalid          422  every mistake of a catalog, each with its line
 ├── ImportInvalid           422  every mistake of a table or its mapping, each with its line or row
 ├── BundleRefused           422  checksum, contract fingerprint or parity does not hold
@@ -110,6 +111,13 @@ class DependencyFailed(NextbestError):
 
     status = 503
     title = "Dependency failed"
+
+
+class ModelFailed(NextbestError):
+    """A model gave no sensible rates: the answer does without it."""
+
+    status = 503
+    title = "Model failed"
 
 
 class CatalogInvalid(NextbestError):

@@ -6,7 +6,7 @@ from features.contract import Contract
 from service.bundles.assembling import Choice, assemble
 from service.bundles.loading import Bundle, load_bundle
 from service.catalog.validate import load_catalog
-from service.decision.engine import Engine
+from service.decision.engine import Engine, without_models
 from service.decision.records import DecisionRecord
 from service.errors import BundleRefused, RegistryError
 from service.registry import Registry
@@ -32,9 +32,10 @@ class EngineArchive:
                 f"{versions.contract} - at `{record.decision_id}`"
             )
         champion = versions.champion or versions.bundle
-        key = (versions.catalog, champion, tuple(sorted(versions.others.items())))
+        key = (versions.catalog, champion, tuple(sorted(versions.others.items())), versions.bundle is None)
         if key not in self._engines:
-            self._engines[key] = self._build(versions.catalog, champion, versions.others)
+            engine = self._build(versions.catalog, champion, versions.others)
+            self._engines[key] = engine if versions.bundle is not None else without_models(engine)
             if len(self._engines) > KEPT:
                 self._engines.popitem(last=False)
         self._engines.move_to_end(key)

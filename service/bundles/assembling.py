@@ -11,6 +11,13 @@ from service.decision.records import Versions
 from service.decision.scoring import FlatScorer, Scorer
 
 BundleOf = Callable[[str], Bundle | None]  # by id; None where it cannot be used
+Guarding = Callable[[Scorer, int], Scorer]  # (a scorer, how many actions it scores)
+
+
+def unguarded(scorer: Scorer, actions: int) -> Scorer:
+    """The scorer as it is, for whoever has time."""
+    del actions
+    return scorer
 
 
 class Choice(NamedTuple):
@@ -21,16 +28,19 @@ class Choice(NamedTuple):
     others: Mapping[str, str] = {}
 
 
-def assemble(catalog: Catalog, contract: Contract, chosen: Choice, bundle_of: BundleOf) -> Engine:
-    """The engine of a catalog revision. An arm without a bundle of its own that can be used is served by the champion."""
+def assemble(catalog: Catalog, contract: Contract, chosen: Choice, bundle_of: BundleOf, guard: Guarding = unguarded) -> Engine:
+    """The engine of a catalog revision. An arm without a bundle of its own that can be used is served by the champion.
+
+    `guard` may put something between a bundle's scorer and the engine.
+    """
 
     def build(part: Catalog, primary: str | None) -> Engine:
         bundle = bundle_of(primary) if primary else None
-        scorers: dict[str, Scorer] = {PRIMARY: _scorer(part, bundle)}
+        scorers: dict[str, Scorer] = {PRIMARY: _scorer(part, bundle, guard)}
         for objective, name in chosen.others.items():
             extra = bundle_of(name)
             if extra is not None:
-                scorers[objective] = _scorer(part, extra)
+                scorers[objective] = _scorer(part, extra, guard)
         if bundle is not None:
             scorers.setdefault(bundle.manifest.objective, scorers[PRIMARY])
         versions = Versions(
@@ -45,9 +55,9 @@ def assemble(catalog: Catalog, contract: Contract, chosen: Choice, bundle_of: Bu
     return with_arms(build(catalog, chosen.champion), arms)
 
 
-def _scorer(catalog: Catalog, bundle: Bundle | None) -> Scorer:
+def _scorer(catalog: Catalog, bundle: Bundle | None, guard: Guarding) -> Scorer:
     actions = by_priority(catalog)
-    return bundle.scorer(actions) if bundle else FlatScorer([0.0] * len(actions))
+    return guard(bundle.scorer(actions), len(actions)) if bundle else FlatScorer([0.0] * len(actions))
 
 
 def wanted_bundles(catalog: Catalog, champion: str | None, others: Mapping[str, str]) -> list[str]:

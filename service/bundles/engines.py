@@ -6,9 +6,10 @@ from pathlib import Path
 
 from features.contract import Contract
 from service.bundles.assembling import Choice, assemble, wanted_bundles
+from service.bundles.guarded import GuardedScorer, ModelWatch
 from service.bundles.loading import Bundle, load_bundle
 from service.catalog.validate import load_catalog
-from service.decision.engine import Engine
+from service.decision.engine import Engine, without_models
 from service.errors import NextbestError, NotReady
 from service.registry import Pointer, Registry
 
@@ -60,12 +61,22 @@ class EngineSource:
         champion = pointer.champion if pointer.champion is None or loaded[pointer.champion] else self._champion
         if champion is not None and champion not in loaded:
             loaded[champion] = self._bundles.get(champion)
-        engine = assemble(catalog, self._contract, Choice(pointer.catalog, champion, pointer.others), loaded.get)
+        watch = ModelWatch(self._give_up_models)
+        choice = Choice(pointer.catalog, champion, pointer.others)
+        engine = assemble(
+            catalog, self._contract, choice, loaded.get, lambda scorer, actions: GuardedScorer(scorer, actions, watch)
+        )
         self._bundles = {name: bundle for name, bundle in loaded.items() if bundle is not None}
         self._champion, self._serving = champion, key
         if self._engine is None or self._engine.versions != engine.versions or engine.arms:
             self._engine = engine
             self._listener(engine, None)
+
+    def _give_up_models(self, problem: str) -> None:
+        """Too many bad calls: until another version is chosen, actions rank by priority."""
+        if self._engine is not None:
+            self._engine = without_models(self._engine)
+            self._fail(f"the models were given up after {problem}")
 
     def _load(self, name: str) -> Bundle | None:
         """None where it must not serve: what served before goes on."""

@@ -14,7 +14,7 @@ from service.decision.eligibility import RuleTable, TreatmentTable
 from service.decision.experiments import Assigned, Assignment
 from service.decision.limits import Mask
 from service.decision.records import Versions
-from service.decision.scoring import Scorer
+from service.decision.scoring import FlatScorer, Scorer
 from service.decision.slates import ConstraintTable
 from service.decision.worth import WeightTable, WorthTable
 
@@ -107,6 +107,18 @@ def build_engine(
         assignment=Assignment(catalog.experiments, catalog.holdout),
         contents={(a.id, t.id): t.content for a in actions for t in a.treatments},
     )
+
+
+def without_models(engine: Engine) -> Engine:
+    """The same engine as if no bundle had been chosen: actions rank by priority."""
+    flat: Scorer = FlatScorer([0.0] * len(engine.actions))
+    plans = {
+        name: replace(plan, thin=np.full(len(engine.actions), plan.placement.explore.floor_below > 0))
+        for name, plan in engine.plans.items()
+    }
+    versions = Versions(engine.versions.catalog, None, engine.versions.contract)
+    arms = {arm: without_models(own) for arm, own in engine.arms.items()}
+    return replace(engine, plans=plans, scorers={PRIMARY: flat}, versions=versions, arms=arms)
 
 
 def with_arms(engine: Engine, arms: Mapping[Assigned, Engine]) -> Engine:
