@@ -1,0 +1,91 @@
+"""Requests that arrive when they arrive, whether the one before was answered or not; times count from when each was due."""
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+NO_ANSWER = 0  # stands for a status where there was none
+
+
+class Answer(NamedTuple):
+    """What came back. `due` and `seconds`: when it was due (time.perf_counter()), and how long after that it was answered."""
+
+    path: str
+    status: int
+    body: bytes
+    due: float
+    seconds: float
+
+    def json(self) -> Any:  # whatever was answered
+        return json.loads(self.body)
+
+
+class Call(NamedTuple):
+    """A request, ready for the wire."""
+
+    path: str
+    data: bytes
+
+
+def call(path: str, body: object) -> Call:
+    """A POST of JSON."""
+    content = json.dumps(body).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+    return Call(path, head.encode() + content)
+
+
+class OpenLoop:
+    """A pool of connections to one server, as many as are needed at once."""
+
+    def __init__(self, host: str, port: int, patience: float = 5.0) -> None:
+        self._address = (host, port)
+        self._patience = patience
+        self._free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+
+    async def run(self, calls: Iterator[Call], per_second: float, seconds: float) -> list[Answer]:
+        """Calls at an even rate for so long; every answer, or NO_ANSWER."""
+        begun, tasks = time.perf_counter(), list[asyncio.Task[Answer]]()
+        for number in range(round(per_second * seconds)):
+            due = begun + number / per_second
+            wait = due - time.perf_counter()
+            if wait > 0:
+                await asyncio.sleep(wait)
+            tasks.append(asyncio.create_task(self._one(next(calls), due)))
+        return list(await asyncio.gather(*tasks))
+
+    async def _one(self, call: Call, due: float) -> Answer:
+        try:
+            async with asyncio.timeout(self._patience):
+                status, body = await self._asked(call.data)
+        except (OSError, ValueError, asyncio.IncompleteReadError) as error:  # TimeoutError is an OSError
+            status, body = NO_ANSWER, repr(error).encode()
+        return Answer(call.path, status, body, due, time.perf_counter() - due)
+
+    async def _asked(self, data: bytes) -> tuple[int, bytes]:
+        reader, writer = self._free.pop() if self._free else await asyncio.open_connection(*self._address)
+        try:
+            writer.write(data)
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = next((int(h[15:]) for h in head.lower().split(b"\r\n") if h.startswith(b"content-length:")), 0)
+            body = await reader.readexactly(length)
+        except BaseException:
+            writer.close()
+            raise
+        if b"connection: close" in head.lower():
+            writer.close()
+        else:
+            self._free.append((reader, writer))
+        return int(head[9:12]), body
+
+    def close(self) -> None:
+        """Let go of every connection."""
+        while self._free:
+            self._free.pop()[1].close()
+
+
+def percentile(values: list[float], share: float) -> float:
+    """The value that this share of them stays below; 0 where there are none."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
