@@ -14,6 +14,7 @@ from litestar.exceptions import HTTPException
 
 from features.event_types import home_event_types
 from features.homes import home_contract
+from service.api.admission import Limiter
 from service.api.browser import browser_script
 from service.api.consents import consents, consents_of
 from service.api.decisions import decision
@@ -71,6 +72,7 @@ def create_app(
         "identities": desks.identities,
         "consents": desks.consents,
         "metrics": parts.metrics,
+        "limiter": Limiter(parts.metrics),
         "pipeline": Pipeline(parts),
     }
     app = Litestar(

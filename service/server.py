@@ -9,6 +9,7 @@ from pathlib import Path
 import uvicorn
 
 from features.redis_server import resolve_redis
+from service.api.admission import AdmittingProtocol
 from service.app import create_from_settings
 from service.errors import BadRequest
 from service.keys import read_keys
@@ -57,7 +58,7 @@ def serve(settings: Settings) -> None:
         "log_config": None,
         "access_log": False,
         "loop": "uvloop",
-        "http": "httptools",
+        "http": AdmittingProtocol,
         "proxy_headers": settings.trusted_proxies is not None,
         "forwarded_allow_ips": settings.trusted_proxies,
         "ssl_certfile": settings.tls_certificate,

@@ -58,12 +58,13 @@ class OpenLoop:
     async def _one(self, call: Call, due: float) -> Answer:
         try:
             async with asyncio.timeout(self._patience):
-                status, body = await self._asked(call.data)
+                status, body = await self.ask(call.data)
         except (OSError, ValueError, asyncio.IncompleteReadError) as error:  # TimeoutError is an OSError
             status, body = NO_ANSWER, repr(error).encode()
         return Answer(call.path, status, body, due, time.perf_counter() - due)
 
-    async def _asked(self, data: bytes) -> tuple[int, bytes]:
+    async def ask(self, data: bytes) -> tuple[int, bytes]:
+        """One request, now: status and body. Raises OSError, and EOFError where the connection ends before the answer."""
         reader, writer = self._free.pop() if self._free else await asyncio.open_connection(*self._address)
         try:
             writer.write(data)

@@ -20,7 +20,7 @@ WITHIN_S = 5.0
 
 def measure(context: Context) -> Measured:
     home = prepared_home(context)
-    bundle = _another_bundle(home, context)
+    bundle = another_bundle(home, context)
     with serving(home, context) as (_, url, _ready):
         tally = Tally()
         with steady(url, visits(home, placement_of(home)), tally, PER_SECOND):
@@ -42,7 +42,8 @@ def visits(home: Path, placement: str) -> Iterator[Visit]:
         )
 
 
-def _another_bundle(home: Path, context: Context) -> str:
+def another_bundle(home: Path, context: Context) -> str:
+    """A bundle that nobody has seen yet."""
     before = {p.name for p in (home / "registry" / "bundles").iterdir()}
     train = nextbest("--home", str(home), "train", "--seed", str(context.seed + 1))
     run_or_not(train, context.root, clean_environment(), limit=300)

@@ -1,0 +1,67 @@
+"""Row 7: bundles are swapped every three seconds, twenty times, under load; every logged score is computed again afterwards."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import Iterator
+
+import httpx
+
+from service.registry import Registry
+from tests.acceptance.capacity import capacity
+from tests.acceptance.open_loop import Answer, Call, OpenLoop, call, percentile
+from tests.acceptance.prepared import prepared_home
+from tests.acceptance.row import Context, Measured, Row
+from tests.acceptance.rows.footprint import placement_of, serving
+from tests.acceptance.rows.swap import another_bundle
+from training.replay import replay
+
+SWAPS, EVERY_S = 20, 3.0
+SHARE = 0.7  # of what the server can answer
+
+
+def measure(context: Context) -> Measured:
+    home = prepared_home(context)
+    registry = Registry(home / "registry")
+    bundles = [registry.current().champion or "", another_bundle(home, context)]
+    placement, began = placement_of(home), time.time()
+    with serving(home, context) as (_, url, _ready):
+        address = httpx.URL(url)
+        most = asyncio.run(capacity(address.host, address.port or 80, asks(placement)))
+        answers = asyncio.run(_swapped(url, registry, bundles, placement, SHARE * most))
+    failed = [a for a in answers if a.status != httpx.codes.OK]
+    report = replay(home, began)
+    seen = {a.json()["versions"]["bundle"] for a in answers[:: max(1, len(answers) // 2000)] if a.status == httpx.codes.OK}
+    figure = (
+        f"{SWAPS} swaps at {SHARE * most:.0f}/s ({SHARE:.0%} of {most:.0f}/s): {len(failed)} of {len(answers):,} failed, p99 "
+        f"{percentile([a.seconds for a in answers], 0.99) * 1000:.0f} ms; {report.identical:,} of {report.decisions:,} logged "
+        f"decisions the same again, scores and all, from {len(seen)} bundles"
+    )
+    return Measured(figure, not failed and report.holds and report.decisions >= len(answers) and seen == set(bundles))
+
+
+async def _swapped(url: str, registry: Registry, bundles: list[str], placement: str, per_second: float) -> list[Answer]:
+    address = httpx.URL(url)
+    loop = OpenLoop(address.host, address.port or 80)
+    load = asyncio.create_task(loop.run(asks(placement), per_second, SWAPS * EVERY_S + EVERY_S))
+    for number in range(1, SWAPS + 1):
+        await asyncio.sleep(EVERY_S)
+        registry.promote(bundles[number % 2], at="2026-01-01T00:00:00Z", why="acceptance: swaps under load")
+    answers = await load
+    loop.close()
+    return answers
+
+
+def asks(placement: str) -> Iterator[Call]:
+    """Known customers of the simulated world, on one device and another."""
+    for number in itertools.count():
+        context = {"channel": "web", "device": "mobile" if number % 3 else "desktop"}
+        yield call("/recommend", {"customer_id": f"c{number % 2000}", "placement": placement, "context": context})
+
+
+ROW = Row(
+    7,
+    f"hot swap every {EVERY_S:.0f} s, {SWAPS} times, at {SHARE:.0%} load",
+    "0 failed; every logged score is the same again with the logged bundle",
+    measure,
+)

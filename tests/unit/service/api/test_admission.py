@@ -1,0 +1,175 @@
+"""Who is let in when more come than can be served: the limit, the priorities, and what is read of a request before parsing."""
+
+import asyncio
+import contextlib
+
+import pytest
+import uvicorn
+
+from service.api.admission import (
+    BEGIN,
+    BULK,
+    EVENTS,
+    FEWEST,
+    OUTCOMES,
+    RECOMMEND,
+    TARGET_S,
+    WINDOW,
+    AdmittingProtocol,
+    Limiter,
+    content_length,
+    priority_of,
+)
+from service.metrics import Metrics
+from tests.acceptance.open_loop import OpenLoop, call
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def limiter(clock):
+    return Limiter(Metrics(), clock)
+
+
+def answered(limiter: Limiter, clock: Clock, at_once: int, seconds: float, windows: int = 1) -> None:
+    """So many requests at once, each answered after so long, for some windows of judgement."""
+    for _ in range(windows * WINDOW // at_once + 1):
+        begun = [limiter.start() for _ in range(at_once)]
+        clock.now += seconds
+        for since in begun:
+            limiter.end(since)
+
+
+def test_the_limit_shrinks_where_answers_are_late_and_grows_where_they_are_in_time(limiter, clock):
+    """By a tenth, and by one; only a limit that was nearly reached can be known to be too low."""
+    answered(limiter, clock, WINDOW, 2 * TARGET_S)
+    assert limiter.limit == pytest.approx(0.9 * 0.9 * BEGIN)
+    before = limiter.limit
+    answered(limiter, clock, WINDOW, TARGET_S / 2)
+    assert limiter.limit == pytest.approx(before + 2)
+    answered(limiter, clock, 10, TARGET_S / 2, windows=3)
+    assert limiter.limit == pytest.approx(before + 2)
+
+
+def test_the_limit_never_closes_the_door(limiter, clock):
+    """However slow everything is."""
+    answered(limiter, clock, WINDOW, 10.0, windows=100)
+    assert limiter.limit == FEWEST
+
+
+def test_outcomes_come_first_then_questions_then_events_then_bulk(limiter):
+    """Each up to its share of the limit; what is turned away is counted."""
+    let_in = dict.fromkeys((BULK, EVENTS, RECOMMEND, OUTCOMES), 0)
+    for priority in let_in:
+        while limiter.admits(priority):
+            limiter.start()
+            let_in[priority] += 1
+    assert let_in == {BULK: BEGIN // 2, EVENTS: BEGIN // 4, RECOMMEND: BEGIN // 4, OUTCOMES: BEGIN}
+    assert not any(limiter.admits(priority) for priority in let_in)
+
+
+@pytest.mark.parametrize(
+    ("data", "priority"),
+    [
+        (b"POST /outcomes HTTP/1.1", OUTCOMES), (b"POST /consents HTTP/1.1", OUTCOMES), (b"POST /recommend HTTP/1.1", RECOMMEND),
+        (b"POST /events?key=a HTTP/1.1", EVENTS), (b"GET /ready HTTP/1.1", None), (b"GET /metrics HTTP/1.1", None), (b"", None),
+    ],
+)  # fmt: skip
+def test_the_first_bytes_tell_the_priority(data, priority):
+    """What operators ask is always let in."""
+    assert priority_of(data) == priority
+
+
+@pytest.mark.parametrize(
+    ("head", "length"),
+    [
+        (b"POST / HTTP/1.1\r\nContent-Length: 112\r\n", 112),
+        (b"POST / HTTP/1.1\r\ncontent-length:7\r\nHost: a\r\n", 7),
+        (b"POST / HTTP/1.1\r\nContent-Type: a\r\nCONTENT-LENGTH: 3\r\n", None),
+        (b"POST / HTTP/1.1\r\nContent-Type: a\r\nContent-Length: 3\r\n", 3),
+        (b"POST / HTTP/1.1\r\nContent-Length: -3\r\n", None),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n", None),
+    ],
+)
+def test_a_length_is_read_where_it_is_plain(head, length):
+    """Anything else is for the parser; then the connection is closed after the answer."""
+    assert content_length(head) == length
+
+
+class Held:
+    """An application that answers when it is told to; its limiter lets two in."""
+
+    def __init__(self) -> None:
+        self.go, self.state = asyncio.Event(), self
+        self.limiter = Limiter(Metrics())
+        self.limiter.limit = 2.0
+
+    async def __call__(self, scope, receive, send) -> None:
+        assert scope["type"] == "http"
+        await receive()
+        await self.go.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"{}"})
+
+
+async def until(holds) -> None:
+    """Five seconds at most."""
+    for _ in range(500):
+        if holds():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError
+
+
+@contextlib.asynccontextmanager
+async def listening(app):
+    """A real server with this protocol; its port."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, http=AdmittingProtocol, lifespan="off", log_config=None))
+    running = asyncio.create_task(server.serve())
+    await until(lambda: server.started)
+    yield server.servers[0].sockets[0].getsockname()[1]
+    server.should_exit = True
+    await running
+
+
+async def test_whoever_is_too_many_is_answered_at_once_and_keeps_the_connection():
+    """503 with Retry-After, while the others wait for their answers; afterwards there is room again."""
+    app = Held()
+    async with listening(app) as port:
+        loop = OpenLoop("127.0.0.1", port)
+        waiting = [asyncio.create_task(loop.ask(call("/recommend", {}).data)) for _ in range(2)]
+        await until(lambda: app.limiter.under_way == 2)
+        status, body = await loop.ask(call("/recommend", {}).data)
+        assert (status, b"Overloaded" in body) == (503, True)
+        outcome = asyncio.create_task(loop.ask(call("/outcomes", {}).data))
+        again, _ = await loop.ask(call("/recommend", {}).data)
+        assert again == 503
+        app.go.set()
+        assert [status for status, _ in await asyncio.gather(*waiting, outcome)] == [200, 200, 200]
+        assert app.limiter.under_way == 0
+        assert (await loop.ask(call("/recommend", {}).data))[0] == 200
+        loop.close()
+
+
+async def test_a_body_that_is_still_coming_is_not_waited_for():
+    """The answer is there, and the connection is closed."""
+    app = Held()
+    app.limiter.limit = 0.0
+    async with listening(app) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"POST /events HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n{")
+        answer = await asyncio.wait_for(reader.read(), 5.0)
+        assert answer.startswith(b"HTTP/1.1 503")
+        assert b"connection: close" in answer
+        writer.close()
