@@ -45,7 +45,7 @@ class Claims:
         try:
             answers = await self.history.claim([c for _, c in claims], turn.now, turn.engine.catalog.contact.reservation)
         except DependencyFailed:
-            turn.make_again(bound, unknown(turn, len(bound)))
+            turn.make_again(bound, unknown(turn, len(bound), known=bound))
             return []
         held += [c for (_, c), holds in zip(claims, answers, strict=True) if holds]
         lost = [m for (m, _), holds in zip(claims, answers, strict=True) if not holds]

@@ -1,57 +1,80 @@
 """One pipelined connection to Redis for all stores of a process, with a time-out and a breaker."""
 
 import asyncio
-import time
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Sequence
 from typing import Any
 
 from service.errors import DependencyFailed
-from service.stores.resp import Connection, check, connect, parse_address
+from service.stores.resp import Connection, check, connect, encode, parse_address
 
-FAILURES = 3  # in a row, then Redis counts as down
-COOL_DOWN_S = 0.5  # how long it is left alone before one call tries it again
+SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0  # between two looks whether Redis is back
+STEADY_S = 5.0  # without a failure, and the next one begins with a short pause again
+TRIAL = encode("ECHO", b"." * 2000)  # as long as an answer: a line that carries a few bytes a second does not pass
 
 
 class RedisLink:
-    """Calls share the connection, and come back in order. While Redis is down, most fail at once instead of each timing out."""
+    """Calls share the connection, and come back in order.
 
-    def __init__(self, url: str, *, timeout_ms: float = 30.0, clock: Callable[[], float] = time.monotonic) -> None:
+    After a call that was not answered in time, or lost its connection, Redis counts as down: calls fail at once, and a task of
+    the link's own looks whether it is back. So a few requests wait for the time-out, however long Redis is gone. An error that
+    Redis tells is an answer: it fails one call and nothing else.
+    """
+
+    def __init__(self, url: str, *, timeout_ms: float = 30.0) -> None:
         self._address = parse_address(url)
         self._timeout = timeout_ms / 1000
-        self._clock = clock
         self._connection: Connection | None = None
         self._opening: asyncio.Task[Connection] | None = None
-        self._failures = 0
-        self._try_again = 0.0
+        self._down: str | None = None  # why
+        self._watching: asyncio.Task[None] | None = None
+        self._pause = SHORTEST_PAUSE_S
+        self._since = 0.0  # the loop's time of the last failure
 
     async def ask(self, commands: bytes, count: int) -> Sequence[Any]:
         """Send so many encoded commands in one go; their replies. Raises DependencyFailed, also where a reply is an error."""
         if not count:
             return []
-        self._check_breaker()
+        if self._down is not None:
+            raise DependencyFailed(f"Expected Redis to answer, found it down: {self._down}")
         try:
-            async with asyncio.timeout(self._timeout):
-                connection = await self._connected()
-                replies = check(await connection.ask(commands, count))
+            replies = await self._asked(commands, count)
         except (OSError, DependencyFailed) as error:  # TimeoutError is an OSError
             raise self._failed(error) from error
-        self._failures = 0
-        return replies
+        return check(replies)
 
-    def _check_breaker(self) -> None:
-        if self._failures >= FAILURES:
-            if self._clock() < self._try_again:
-                raise DependencyFailed(f"Expected Redis to answer, found it down ({self._failures} failures in a row)")
-            self._try_again = self._clock() + COOL_DOWN_S  # this call tries; those beside it do not
+    async def _asked(self, commands: bytes, count: int) -> Sequence[Any]:
+        async with asyncio.timeout(self._timeout):
+            connection = await self._connected()
+            return await connection.ask(commands, count)
 
     def _failed(self, error: Exception) -> DependencyFailed:
-        self._failures += 1
-        self._try_again = self._clock() + COOL_DOWN_S
+        problem = str(error)
         if isinstance(error, TimeoutError):
+            problem = f"Expected Redis to answer within {self._timeout * 1000:g} ms, got nothing"
             if self._connection is not None:
                 self._connection.abort()  # its replies would come too late for anyone
-            return DependencyFailed(f"Expected Redis to answer within {self._timeout * 1000:g} ms, got nothing")
-        return DependencyFailed(str(error))
+        if self._down is None:
+            self._down = problem
+            now = asyncio.get_running_loop().time()
+            self._pause = SHORTEST_PAUSE_S if now - self._since > STEADY_S else min(LONGEST_PAUSE_S, 2 * self._pause)
+            self._watching = asyncio.create_task(self._watch())
+        return DependencyFailed(problem)
+
+    async def _watch(self) -> None:
+        """Look until Redis is back."""
+        while True:
+            try:
+                check(await self._asked(TRIAL, 1))
+            except (OSError, DependencyFailed) as error:
+                if isinstance(error, TimeoutError) and self._connection is not None:
+                    self._connection.abort()
+                await asyncio.sleep(self._pause)
+                self._pause = min(LONGEST_PAUSE_S, 2 * self._pause)
+            else:
+                self._since = asyncio.get_running_loop().time()
+                self._down = None
+                return
 
     async def _connected(self) -> Connection:
         """The open connection; calls that find none wait for the same new one."""
@@ -59,12 +82,22 @@ class RedisLink:
             return self._connection
         if self._opening is None or self._opening.done():
             self._opening = asyncio.create_task(connect(self._address))
+            self._opening.add_done_callback(_retrieve)
         self._connection = await asyncio.shield(self._opening)
         return self._connection
 
     async def close(self) -> None:
         """Release the connection."""
-        if self._opening is not None and not self._opening.done():
-            self._opening.cancel()
+        for task in (self._watching, self._opening):
+            if task is not None and not task.done():
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError, OSError, DependencyFailed):
+                    await task
         if self._connection is not None:
             self._connection.abort()
+
+
+def _retrieve(opening: asyncio.Task[Connection]) -> None:
+    """A failure that nobody waits for any more is told by the next look."""
+    if not opening.cancelled():
+        opening.exception()
