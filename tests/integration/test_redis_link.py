@@ -13,23 +13,34 @@ PING = encode("PING")
 
 
 @contextlib.asynccontextmanager
-async def silent_server():
-    """Accepts, reads, and never answers."""
+async def server_that(answers):
+    """Its port, and its connections; `answers` is given what comes in, and where to write."""
     connections = []
 
-    async def swallow(reader, writer):
-        connections.append(writer)
-        with contextlib.suppress(ConnectionError):
-            while await reader.read(1000):
-                pass
+    async def talk(reader, writer):
+        connections.append(asyncio.current_task())
+        with contextlib.closing(writer), contextlib.suppress(ConnectionError, asyncio.CancelledError):
+            while data := await reader.read(10_000):
+                await answers(data, writer)
 
-    server = await asyncio.start_server(swallow, "127.0.0.1", 0)
+    server = await asyncio.start_server(talk, "127.0.0.1", 0)
     try:
         yield server.sockets[0].getsockname()[1], connections
     finally:
         server.close()
-        for writer in connections:
-            writer.close()
+        for talking in connections:
+            talking.cancel()
+        await asyncio.gather(*connections)
+        await asyncio.sleep(0.01)  # transports close in the next turns of the loop
+
+
+async def nothing(data, writer):
+    """Reads, and never answers."""
+
+
+def answer_to(data: bytes) -> bytes:
+    """What Redis would say to PING and ECHO."""
+    return b"+PONG\r\n" if b"PING" in data else data.partition(b"ECHO\r\n")[2]
 
 
 async def test_calls_that_overlap_get_their_own_replies(redis_url):
@@ -51,7 +62,7 @@ async def test_an_error_reply_is_a_failure_that_quotes_it(redis_url):
 
 async def test_a_server_that_does_not_answer_costs_the_time_out_once():
     """One call waits; those after it fail at once, however long it lasts: the link looks by itself, less and less often."""
-    async with silent_server() as (port, connections):
+    async with server_that(nothing) as (port, connections):
         link = RedisLink(f"redis://127.0.0.1:{port}", timeout_ms=20)
         with pytest.raises(DependencyFailed, match="within 20 ms"):
             await link.ask(PING, 1)
@@ -69,44 +80,38 @@ async def test_a_server_that_is_back_is_noticed_without_anybody_asking():
     """The first call after that is answered, with no time-out to pay."""
     held = asyncio.Event()
 
-    async def answer(reader, writer):
-        with contextlib.suppress(ConnectionError), contextlib.closing(writer):
-            while data := await reader.read(10_000):
-                if held.is_set():
-                    writer.write(b"+PONG\r\n" if b"PING" in data else data.partition(b"ECHO\r\n")[2])
+    async def answer(data, writer):
+        if held.is_set():
+            writer.write(answer_to(data))
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    link = RedisLink(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}", timeout_ms=20)
-    with pytest.raises(DependencyFailed, match="within 20 ms"):
-        await link.ask(PING, 1)
-    held.set()
-    await asyncio.sleep(2 * LONGEST_PAUSE_S)
-    assert await link.ask(PING, 1) == [b"PONG"]
-    await link.close()
-    server.close()
+    async with server_that(answer) as (port, _):
+        link = RedisLink(f"redis://127.0.0.1:{port}", timeout_ms=20)
+        with pytest.raises(DependencyFailed, match="within 20 ms"):
+            await link.ask(PING, 1)
+        held.set()
+        await asyncio.sleep(2 * LONGEST_PAUSE_S)
+        assert await link.ask(PING, 1) == [b"PONG"]
+        await link.close()
 
 
 async def test_a_line_that_carries_a_few_bytes_a_second_is_not_taken_for_a_server_that_is_back():
     """A short answer would pass; one as long as real answers does not."""
 
-    async def trickle(reader, writer):
-        with contextlib.suppress(ConnectionError), contextlib.closing(writer):
-            while data := await reader.read(10_000):
-                for byte in b"+PONG\r\n" if b"PING" in data else data.partition(b"ECHO\r\n")[2]:
-                    writer.write(bytes([byte]))
-                    await writer.drain()
-                    await asyncio.sleep(0.001)
+    async def trickle(data, writer):
+        for byte in answer_to(data):
+            writer.write(bytes([byte]))
+            await writer.drain()
+            await asyncio.sleep(0.001)
 
-    server = await asyncio.start_server(trickle, "127.0.0.1", 0)
-    link = RedisLink(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}", timeout_ms=50)
-    assert await link.ask(PING, 1) == [b"PONG"]
-    with pytest.raises(DependencyFailed, match="within 50 ms"):
-        await link.ask(encode("ECHO", "." * 500), 1)
-    await asyncio.sleep(0.5)
-    with pytest.raises(DependencyFailed, match="found it down"):
-        await link.ask(PING, 1)
-    await link.close()
-    server.close()
+    async with server_that(trickle) as (port, _):
+        link = RedisLink(f"redis://127.0.0.1:{port}", timeout_ms=50)
+        assert await link.ask(PING, 1) == [b"PONG"]
+        with pytest.raises(DependencyFailed, match="within 50 ms"):
+            await link.ask(encode("ECHO", "." * 500), 1)
+        await asyncio.sleep(0.5)
+        with pytest.raises(DependencyFailed, match="found it down"):
+            await link.ask(PING, 1)
+        await link.close()
 
 
 async def test_an_error_that_redis_tells_does_not_count_as_being_down(redis_url):
@@ -131,7 +136,7 @@ async def test_a_link_that_lost_its_connection_opens_another(redis_url):
 
 async def test_calls_that_find_no_connection_share_the_new_one():
     """A burst at start opens one connection, not fifty."""
-    async with silent_server() as (port, connections):
+    async with server_that(nothing) as (port, connections):
         link = RedisLink(f"redis://127.0.0.1:{port}", timeout_ms=50)
         await asyncio.gather(*(link.ask(PING, 1) for _ in range(50)), return_exceptions=True)
         assert len(connections) == 1
