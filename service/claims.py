@@ -96,5 +96,6 @@ def unknown(turn: Turn, count: int, known: Sequence[Made] = ()) -> Reading:
     """Nothing is known of contacts and budgets, and caps count as reached; of `known` customers the features are."""
     used_up = tuple(budget.name for budget in turn.engine.catalog.contact.budgets)
     if known:
-        return Reading([msgspec.structs.replace(m.state, contacts=None) for m in known], used_up)
+        states = [m.state if m.state.contacts is None else msgspec.structs.replace(m.state, contacts=None) for m in known]
+        return Reading(states, used_up)
     return Reading([UNKNOWN_CUSTOMER] * count, used_up)

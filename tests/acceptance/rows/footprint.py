@@ -40,13 +40,14 @@ def heavy_modules(root: Path) -> list[str]:
 
 
 @contextlib.contextmanager
-def serving(home: Path, context: Context) -> Iterator[tuple[subprocess.Popen[bytes], str, float]]:
+def serving(home: Path, context: Context, redis_url: str | None = None) -> Iterator[tuple[subprocess.Popen[bytes], str, float]]:
     """A real server on a free port: the process, its address, and the seconds until /ready said yes."""
     url = f"http://127.0.0.1:{(port := free_port())}"
     log = context.scratch / f"serve-{port}.log"
     started = time.monotonic()
     with log.open("wb") as output:
-        command = nextbest("--home", str(home), "serve", "--port", str(port))
+        where = ("--redis-url", redis_url) if redis_url else ()
+        command = nextbest("--home", str(home), *where, "serve", "--port", str(port))
         process = subprocess.Popen(
             command, cwd=context.root, env=clean_environment(), stdin=subprocess.DEVNULL, stdout=output, stderr=output
         )
