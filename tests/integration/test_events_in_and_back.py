@@ -267,3 +267,27 @@ def test_the_commands_say_what_they_did(home, redis_url, tmp_path, capsys):
     assert main([*run, "rebuild"]) == 0
     assert "50 events" in capsys.readouterr().out
     assert main([*run, "features", "check"]) == 0
+
+
+def test_texts_of_a_history_are_scored_once_and_give_the_same_everywhere(tmp_path, redis_url):
+    """The number is in the lake; features from Redis, from DuckDB and after a rebuild are made of it."""
+    home = tmp_path / "home"
+    mood = "{aggregate: recent, type: survey_answered, property: sentiment}"
+    write_home_contract(home, parse_contract(f"features: [{{name: mood, type: number, origin: attitude, events: {mood}}}]"))
+    texts = {"c1": "I love it, thank you!", "c2": "质量太差了", "c3": "Отлично"}
+    events = [
+        {"event_id": f"e-{c}", "customer_id": c, "type": "survey_answered", "channel": "app", "at": NOW - 60, "text": text}
+        for c, text in texts.items()
+    ]
+    sent = {**events[0], "event_id": "own", "sentiment": 1.0}
+    report = ingest(home, redis_url, written(tmp_path / "surveys.jsonl", [*events, sent]), now=NOW)
+    assert (report.accepted, report.quarantined) == (3, 1)
+    scores = {record.customer_id: record.properties["sentiment"] for record in read_events(home)}
+    assert scores["c1"] > 0.5
+    assert scores["c2"] < -0.5
+    assert scores["c3"] == 0.0
+    assert live_differences(home, redis_url, 10) == ([], 3)
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushdb()
+    rebuild(home, redis_url)
+    assert live_differences(home, redis_url, 10) == ([], 3)

@@ -36,6 +36,7 @@ EVENTS = """
 events:
   product_viewed: {properties: {category: text, price: number}}
   email_opened: {channels: [email]}
+  survey_answered: {properties: {survey: text, score: number, text: text}, sentiment: {text: sentiment}}
 """
 CATALOG = """
 catalog: 1
