@@ -14,6 +14,7 @@ from litestar.exceptions import HTTPException
 
 from features.event_types import home_event_types
 from features.homes import home_contract
+from service.alerts import AlertDesk, by_type
 from service.api.browser import browser_script
 from service.api.decisions import decision
 from service.api.events import events
@@ -25,6 +26,7 @@ from service.api.problems import from_framework, from_nextbest, from_unexpected
 from service.api.recommend import recommend
 from service.bundles.archive import EngineArchive
 from service.bundles.engines import EngineSource, watch
+from service.catalog.alerting import home_alerts
 from service.decision.engine import Engine
 from service.errors import DependencyFailed, NextbestError
 from service.events import EventIntake
@@ -35,6 +37,7 @@ from service.metrics import Metrics
 from service.pipeline import Limits, Parts, Pipeline
 from service.registry import Registry
 from service.settings import Settings, settings_from
+from service.stores.alert_stream import RedisAlerts
 from service.stores.completeness import nothing_written
 from service.stores.contact_history import RedisContactHistory
 from service.stores.customer_reader import RedisCustomerReader
@@ -116,7 +119,9 @@ def create_from_settings(settings: Settings) -> Litestar:
     patient = RedisLink(settings.redis_url or "", timeout_ms=settings.redis_intake_timeout_ms)
     linking = IdentityIntake(parts.log, RedisIdentities(patient, contract), parts.clock)
     types = home_event_types(settings.folder, contract)
-    intake = EventIntake(parts.log, RedisLiveFeatures(patient, contract), types, counted, parts.clock)
+    rules = by_type(home_alerts(settings.folder, contract, types))
+    alerts = AlertDesk(rules, parts.reader, parts.log, RedisAlerts(patient), counted, parts.clock)
+    intake = EventIntake(parts.log, RedisLiveFeatures(patient, contract), types, counted, parts.clock, alerts=alerts)
     return create_app(settings, parts, engines, Desks(explainer, intake, linking))
 
 

@@ -4,11 +4,14 @@ NextbestError
 ├── BadRequest              400  the request does not fit the wire format
 │   ├── UnknownPlacement    404  no such placement in the catalog
 │   ├── UnknownDecision     404  no such decision in the log
+│   ├── UnknownAlert        404  no such alert in the log
 │   └── DecisionIdReused    422  the same decision id with another request
 ├── NotReady                503  nothing to answer with yet, or the log cannot take more
 │   └── LogUnavailable      503  the disk refused a record: nothing was acknowledged
 ├── DependencyFailed        503  a store did not answer; caught where the answer degrades
 ├── CatalogInvalid          422  every mistake of a catalog, each with its line
+├── AlertsInvalid           422  every mistake of alerts.yaml, each with its line
+├── AlertSettled            409  somebody has already acknowledged or closed the alert
 ├── ImportInvalid           422  every mistake of a table or its mapping, each with its line or row
 ├── BundleRefused           422  checksum, contract fingerprint or parity does not hold
 ├── PromotionRefused        409  a bundle's evaluation does not carry a promotion
@@ -53,6 +56,16 @@ class UnknownDecision(BadRequest):
         super().__init__(f"Expected the id of a logged decision, got `{decision_id}`")
 
 
+class UnknownAlert(BadRequest):
+    """The log holds no such alert."""
+
+    status = 404
+    title = "Unknown alert"
+
+    def __init__(self, alert_id: str) -> None:
+        super().__init__(f"Expected the id of an alert that was raised, got `{alert_id}`")
+
+
 class DecisionIdReused(BadRequest):
     """A client-chosen decision id names one request for good."""
 
@@ -89,6 +102,24 @@ class CatalogInvalid(NextbestError):
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = tuple(problems)
+
+
+class AlertsInvalid(NextbestError):
+    """A document of alerts with mistakes: all of them, none in force."""
+
+    status = 422
+    title = "Alerts invalid"
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+class AlertSettled(NextbestError):
+    """Somebody was faster: the message says who, and when."""
+
+    status = 409
+    title = "Alert settled"
 
 
 class BundleRefused(NextbestError):

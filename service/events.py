@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 import msgspec
 
 from features.event_types import EventTypes
+from features.live import Event
 from features.sentiment import Sentiment
+from service.alerts import AlertDesk
 from service.decision.records import EventRecord, QuarantinedRecord
 from service.errors import DependencyFailed
 from service.metrics import Metrics
@@ -24,6 +26,7 @@ class EventIntake:
     metrics: Metrics
     clock: Callable[[], float]
     sentiment: Sentiment = field(default_factory=Sentiment)
+    alerts: AlertDesk | None = None
 
     async def take(self, events: Sequence[EventRecord], spoiled: Sequence[QuarantinedRecord]) -> tuple[EventRecord, ...]:
         """Write events down and update features; returns those that were new. Raises LogUnavailable.
@@ -33,16 +36,25 @@ class EventIntake:
         await self.log.quarantine(spoiled)
         new = await self.log.append_events(await self._scored(events))
         fed = [(record.customer_id, record.event) for record in new if record.declared]
-        if fed:
-            try:
-                await self.store.apply(fed)
-            except DependencyFailed:
-                self.metrics.unfed.inc(len(fed))
+        known = await self._feed(fed)
+        if self.alerts is not None:
+            await self.alerts.look(new, fed=known)
         counts = {"accepted": len(new), "duplicate": len(events) - len(new), "quarantined": len(spoiled)}
         counts["undeclared"] = sum(not record.declared for record in new)
         for result, count in counts.items():
             self.metrics.events.labels(result).inc(count)
         return new
+
+    async def _feed(self, events: Sequence[tuple[str, Event]]) -> bool:
+        """Whether features know of them."""
+        if not events:
+            return True
+        try:
+            await self.store.apply(events)
+        except DependencyFailed:
+            self.metrics.unfed.inc(len(events))
+            return False
+        return True
 
     async def _scored(self, events: Sequence[EventRecord]) -> Sequence[EventRecord]:
         """With what their texts sound like. In a thread: the first text loads a library, a thousand long ones take seconds."""

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import msgspec
 
-from service.decision.records import DecisionRecord, EventRecord, IdentityRecord, OutcomeRecord, QuarantinedRecord
+from service.decision.records import AlertRaised, DecisionRecord, EventRecord, IdentityRecord, OutcomeRecord, QuarantinedRecord
 from service.ports import Acknowledgement
 
 
 class MemoryDecisionLog:
-    """Keeps what it is given in `decisions`, `outcomes`, `events` and `quarantined`, in order."""
+    """Keeps what it is given in `decisions`, `outcomes`, `events`, `alerts` and `quarantined`, in order."""
 
     def __init__(self) -> None:
         self.decisions: list[DecisionRecord] = []
@@ -17,6 +17,7 @@ class MemoryDecisionLog:
         self.events: list[EventRecord] = []
         self.quarantined: list[QuarantinedRecord] = []
         self.identities: list[IdentityRecord] = []
+        self.alerts: list[AlertRaised] = []
         self._decision_ids: set[str] = set()
         self._event_ids: set[str] = set()
         self._outcome_ids: set[str] = set()
@@ -40,6 +41,9 @@ class MemoryDecisionLog:
 
     async def append_identities(self, records: Sequence[IdentityRecord]) -> None:
         self.identities.extend(records)
+
+    async def append_alerts(self, records: Sequence[AlertRaised]) -> None:
+        self.alerts.extend(records)
 
     async def quarantine(self, records: Sequence[QuarantinedRecord]) -> None:
         self.quarantined.extend(records)

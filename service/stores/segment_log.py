@@ -10,13 +10,23 @@ from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 
-from service.decision.records import DecisionRecord, EventRecord, IdentityRecord, OutcomeRecord, QuarantinedRecord, encode_line
+from service.decision.records import (
+    AlertRaised,
+    DecisionRecord,
+    EventRecord,
+    IdentityRecord,
+    OutcomeRecord,
+    QuarantinedRecord,
+    encode_line,
+)
 from service.errors import LogUnavailable
 from service.ports import Acknowledgement
 from service.stores.known_ids import KnownIds, hash_id, id_of
 from service.stores.segments import SegmentFollower, SegmentWriter
 
-DECISIONS, OUTCOMES, EVENTS, IDENTITIES, QUARANTINE = KINDS = "decisions", "outcomes", "events", "identities", "quarantine"
+DECISIONS, OUTCOMES, EVENTS, IDENTITIES, QUARANTINE = "decisions", "outcomes", "events", "identities", "quarantine"
+ALERTS = "alerts"
+KINDS = DECISIONS, OUTCOMES, EVENTS, IDENTITIES, QUARANTINE, ALERTS
 SEGMENT_BYTES = 64 * 2**20
 QUEUE_BYTES = 32 * 2**20  # more waits nowhere: the disk is not keeping up
 REMEMBERED_BYTES = 32 * 2**20  # of the newest segments, read at start for their ids: 10,000 decisions, 130,000 outcomes; 60 ms
@@ -80,6 +90,10 @@ class SegmentLog:
     async def append_identities(self, records: Sequence[IdentityRecord]) -> None:
         """Write down links. Raises LogUnavailable."""
         await self._write(IDENTITIES, records)
+
+    async def append_alerts(self, records: Sequence[AlertRaised]) -> None:
+        """Write down alerts. Raises LogUnavailable."""
+        await self._write(ALERTS, records)
 
     async def quarantine(self, records: Sequence[QuarantinedRecord]) -> None:
         """Write down events that could not be taken. Raises LogUnavailable."""

@@ -140,3 +140,21 @@ async def test_what_a_text_sounds_like_is_written_down_with_the_event(client, se
     assert scored.properties.keys() == {"score", "text", "sentiment"}
     assert scored.properties["sentiment"] < -0.5
     assert plain.properties == {}
+
+
+async def test_an_unhappy_customer_with_an_open_complaint_raises_an_alert(client, service):
+    """Whoever sends the event waits for it to be in the log, and hears nothing of it; a retry raises nothing."""
+    answered = {**VIEWED, "type": "survey_answered", "properties": {"survey": "nps", "score": 3}}
+    for customer in ("cross", "c42"):
+        await send(client, {**answered, "event_id": f"e-{customer}", "customer_id": customer})
+    await send(client, {**answered, "event_id": "e-cross", "customer_id": "cross"})
+    [alert] = service.log.alerts
+    assert (alert.name, alert.customer_id, alert.event_id, alert.route) == (
+        "unhappy_detractor",
+        "cross",
+        "e-cross",
+        "service_desk",
+    )
+    assert list(service.alerts.stream) == [alert.alert_id]
+    metrics = (await client.get("/metrics")).text
+    assert 'nextbest_alerts_total{result="raised"} 1.0' in metrics
