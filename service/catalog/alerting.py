@@ -62,7 +62,16 @@ class AlertRule(msgspec.Struct, frozen=True):
 def home_alerts(home: Path, contract: Contract, types: EventTypes) -> tuple[AlertRule, ...]:
     """The alerts of a home; none without a document. Raises AlertsInvalid."""
     path = home / DOCUMENT
-    return parse_alerts(path.read_text(encoding="utf-8"), contract, types) if path.exists() else ()
+    return read_alerts(path, contract, types) if path.exists() else ()
+
+
+def read_alerts(path: Path, contract: Contract, types: EventTypes) -> tuple[AlertRule, ...]:
+    """The alerts of a file. Raises AlertsInvalid, also where it cannot be read."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise AlertsInvalid([f"{path.name}: Expected a readable document, got: {error}"]) from error
+    return parse_alerts(text, contract, types, path.name)
 
 
 def parse_alerts(text: str, contract: Contract, types: EventTypes, where: str = DOCUMENT) -> tuple[AlertRule, ...]:

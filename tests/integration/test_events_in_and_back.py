@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import time
 
 import msgspec
 import numpy as np
@@ -16,17 +17,28 @@ from features.event_types import PACKAGED
 from features.homes import write_home_contract
 from service.cli import main
 from service.decision.decide import decide
-from service.decision.records import EventRecord, IdentityRecord, OutcomeRecord, QuarantinedRecord, encode_line
+from service.decision.records import (
+    AlertFollowUp,
+    AlertRaised,
+    EventRecord,
+    IdentityRecord,
+    OutcomeRecord,
+    QuarantinedRecord,
+    encode_line,
+)
 from service.errors import DependencyFailed, ImportInvalid
+from service.stores.alert_stream import STREAM, held_key
 from service.stores.aliases import alias_key
 from service.stores.completeness import COMPLETE
 from service.stores.customer_reader import RedisCustomerReader
 from service.stores.identities import RedisIdentities
 from service.stores.redis_link import RedisLink
+from training.alerts import follow_up
 from training.batch import serving_engine
 from training.event_commands import live_differences
 from training.event_history import read_events
 from training.ingest import ingest
+from training.live_log import write_segment
 from training.rebuild import rebuild
 
 NOW = 1_790_000_000.0
@@ -291,3 +303,17 @@ def test_texts_of_a_history_are_scored_once_and_give_the_same_everywhere(tmp_pat
         client.flushdb()
     rebuild(home, redis_url)
     assert live_differences(home, redis_url, 10) == ([], 3)
+
+
+def test_alerts_that_nobody_has_closed_are_in_the_stream_again(home, redis_url):
+    """And whoever was held back still is; once more changes nothing."""
+    alerts = [
+        AlertRaised(name, "unhappy", "high", "desk", "c1", f"e-{name}", "purchased", time.time(), once_per=DAY)
+        for name in ("a1", "a2")
+    ]
+    write_segment(home, "alerts", "t", alerts, NOW)
+    follow_up(home, AlertFollowUp("a1", "closed", time.time()))
+    assert rebuild(home, redis_url).alerts == rebuild(home, redis_url).alerts == 1
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        assert [fields["alert_id"] for _, fields in client.xrange(STREAM)] == ["a2"]
+        assert client.get(held_key(alerts[0])) == "a1"
