@@ -75,13 +75,12 @@ class EventTypes:
         declared = self.types.get(name)
         return None if declared is None else _contradiction(declared, name, channel, properties)
 
-    def with_sentiment(self, name: str, properties: Mapping[str, Property], sentiment: Sentiment) -> dict[str, Property]:
+    def with_sentiment(self, name: str, properties: dict[str, Property], sentiment: Sentiment) -> dict[str, Property]:
         """The properties of an event of a type, and what its texts sound like."""
-        derived = self.types[name].derived.items() if name in self.scored else ()
-        return {
-            **properties,
-            **{number: sentiment.score(str(properties[text])) for number, text in derived if text in properties},
-        }
+        if name not in self.scored:
+            return properties
+        texts = self.types[name].sentiment.items()
+        return {**properties, **{number: sentiment.score(str(properties[text])) for text, number in texts if text in properties}}
 
 
 def _contradiction(declared: EventType, name: str, channel: str, properties: Mapping[str, Property]) -> str | None:
