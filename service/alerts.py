@@ -6,20 +6,16 @@ Nothing here calls anybody. Whoever acts reads the stream, or `nextbest alerts`.
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import NamedTuple
-
-import msgspec
 
 from service.catalog.alerting import CHANNEL, EVENT, TYPE, AlertRule
 from service.catalog.entities import Scalar
 from service.decision.entities import CustomerState
 from service.decision.records import AlertRaised, EventRecord
 from service.errors import DependencyFailed, LogUnavailable
+from service.ids import alert_id_of
 from service.metrics import Metrics
 from service.ports import AlertStore, CustomerReader, DecisionLog
-
-ID_BYTES = 8
 
 
 class Case(NamedTuple):
@@ -139,11 +135,6 @@ def by_type(rules: Sequence[AlertRule]) -> dict[str, list[AlertRule]]:
         for one in dict.fromkeys(rule.on):
             found[one].append(rule)
     return dict(found)
-
-
-def alert_id_of(name: str, event_id: str) -> str:
-    """The same for the same event, whoever judges it and however often."""
-    return blake2b(msgspec.json.encode((name, event_id)), digest_size=ID_BYTES).hexdigest()
 
 
 def _event_values(record: EventRecord) -> dict[str, Scalar]:

@@ -11,21 +11,24 @@ from rich.console import Console
 
 from features.event_types import home_event_types
 from features.homes import home_contract
+from features.redis_server import resolve_redis
 from service.catalog.alerting import DOCUMENT, SEVERITIES, home_alerts
 from service.catalog.alerting import read_alerts as read_rules
 from service.decision.records import AlertFollowUp
+from training.alert_sweep import sweep
 from training.alerts import Followed, RouteReport, Spread, Wanted, follow_up, read_alerts, report, selected
 from training.summary import plain_table, terminal
 
-VERBS = ("list", "acknowledge", "close", "report", "check")
+VERBS = ("list", "acknowledge", "close", "report", "check", "sweep")
 UNITS = (("d", 86_400.0), ("h", 3600.0), ("min", 60.0))
 SHOWN = 160  # characters of what a condition read
 
 
-def main(argv: Sequence[str], *, home: Path, redis_url: str | None) -> int:  # noqa: ARG001  # alerts are in the log
+def main(argv: Sequence[str], *, home: Path, redis_url: str | None) -> int:
     """Exit code: 0 done. Errors are raised for the command line to tell."""
     named = len(argv) > 1 and argv[1] in (*VERBS, "-h", "--help")
     options = _parser().parse_args(argv[1:] if named else ["list", *argv[1:]])
+    options.redis_url = redis_url
     run: Callable[[argparse.Namespace, Path], int] = options.run
     return run(options, home)
 
@@ -100,8 +103,15 @@ def _check(options: argparse.Namespace, home: Path) -> int:
     where = options.file or home / DOCUMENT
     rules = home_alerts(home, contract, types) if options.file is None else read_rules(options.file, contract, types)
     for rule in rules:
-        print(f"{rule.name}: {rule.severity}, to {rule.route}, on {', '.join(rule.on)}")
+        print(f"{rule.name}: {rule.severity}, to {rule.route}, on {', '.join(rule.on) or 'a sweep'}")
     print(f"{len(rules)} alerts - at `{where}`")
+    return 0
+
+
+def _sweep(options: argparse.Namespace, home: Path) -> int:
+    with resolve_redis(options.redis_url, home) as url:
+        found = sweep(home, url, time.time())
+    print(f"{found.alerts} alerts, {found.customers:,} customers: {found.raised:,} raised, {found.held:,} raised before")
     return 0
 
 
@@ -151,6 +161,7 @@ def _parser() -> argparse.ArgumentParser:
     reporting = verb("report", _report, "by route and severity: how many, how long they took, how old the oldest is")
     for printing in (listing, reporting):
         printing.add_argument("--json", action="store_true", help="for machines")
+    verb("sweep", _sweep, "judge every customer against the alerts that no event raises (`on: []`)")
     checking = verb("check", _check, "whether the alerts of the home, or of a draft, can be used")
     checking.add_argument("file", type=Path, nargs="?", metavar="FILE", help="a draft (default: the home's)")
     return parser

@@ -9,7 +9,8 @@
         once_per: 7d
 
 A condition is an expression as in a catalog, over `event.*` (the declared properties, `channel`, `type`; a truth is 1 or 0) and
-`customer.*` (the features). A comparison is false where a value in it is missing.
+`customer.*` (the features). A comparison is false where a value in it is missing. Where `on` is empty, no event raises it, and
+`nextbest alerts sweep` does.
 """
 
 from collections.abc import Callable, Mapping
@@ -95,10 +96,12 @@ def _alert(place: Place, contract: Contract, types: EventTypes) -> AlertRule | N
     )
     if not fields.keys() >= set(required):
         return None
-    on = tuple(_type(item, types) for item in fields["on"].at_least_one())
+    on = tuple(_type(item, types) for item in fields["on"].items())
     severity = fields["severity"].choice(SEVERITIES)
     once_per = fields["once_per"].duration() if "once_per" in fields else None
     name, route = _word(fields["name"]), _word(fields["route"])
+    if not on and once_per is None:
+        place.refuse("`once_per` for an alert that `nextbest alerts sweep` raises, since `on` is empty", "none")
     when = fields["when"]
     if not types.types.keys() >= set(on):
         return None  # what the condition may name follows from its types
@@ -126,7 +129,7 @@ def _names(on: tuple[str, ...], contract: Contract, types: EventTypes) -> dict[s
                 raise ExpressionError(
                     f"Expected `{EVENT}{key}` to be of one type in {', '.join(on)}, got two - at line 1, column 1"
                 )
-    return names | {TYPE: Name("text", on), CHANNEL: Name("text")}
+    return names | {TYPE: Name("text", on), CHANNEL: Name("text")} if on else names
 
 
 def _type(place: Place, types: EventTypes) -> str:

@@ -1,6 +1,7 @@
 """A history of events comes in, features know it, and everything in Redis can be put back from what is written down."""
 
 import asyncio
+import datetime as dt
 import gzip
 import json
 import time
@@ -15,6 +16,7 @@ import redis
 from features.contract import parse_contract
 from features.event_types import PACKAGED
 from features.homes import write_home_contract
+from features.offline import write_view
 from service.cli import main
 from service.decision.decide import decide
 from service.decision.records import (
@@ -26,19 +28,20 @@ from service.decision.records import (
     QuarantinedRecord,
     encode_line,
 )
-from service.errors import DependencyFailed, ImportInvalid
+from service.errors import DependencyFailed, ImportInvalid, NotReady
 from service.stores.alert_stream import STREAM, held_key
 from service.stores.aliases import alias_key
 from service.stores.completeness import COMPLETE
 from service.stores.customer_reader import RedisCustomerReader
 from service.stores.identities import RedisIdentities
 from service.stores.redis_link import RedisLink
-from training.alerts import follow_up
+from training.alert_sweep import sweep
+from training.alerts import follow_up, read_alerts
 from training.batch import serving_engine
 from training.event_commands import live_differences
 from training.event_history import read_events
 from training.ingest import ingest
-from training.live_log import write_segment
+from training.live_log import segments, write_segment
 from training.rebuild import rebuild
 
 NOW = 1_790_000_000.0
@@ -317,3 +320,40 @@ def test_alerts_that_nobody_has_closed_are_in_the_stream_again(home, redis_url):
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:
         assert [fields["alert_id"] for _, fields in client.xrange(STREAM)] == ["a2"]
         assert client.get(held_key(alerts[0])) == "a1"
+
+
+def test_a_sweep_raises_what_no_event_does_once_for_each_customer(tmp_path, redis_url):
+    """From batch features and from what events have fed; an alias is looked at as the customer; an emptied Redis is told."""
+    home = tmp_path / "home"
+    spend = "events: {aggregate: sum, type: purchased, property: amount, window: 30d}"
+    churn = "{name: churn_risk, type: number, origin: profile, max_age: 400d}"
+    write_home_contract(home, parse_contract(f"features: [{churn}, {{name: spend, type: number, origin: value, {spend}}}]"))
+    (home / "alerts.yaml").write_text(
+        "alerts: [{name: leaving, on: [], when: customer.churn_risk > 0.7 and customer.spend >= 10, severity: high, route: r,"
+        " once_per: 30d}, {name: on_event, on: [purchased], when: event.amount > 0, severity: low, route: r}]"
+    )
+    now = time.time()
+    risks = {"c1": 0.9, "c2": 0.9, "c3": 0.1}
+    batch = {"customer_id": list(risks), "event_timestamp": [dt.datetime.now(dt.UTC)] * 3, "churn_risk": list(risks.values())}
+    write_view(home, "profile", pa.table(batch))
+    bought = [
+        {"event_id": c, "customer_id": c, "type": "purchased", "channel": "web", "at": now - 60, "amount": 20.0}
+        for c in ("c1", "c3", "a-1")
+    ]
+    ingest(home, redis_url, written(tmp_path / "bought.jsonl", bought), now=now)
+    write_segment(home, "identities", "t", [IdentityRecord("a-1", "c2", now)], now)
+    rebuild(home, redis_url)
+    assert sweep(home, redis_url, now) == (1, 3, 2, 0)
+    assert sweep(home, redis_url, now + 60) == (1, 3, 0, 2)
+    assert sweep(home, redis_url, now + 31 * DAY) == (1, 3, 0, 0)  # what they have spent is past
+    assert len(segments(home, "alerts")) == 1
+    found = [one.alert for one in read_alerts(home).values()]
+    assert sorted((one.name, one.customer_id, one.because["customer.spend"]) for one in found) == [
+        ("leaving", "c1", 20.0),
+        ("leaving", "c2", 20.0),
+    ]
+    with redis.Redis.from_url(redis_url) as client:
+        assert client.xlen(STREAM) == 2
+        client.delete(COMPLETE)
+    with pytest.raises(NotReady, match="nextbest rebuild"):
+        sweep(home, redis_url, now)

@@ -5,11 +5,12 @@ import pytest
 
 from features.contract import parse_contract
 from features.event_types import parse_event_types
-from service.alerts import AlertDesk, alert_id_of, by_type
+from service.alerts import AlertDesk, by_type
 from service.catalog.alerting import parse_alerts
 from service.decision.entities import CustomerState
 from service.decision.records import EventRecord
 from service.errors import DependencyFailed, LogUnavailable
+from service.ids import alert_id_of
 from service.metrics import Metrics
 from service.ports import Reading
 from service.stores.alert_stream import MemoryAlerts

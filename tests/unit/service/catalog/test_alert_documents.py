@@ -62,7 +62,9 @@ def test_channel_type_truths_and_scores_can_be_named():
     ("changes", "problem"),
     [
         ({"on": "[answred]"}, "line 3: Expected a declared event type (did you mean `answered`?), got `answred` - at"),
-        ({"on": "[]"}, "Expected at least one, got `none` - at `alerts[0].on`"),
+        ({"on": "answered"}, "Expected a list, got `answered` - at `alerts[0].on`"),
+        ({"on": "[]", "when": "customer.open_complaint == 1"}, "Expected `once_per` for an alert that `nextbest alerts sweep`"),
+        ({"on": "[]", "once_per": "1d"}, "Expected a known name"),
         (
             {"when": "event.scor <= 6"},
             "line 4: Expected a known name (did you mean `event.score`?), got `event.scor` - at line 1",
