@@ -120,7 +120,8 @@ def create_from_settings(settings: Settings) -> Litestar:
     linking = IdentityIntake(parts.log, RedisIdentities(patient, contract), parts.clock)
     types = home_event_types(settings.folder, contract)
     rules = by_type(home_alerts(settings.folder, contract, types))
-    alerts = AlertDesk(rules, parts.reader, parts.log, RedisAlerts(patient), counted, parts.clock)
+    reader = RedisCustomerReader(patient, contract, lambda: nothing_written(settings.folder))
+    alerts = AlertDesk(rules, reader, parts.log, RedisAlerts(patient), counted, parts.clock)
     intake = EventIntake(parts.log, RedisLiveFeatures(patient, contract), types, counted, parts.clock, alerts=alerts)
     return create_app(settings, parts, engines, Desks(explainer, intake, linking))
 
