@@ -1,5 +1,5 @@
 # The service alone: no trainer, no feature platform, no data frames. Build: docker build -t nextbest .
-# Python 3.12: every locked package has a wheel for it, so the first stage needs no compiler.
+# Python 3.12: every locked package has a wheel for it or is plain Python, so the first stage needs no compiler.
 FROM python:3.12-slim AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /build

@@ -1,7 +1,8 @@
 """Declared event types: `events.yaml` says which properties an event of a type has, and of which type they are.
 
 A type that is not declared is kept and counted, and feeds nothing; a property that is not declared, or is of another type, is a
-reason to set the event aside.
+reason to set the event aside. `sentiment: {text: sentiment}` scores a text where the event comes in, once: the number is a
+property like any other from then on, in the log and in features.
 """
 
 import math
@@ -15,6 +16,7 @@ import yaml
 from features.contract import Contract, ContractError
 from features.homes import features_folder
 from features.live import CHANNEL
+from features.sentiment import Sentiment
 
 PACKAGED = Path(__file__).parent / "events.yaml"
 Kind = Literal["number", "text", "truth"]
@@ -26,10 +28,25 @@ MOST_PROPERTIES = 64
 
 
 class EventType(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One type. `channels`: where it happens; anywhere where empty."""
+    """One type. `channels`: where it happens; anywhere where empty.
+
+    `sentiment`: which text is scored, and the name of the number, from -1 to 1, that this gives.
+    """
 
     properties: dict[str, Kind] = {}
     channels: tuple[str, ...] = ()
+    sentiment: dict[str, str] = {}
+
+    @property
+    def derived(self) -> dict[str, str]:
+        """The properties that are worked out here, each with the text that it comes from."""
+        return {number: text for text, number in self.sentiment.items()}
+
+    def kind(self, name: str) -> Kind | None:
+        """Of what every event of this type can have, sent or worked out."""
+        if name == CHANNEL:
+            return "text"
+        return "number" if name in self.derived else self.properties.get(name)
 
 
 class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -41,6 +58,7 @@ class EventTypes:
 
     def __init__(self, types: Mapping[str, EventType]) -> None:
         self.types = types
+        self.scored = frozenset(name for name, one in types.items() if one.sentiment)  # those with texts to score
 
     def __contains__(self, name: str) -> bool:
         return name in self.types
@@ -57,12 +75,22 @@ class EventTypes:
         declared = self.types.get(name)
         return None if declared is None else _contradiction(declared, name, channel, properties)
 
+    def with_sentiment(self, name: str, properties: dict[str, Property], sentiment: Sentiment) -> dict[str, Property]:
+        """The properties of an event of a type, and what its texts sound like."""
+        if name not in self.scored:
+            return properties
+        texts = self.types[name].sentiment.items()
+        return {**properties, **{number: sentiment.score(str(properties[text])) for text, number in texts if text in properties}}
+
 
 def _contradiction(declared: EventType, name: str, channel: str, properties: Mapping[str, Property]) -> str | None:
     if declared.channels and channel not in declared.channels:
         return f"Expected a channel among {', '.join(declared.channels)} for `{name}`, got `{channel}` - at `$.channel`"
     for key, value in properties.items():
         wanted = declared.properties.get(key)
+        if key in declared.derived:
+            told = f"Expected `{key}` to be left out of `{name}`: it is worked out from `{declared.derived[key]}`"
+            return f"{told}, got `{value}` - at `$.properties.{key}`"
         if wanted is None:
             known = ", ".join(f"`{one}`" for one in declared.properties) or "none"
             return f"Expected a declared property ({known}) of `{name}`, got `{key}` - at `$.properties.{key}`"
@@ -88,9 +116,22 @@ def kind_of(value: Property) -> Kind:
 def parse_event_types(text: str, where: str = "events.yaml") -> EventTypes:
     """The types that a document declares. Raises ContractError."""
     try:
-        return EventTypes(msgspec.convert(yaml.safe_load(text), _Document).events)
+        types = msgspec.convert(yaml.safe_load(text), _Document).events
     except (yaml.YAMLError, msgspec.ValidationError) as error:
         raise ContractError(f"{where}: {error}") from error
+    for name, declared in types.items():
+        _check_sentiment(name, declared, where)
+    return EventTypes(types)
+
+
+def _check_sentiment(name: str, declared: EventType, where: str) -> None:
+    """Raises ContractError where what shall be scored is no text, or the number's name is taken."""
+    place = f"{where}: `{name}.sentiment`"
+    for text, number in declared.sentiment.items():
+        if declared.properties.get(text) != "text":
+            raise ContractError(f"Expected a declared text of `{name}` to score, got `{text}` - at {place}")
+        if number in declared.properties or number == CHANNEL or list(declared.sentiment.values()).count(number) > 1:
+            raise ContractError(f"Expected a name of its own for the sentiment of `{text}`, got `{number}` - at {place}")
 
 
 def home_event_types(home: Path, contract: Contract) -> EventTypes:
@@ -111,7 +152,7 @@ def check_fed(types: EventTypes, contract: Contract) -> None:
             where = f"features.yaml: `{feature.name}`"
             if name not in types:
                 raise ContractError(f"Expected a declared event type ({', '.join(types.types)}), got `{name}` - at {where}")
-            kind = "text" if source.property == CHANNEL else types.types[name].properties.get(source.property or "")
+            kind = types.types[name].kind(source.property or "")
             if source.property is not None and kind is None and source.types:
                 raise ContractError(f"Expected a declared property of `{name}`, got `{source.property}` - at {where}")
             if source.aggregate == "sum" and kind not in ("number", None):

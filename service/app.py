@@ -14,6 +14,7 @@ from litestar.exceptions import HTTPException
 
 from features.event_types import home_event_types
 from features.homes import home_contract
+from service.alerts import AlertDesk, by_type
 from service.api.admission import Limiter
 from service.api.browser import browser_script
 from service.api.consents import consents, consents_of
@@ -28,6 +29,7 @@ from service.api.problems import from_framework, from_nextbest, from_unexpected
 from service.api.recommend import recommend
 from service.bundles.archive import EngineArchive
 from service.bundles.engines import EngineSource, watch
+from service.catalog.alerting import home_alerts
 from service.consents import ConsentIntake, purposes_of
 from service.decision.engine import Engine
 from service.errors import DependencyFailed, NextbestError
@@ -40,6 +42,7 @@ from service.metrics import Metrics
 from service.pipeline import Limits, Parts, Pipeline
 from service.registry import Registry
 from service.settings import Settings, settings_from
+from service.stores.alert_stream import RedisAlerts
 from service.stores.completeness import nothing_written
 from service.stores.consents import RedisConsents
 from service.stores.contact_history import RedisContactHistory
@@ -142,7 +145,10 @@ def create_from_settings(settings: Settings) -> Litestar:
     patient = RedisLink(settings.redis_url or "", timeout_ms=settings.redis_intake_timeout_ms)
     linking = IdentityIntake(parts.log, RedisIdentities(patient, contract), parts.clock)
     types = home_event_types(settings.folder, contract)
-    intake = EventIntake(parts.log, RedisLiveFeatures(patient, contract), types, counted, parts.clock)
+    rules = by_type(home_alerts(settings.folder, contract, types))
+    reader = RedisCustomerReader(patient, contract, lambda: nothing_written(settings.folder))
+    alerts = AlertDesk(rules, reader, parts.log, RedisAlerts(patient), counted, parts.clock)
+    intake = EventIntake(parts.log, RedisLiveFeatures(patient, contract), types, counted, parts.clock, alerts=alerts)
     consenting = ConsentIntake(parts.log, RedisConsents(patient), lambda: purposes_of(parts.engine()), parts.clock)
     return create_app(settings, parts, engines, Desks(explainer, intake, linking, consenting), WatchedKeys(settings.folder))
 

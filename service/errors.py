@@ -5,6 +5,7 @@ NextbestError
 │   ├── UnknownPlacement    404  no such placement in the catalog
 │   ├── UnknownDecision     404  no such decision in the log
 │   ├── TooLarge            413  the body is longer than it may be
+│   ├── UnknownAlert        404  no such alert in the log
 │   └── DecisionIdReused    422  the same decision id with another request
 ├── Unauthorized            401  no active key
 ├── Forbidden               403  a key for something else
@@ -14,6 +15,8 @@ NextbestError
 ├── DependencyFailed        503  a store did not answer; caught where the answer degrades
 ├── ModelFailed             503  a model gave no sensible rates; caught where the answer degrades
 ├── CatalogInvalid          422  every mistake of a catalog, each with its line
+├── AlertsInvalid           422  every mistake of alerts.yaml, each with its line
+├── AlertSettled            409  somebody has already acknowledged or closed the alert
 ├── ImportInvalid           422  every mistake of a table or its mapping, each with its line or row
 ├── BundleRefused           422  checksum, contract fingerprint or parity does not hold
 ├── PromotionRefused        409  a bundle's evaluation does not carry a promotion
@@ -63,6 +66,16 @@ class TooLarge(BadRequest):
 
     status = 413
     title = "Body too large"
+
+
+class UnknownAlert(BadRequest):
+    """The log holds no such alert."""
+
+    status = 404
+    title = "Unknown alert"
+
+    def __init__(self, alert_id: str) -> None:
+        super().__init__(f"Expected the id of an alert that was raised, got `{alert_id}`")
 
 
 class DecisionIdReused(BadRequest):
@@ -129,6 +142,24 @@ class CatalogInvalid(NextbestError):
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = tuple(problems)
+
+
+class AlertsInvalid(NextbestError):
+    """A document of alerts with mistakes: all of them, none in force."""
+
+    status = 422
+    title = "Alerts invalid"
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+class AlertSettled(NextbestError):
+    """Somebody was faster: the message says who, and when."""
+
+    status = 409
+    title = "Alert settled"
 
 
 class BundleRefused(NextbestError):

@@ -1,9 +1,15 @@
 """What customers do: on disk first, then in the features that the next decision reads."""
 
+import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import msgspec
 
 from features.event_types import EventTypes
+from features.live import Event
+from features.sentiment import Sentiment
+from service.alerts import AlertDesk
 from service.decision.records import EventRecord, QuarantinedRecord
 from service.errors import DependencyFailed
 from service.metrics import Metrics
@@ -19,6 +25,8 @@ class EventIntake:
     types: EventTypes
     metrics: Metrics
     clock: Callable[[], float]
+    sentiment: Sentiment = field(default_factory=Sentiment)
+    alerts: AlertDesk | None = None
 
     async def take(self, events: Sequence[EventRecord], spoiled: Sequence[QuarantinedRecord]) -> tuple[EventRecord, ...]:
         """Write events down and update features; returns those that were new. Raises LogUnavailable.
@@ -26,18 +34,39 @@ class EventIntake:
         Where Redis does not answer, events are on disk all the same, and `nextbest rebuild` brings the features up to date.
         """
         await self.log.quarantine(spoiled)
-        new = await self.log.append_events(events)
+        new = await self.log.append_events(await self._scored(events))
         fed = [(record.customer_id, record.event) for record in new if record.declared]
-        if fed:
-            try:
-                await self.store.apply(fed)
-            except DependencyFailed:
-                self.metrics.unfed.inc(len(fed))
+        known = await self._feed(fed)
+        if self.alerts is not None:
+            await self.alerts.look(new, fed=known)
         counts = {"accepted": len(new), "duplicate": len(events) - len(new), "quarantined": len(spoiled)}
         counts["undeclared"] = sum(not record.declared for record in new)
         for result, count in counts.items():
             self.metrics.events.labels(result).inc(count)
         return new
+
+    async def _feed(self, events: Sequence[tuple[str, Event]]) -> bool:
+        """Whether features know of them."""
+        if not events:
+            return True
+        try:
+            await self.store.apply(events)
+        except DependencyFailed:
+            self.metrics.unfed.inc(len(events))
+            return False
+        return True
+
+    async def _scored(self, events: Sequence[EventRecord]) -> Sequence[EventRecord]:
+        """With what their texts sound like. In a thread: the first text loads a library, a thousand long ones take seconds."""
+        if not any(record.type in self.types.scored for record in events):
+            return events
+        return await asyncio.to_thread(lambda: [self._with_sentiment(record) for record in events])
+
+    def _with_sentiment(self, record: EventRecord) -> EventRecord:
+        if record.type not in self.types.scored:
+            return record
+        properties = self.types.with_sentiment(record.type, record.properties, self.sentiment)
+        return msgspec.structs.replace(record, properties=properties)
 
     async def close(self) -> None:
         """Release what is open, but for the log."""

@@ -1,4 +1,4 @@
-"""Ids: of decisions, which lead to the customer's contact history, and of customers, which must be no personal data."""
+"""Ids: of decisions, which lead to a contact history; of alerts; and of customers, which must be no personal data."""
 
 import re
 import secrets
@@ -7,6 +7,7 @@ from hashlib import blake2b
 
 CUSTOMER_BYTES = 10  # of a hash: 100 million customers share one with odds of 1 in 240 million
 RANDOM_BYTES = 8
+ALERT_BYTES = 8  # of a hash: a million alerts share one with odds of 1 in 37 million
 MAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s.]+")
 PHONE = re.compile(r"\+\d[\d\s().-]{6,20}|\(\d{2,5}\)[\d\s.-]{5,15}")  # bare digits may be an account number
 OURS = re.compile(rf"[0-9a-f]{{{2 * (RANDOM_BYTES + CUSTOMER_BYTES)}}}\Z")
@@ -26,6 +27,11 @@ def new_decision_id(customer_id: str) -> str:
 def with_key(decision_id: str, customer_id: str) -> str:
     """An id of ours, made to lead to another customer."""
     return decision_id[: 2 * RANDOM_BYTES] + customer_key(customer_id)
+
+
+def alert_id_of(name: str, cause: str) -> str:
+    """The id of an alert: the same for the same event, or the same customer and period, whoever judges it and however often."""
+    return blake2b(f"{name} {cause}".encode(), digest_size=ALERT_BYTES).hexdigest()
 
 
 def personal(identifier: str) -> str | None:

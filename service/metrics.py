@@ -24,6 +24,7 @@ class Metrics:
         self.events = Counter("nextbest_events", "Events by what became of them", ["result"], registry=own)
         self.unfed = Counter("nextbest_events_unfed", "Events in the log that features do not know", registry=own)
         self.rejected = Counter("nextbest_rejected", "Requests turned away: too many under way", ["priority"], registry=own)
+        self.alerts = Counter("nextbest_alerts", "Alerts by what became of them", ["result"], registry=own)
         self.errors = Counter("nextbest_errors", "Requests refused or failed", ["status"], registry=own)
         self.batch = Histogram("nextbest_batch_requests", "Requests decided together", buckets=SIZES, registry=own)
         self.stage = Histogram("nextbest_stage_seconds", "Time of a batch per stage", ["stage"], buckets=SECONDS, registry=own)

@@ -8,7 +8,15 @@ from features.live import Event
 from service.catalog.policies import Budget, Purpose
 from service.decision.contacts import Contact
 from service.decision.entities import CustomerState
-from service.decision.records import ConsentRecord, DecisionRecord, EventRecord, IdentityRecord, OutcomeRecord, QuarantinedRecord
+from service.decision.records import (
+    AlertRaised,
+    ConsentRecord,
+    DecisionRecord,
+    EventRecord,
+    IdentityRecord,
+    OutcomeRecord,
+    QuarantinedRecord,
+)
 
 
 @dataclass(frozen=True)
@@ -113,6 +121,9 @@ class DecisionLog(Protocol):
     async def append_consents(self, records: Sequence[ConsentRecord]) -> None:
         """Write down what customers consent to. Raises LogUnavailable."""
 
+    async def append_alerts(self, records: Sequence[AlertRaised]) -> None:
+        """Write down alerts. Raises LogUnavailable."""
+
     async def quarantine(self, records: Sequence[QuarantinedRecord]) -> None:
         """Write down events that could not be taken. Raises LogUnavailable."""
 
@@ -158,3 +169,16 @@ class LiveStore(Protocol):
 
     async def close(self) -> None:
         """Release connections."""
+
+
+class AlertStore(Protocol):
+    """Hands alerts to whoever acts on them, and knows which customers have raised one lately."""
+
+    async def first(self, alerts: Sequence[AlertRaised]) -> list[bool]:
+        """For alerts with `once_per`: whether it is the customer's first within that time, or the same again.
+
+        Raises DependencyFailed.
+        """
+
+    async def publish(self, alerts: Sequence[AlertRaised]) -> None:
+        """Add alerts to the stream, each id once. Raises DependencyFailed; the log has them, and a rebuild adds them again."""

@@ -45,7 +45,8 @@ def _rebuild(home: Path, url: str) -> int:
         found = rebuild(home, url, tell)
     print(
         f"in Redis again after {found.seconds:.1f} s: features of {found.features:,} customers, {found.events:,} events of "
-        f"{found.customers_of_events:,}, contacts with {found.contacts:,}, {found.budgets} budgets"
+        f"{found.customers_of_events:,}, contacts with {found.contacts:,}, {found.budgets} budgets, "
+        f"{found.alerts:,} open alerts"
     )
     return 0
 

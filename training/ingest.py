@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from features.event_types import EventTypes, ahead, home_event_types
 from features.homes import home_contract
+from features.sentiment import Sentiment
 from service.decision.records import EventRecord, QuarantinedRecord
 from service.errors import DependencyFailed, ImportInvalid
 from service.ids import personal
@@ -184,6 +185,7 @@ class _Ingestion:
         self.spoiled: list[QuarantinedRecord] = []
         self._mapping, self._now = mapping, now
         self._types: EventTypes = home_event_types(home, home_contract(home))
+        self._sentiment = Sentiment()
         self._start = moment(mapping.at_start)
         self._known = {record.event_id for record in read_events(home)}
         self._counts = {"accepted": 0, "duplicates": 0, "undeclared": 0}
@@ -219,7 +221,8 @@ class _Ingestion:
             raise ValueError(problem)
         given = _maybe(row, m.event_id) if m.event_id else None
         name = str(given) if given is not None else _content_id((customer, kind, channel, at, properties))
-        return EventRecord(name, customer, kind, channel, at, self._now, properties, declared=kind in self._types)
+        scored = self._types.with_sentiment(kind, properties, self._sentiment)
+        return EventRecord(name, customer, kind, channel, at, self._now, scored, declared=kind in self._types)
 
     def _moment(self, value: Any) -> float:  # noqa: ANN401  # a file holds anything
         if isinstance(value, str):

@@ -13,7 +13,7 @@ Record = TypeVar("Record", bound=msgspec.Struct)
 
 
 def segments(home: Path, kind: str) -> list[Path]:
-    """The files of `decisions`, `outcomes`, `events`, `identities` or `quarantine`, oldest first."""
+    """The files of `decisions`, `outcomes`, `events`, `identities`, `alerts` or `quarantine`, oldest first."""
     return sorted((home / "log" / kind).rglob("*.log"), key=lambda path: path.name)
 
 

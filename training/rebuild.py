@@ -25,6 +25,7 @@ from service.decision.records import ConsentRecord, IdentityRecord, OutcomeRecor
 from service.errors import DependencyFailed, NotReady
 from service.ids import customer_key, key_in
 from service.registry import Registry
+from service.stores.alert_stream import RedisAlerts, hold_commands
 from service.stores.aliases import alias_key
 from service.stores.budgets import budget_keys
 from service.stores.completeness import COMPLETE, set_complete
@@ -33,6 +34,7 @@ from service.stores.contact_history import KEPT_BYTES, as_contact, contacts_key
 from service.stores.live_features import KEPT_S, MARK, live_key, update_command
 from service.stores.redis_link import RedisLink
 from service.stores.resp import encode
+from training.alerts import read_alerts, still_held, still_open
 from training.decision_log import read_decisions
 from training.event_history import fed, read_aliases, read_events
 from training.live_log import read_log, write_segment
@@ -42,7 +44,7 @@ ROUNDS = 20
 TIMEOUT_MS = 60_000.0
 STEPS = 4
 
-Some = TypeVar("Some")
+Part = TypeVar("Part")
 Progress = Callable[[int, int], None]
 Events = Mapping[str, Sequence[Event]]  # by customer
 Build = Callable[[Sequence[str]], Awaitable[list[bytes]]]  # a command for each of some customers
@@ -56,7 +58,7 @@ return 1
 
 
 class RebuildReport(NamedTuple):
-    """What Redis holds again: customers with features, with events, with contacts; budgets."""
+    """What Redis holds again: customers with features, with events, with contacts; budgets; alerts that nobody has closed."""
 
     features: int
     events: int
@@ -64,6 +66,7 @@ class RebuildReport(NamedTuple):
     contacts: int
     budgets: int
     seconds: float
+    alerts: int = 0
 
 
 def rebuild(home: Path, redis_url: str, progress: Progress = lambda _done, _of: None) -> RebuildReport:
@@ -73,7 +76,22 @@ def rebuild(home: Path, redis_url: str, progress: Progress = lambda _done, _of: 
     features = max(materialize(home, redis_url).values(), default=0) if offline else 0
     progress(1, STEPS)
     events, customers, contacts, budgets = asyncio.run(_Rebuilding(home, redis_url).run(progress))
-    return RebuildReport(features, events, customers, contacts, budgets, time.perf_counter() - started)
+    alerts = asyncio.run(_restore_alerts(home, redis_url, time.time()))
+    return RebuildReport(features, events, customers, contacts, budgets, time.perf_counter() - started, alerts)
+
+
+async def _restore_alerts(home: Path, redis_url: str, now: float) -> int:
+    """How many alerts that nobody has closed are in the stream again; and who may not raise the same yet."""
+    alerts = read_alerts(home)
+    opened, held = still_open(alerts), still_held(alerts, now)
+    link = RedisLink(redis_url, timeout_ms=TIMEOUT_MS)
+    try:
+        for some in _slices(opened):
+            await RedisAlerts(link).publish(some)
+        await link.ask(b"".join(hold_commands(alert, left) for alert, left in held), 2 * len(held))
+    finally:
+        await link.close()
+    return len(opened)
 
 
 def unlink(home: Path, redis_url: str, alias: str, now: float, progress: Progress = lambda _done, _of: None) -> str:
@@ -203,7 +221,7 @@ class _Rebuilding:
         return len(budgets)
 
 
-def _slices(names: Sequence[Some]) -> Iterator[Sequence[Some]]:
+def _slices(names: Sequence[Part]) -> Iterator[Sequence[Part]]:
     return (names[start : start + AT_ONCE] for start in range(0, len(names), AT_ONCE))
 
 

@@ -6,13 +6,13 @@ compiled. A rule of two comparisons takes 0.28 us.
 
 import ast
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from typing import cast
 
 import numpy as np
 
-from service.catalog.entities import CompiledRule, CompiledValue, Condition, Formula, Layer, Rule
+from service.catalog.entities import CompiledRule, CompiledValue, Condition, Formula, Layer, Rule, Scalar
 
 GUARDED_TYPES = {"number": "(int, float)", "text": "str"}
 HIGHEST = ast.Constant(sys.float_info.max)  # what is not finite is missing, as it is for the model
@@ -54,6 +54,16 @@ def compile_rule(name: str, source: str, tree: ast.expr, values: Values, layer: 
     needs = tuple(name for name in folding.needs if values.defaults.get(name) is None)
     condition = Condition(tree, values.action, values.defaults, values.categories)
     return CompiledRule(name, source, f"{layer} {name}: {ast.unparse(body)}", _function(body), needs, layer, condition)
+
+
+def compile_condition(
+    tree: ast.expr, scopes: Sequence[str], values: Values
+) -> tuple[Callable[[Mapping[str, Scalar], Mapping[str, Scalar]], bool], tuple[str, ...]]:
+    """A condition over two other scopes than a rule's, as a function of their values; and the qualified names that it reads."""
+    folding = _Folding(values)
+    body = folding.truth(tree)
+    function = _lambda([ast.arg(scope) for scope in scopes], body)
+    return cast("Callable[[Mapping[str, Scalar], Mapping[str, Scalar]], bool]", function), tuple(folding.needs)
 
 
 def compile_value(source: str, tree: ast.expr, defaults: Mapping[str, float | str], otherwise: float) -> CompiledValue:

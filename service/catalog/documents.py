@@ -13,6 +13,7 @@ DEEPEST = 50  # levels; also ends an alias that contains itself
 LARGEST_WHOLE = 2**63  # what JSON readers everywhere take
 TAG = "tag:yaml.org,2002:"
 TEXT_TAGS = ("str", "timestamp", "value", "merge")
+ON = "on"  # to YAML a truth, like `yes`; as a key it is the word, which alerts are declared with
 PLAIN_TAGS = ("int", "float", "bool", "null")  # dates stay the text that was written
 
 
@@ -99,7 +100,7 @@ class _Reader:
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 self._refuse(key, "a text as key", key.id)
-            elif key.tag != f"{TAG}str":
+            elif key.tag != f"{TAG}str" and key.value != ON:
                 self._refuse(key, "a text as key (quote it)", key.value)
             elif key.value in values:
                 self._refuse(key, "each key once", key.value)

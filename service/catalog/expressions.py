@@ -27,7 +27,7 @@ LARGEST = 1e15  # beyond it whole numbers are no longer exact as floats
 FUNCTIONS = {"min": (2, 8), "max": (2, 8), "abs": (1, 1)}  # how many arguments each takes
 COMPARISONS = (ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.In, ast.NotIn)
 ARITHMETIC = (ast.Add, ast.Sub, ast.Mult, ast.Div)
-SCOPES = ("customer", "context", "action", "journey", "segment", "consent")
+SCOPES = ("customer", "context", "action", "journey", "segment", "consent", "event")
 
 
 class Name(NamedTuple):

@@ -5,7 +5,7 @@ them; both use the structs of this module.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import google_crc32c
 import msgspec
@@ -131,6 +131,34 @@ class EventRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     def event(self) -> Event:
         """What of it features read."""
         return Event(self.event_id, self.type, self.counts_from, {**self.properties, CHANNEL: self.channel})
+
+
+class AlertRaised(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="record", tag="raised"):
+    """Somebody has to know. `because`: what the condition read. `at`, when it was raised: seconds since 1970 UTC.
+
+    `once_per`: seconds within which this customer does not raise it again.
+    """
+
+    alert_id: str
+    name: str
+    severity: str
+    route: str
+    customer_id: str
+    event_id: str
+    event_type: str
+    at: float
+    because: dict[str, Scalar] = {}
+    once_per: float | None = None
+
+
+class AlertFollowUp(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="record", tag="follow_up"):
+    """What somebody did about an alert: `acknowledged`, it is theirs now; `closed`, nothing is left to do."""
+
+    alert_id: str
+    step: Literal["acknowledged", "closed"]
+    at: float
+    by: str = ""
+    note: str = ""
 
 
 class IdentityRecord(msgspec.Struct, frozen=True):

@@ -4,12 +4,20 @@ from collections.abc import Sequence
 
 import msgspec
 
-from service.decision.records import ConsentRecord, DecisionRecord, EventRecord, IdentityRecord, OutcomeRecord, QuarantinedRecord
+from service.decision.records import (
+    AlertRaised,
+    ConsentRecord,
+    DecisionRecord,
+    EventRecord,
+    IdentityRecord,
+    OutcomeRecord,
+    QuarantinedRecord,
+)
 from service.ports import Acknowledgement
 
 
 class MemoryDecisionLog:
-    """Keeps what it is given in `decisions`, `outcomes`, `events` and `quarantined`, in order."""
+    """Keeps what it is given in `decisions`, `outcomes`, `events`, `alerts` and `quarantined`, in order."""
 
     def __init__(self) -> None:
         self.decisions: list[DecisionRecord] = []
@@ -18,6 +26,7 @@ class MemoryDecisionLog:
         self.quarantined: list[QuarantinedRecord] = []
         self.identities: list[IdentityRecord] = []
         self.consents: list[ConsentRecord] = []
+        self.alerts: list[AlertRaised] = []
         self._decision_ids: set[str] = set()
         self._event_ids: set[str] = set()
         self._outcome_ids: set[str] = set()
@@ -44,6 +53,9 @@ class MemoryDecisionLog:
 
     async def append_consents(self, records: Sequence[ConsentRecord]) -> None:
         self.consents.extend(records)
+
+    async def append_alerts(self, records: Sequence[AlertRaised]) -> None:
+        self.alerts.extend(records)
 
     async def quarantine(self, records: Sequence[QuarantinedRecord]) -> None:
         self.quarantined.extend(records)

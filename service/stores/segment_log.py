@@ -11,6 +11,7 @@ from typing import Generic, NamedTuple, TypeVar
 import msgspec
 
 from service.decision.records import (
+    AlertRaised,
     ConsentRecord,
     DecisionRecord,
     EventRecord,
@@ -24,9 +25,9 @@ from service.ports import Acknowledgement
 from service.stores.known_ids import KnownIds, hash_id, id_of
 from service.stores.segments import SegmentFollower, SegmentWriter
 
-DECISIONS, OUTCOMES, EVENTS, IDENTITIES, QUARANTINE, CONSENTS = KINDS = (
-    "decisions", "outcomes", "events", "identities", "quarantine", "consents",
-)  # fmt: skip
+DECISIONS, OUTCOMES, EVENTS, IDENTITIES, QUARANTINE = "decisions", "outcomes", "events", "identities", "quarantine"
+CONSENTS, ALERTS = "consents", "alerts"
+KINDS = DECISIONS, OUTCOMES, EVENTS, IDENTITIES, QUARANTINE, CONSENTS, ALERTS
 SEGMENT_BYTES = 64 * 2**20
 QUEUE_BYTES = 32 * 2**20  # more waits nowhere: the disk is not keeping up
 REMEMBERED_BYTES = 32 * 2**20  # of the newest segments, read at start for their ids: 10,000 decisions, 130,000 outcomes; 60 ms
@@ -94,6 +95,10 @@ class SegmentLog:
     async def append_consents(self, records: Sequence[ConsentRecord]) -> None:
         """Write down what customers consent to. Raises LogUnavailable."""
         await self._write(CONSENTS, records)
+
+    async def append_alerts(self, records: Sequence[AlertRaised]) -> None:
+        """Write down alerts. Raises LogUnavailable."""
+        await self._write(ALERTS, records)
 
     async def quarantine(self, records: Sequence[QuarantinedRecord]) -> None:
         """Write down events that could not be taken. Raises LogUnavailable."""

@@ -1,8 +1,10 @@
 """A history of events comes in, features know it, and everything in Redis can be put back from what is written down."""
 
 import asyncio
+import datetime as dt
 import gzip
 import json
+import time
 
 import msgspec
 import numpy as np
@@ -14,22 +16,36 @@ import redis
 from features.contract import parse_contract
 from features.event_types import PACKAGED
 from features.homes import write_home_contract
+from features.offline import write_view
 from service.catalog.policies import Purpose
 from service.cli import main
 from service.decision.decide import decide
-from service.decision.records import ConsentRecord, EventRecord, IdentityRecord, OutcomeRecord, QuarantinedRecord, encode_line
-from service.errors import DependencyFailed, ImportInvalid
+from service.decision.records import (
+    AlertFollowUp,
+    AlertRaised,
+    ConsentRecord,
+    EventRecord,
+    IdentityRecord,
+    OutcomeRecord,
+    QuarantinedRecord,
+    encode_line,
+)
+from service.errors import DependencyFailed, ImportInvalid, NotReady
 from service.ports import Terms
+from service.stores.alert_stream import STREAM, held_key
 from service.stores.aliases import alias_key
 from service.stores.completeness import COMPLETE, nothing_written
 from service.stores.consents import RedisConsents
 from service.stores.customer_reader import RedisCustomerReader
 from service.stores.identities import RedisIdentities
 from service.stores.redis_link import RedisLink
+from training.alert_sweep import sweep
+from training.alerts import follow_up, read_alerts
 from training.batch import serving_engine
 from training.event_commands import live_differences
 from training.event_history import read_events
 from training.ingest import ingest
+from training.live_log import segments, write_segment
 from training.rebuild import rebuild
 
 NOW = 1_790_000_000.0
@@ -300,3 +316,78 @@ def test_the_commands_say_what_they_did(home, redis_url, tmp_path, capsys):
     assert main([*run, "rebuild"]) == 0
     assert "50 events" in capsys.readouterr().out
     assert main([*run, "features", "check"]) == 0
+
+
+def test_texts_of_a_history_are_scored_once_and_give_the_same_everywhere(tmp_path, redis_url):
+    """The number is in the lake; features from Redis, from DuckDB and after a rebuild are made of it."""
+    home = tmp_path / "home"
+    mood = "{aggregate: recent, type: survey_answered, property: sentiment}"
+    write_home_contract(home, parse_contract(f"features: [{{name: mood, type: number, origin: attitude, events: {mood}}}]"))
+    texts = {"c1": "I love it, thank you!", "c2": "质量太差了", "c3": "Отлично"}
+    events = [
+        {"event_id": f"e-{c}", "customer_id": c, "type": "survey_answered", "channel": "app", "at": NOW - 60, "text": text}
+        for c, text in texts.items()
+    ]
+    sent = {**events[0], "event_id": "own", "sentiment": 1.0}
+    report = ingest(home, redis_url, written(tmp_path / "surveys.jsonl", [*events, sent]), now=NOW)
+    assert (report.accepted, report.quarantined) == (3, 1)
+    scores = {record.customer_id: record.properties["sentiment"] for record in read_events(home)}
+    assert scores["c1"] > 0.5
+    assert scores["c2"] < -0.5
+    assert scores["c3"] == 0.0
+    assert live_differences(home, redis_url, 10) == ([], 3)
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushdb()
+    rebuild(home, redis_url)
+    assert live_differences(home, redis_url, 10) == ([], 3)
+
+
+def test_alerts_that_nobody_has_closed_are_in_the_stream_again(home, redis_url):
+    """And whoever was held back still is; once more changes nothing."""
+    alerts = [
+        AlertRaised(name, "unhappy", "high", "desk", "c1", f"e-{name}", "purchased", time.time(), once_per=DAY)
+        for name in ("a1", "a2")
+    ]
+    write_segment(home, "alerts", "t", alerts, NOW)
+    follow_up(home, AlertFollowUp("a1", "closed", time.time()))
+    assert rebuild(home, redis_url).alerts == rebuild(home, redis_url).alerts == 1
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        assert [fields["alert_id"] for _, fields in client.xrange(STREAM)] == ["a2"]
+        assert client.get(held_key(alerts[0])) == "a1"
+
+
+def test_a_sweep_raises_what_no_event_does_once_for_each_customer(tmp_path, redis_url):
+    """From batch features and from what events have fed; an alias is looked at as the customer; an emptied Redis is told."""
+    home = tmp_path / "home"
+    spend = "events: {aggregate: sum, type: purchased, property: amount, window: 30d}"
+    churn = "{name: churn_risk, type: number, origin: profile, max_age: 400d}"
+    write_home_contract(home, parse_contract(f"features: [{churn}, {{name: spend, type: number, origin: value, {spend}}}]"))
+    (home / "alerts.yaml").write_text(
+        "alerts: [{name: leaving, on: [], when: customer.churn_risk > 0.7 and customer.spend >= 10, severity: high, route: r,"
+        " once_per: 30d}, {name: on_event, on: [purchased], when: event.amount > 0, severity: low, route: r}]"
+    )
+    now = time.time()
+    risks = {"c1": 0.9, "c2": 0.9, "c3": 0.1}
+    batch = {"customer_id": list(risks), "event_timestamp": [dt.datetime.now(dt.UTC)] * 3, "churn_risk": list(risks.values())}
+    write_view(home, "profile", pa.table(batch))
+    bought = [
+        {"event_id": c, "customer_id": c, "type": "purchased", "channel": "web", "at": now - 60, "amount": 20.0}
+        for c in ("c1", "c3", "a-1")
+    ]
+    ingest(home, redis_url, written(tmp_path / "bought.jsonl", bought), now=now)
+    write_segment(home, "identities", "t", [IdentityRecord("a-1", "c2", now)], now)
+    rebuild(home, redis_url)
+    assert sweep(home, redis_url, now) == (1, 3, 2, 0)
+    assert sweep(home, redis_url, now + 60) == (1, 3, 0, 2)
+    assert sweep(home, redis_url, now + 31 * DAY) == (1, 3, 0, 0)  # what they have spent is past
+    assert len(segments(home, "alerts")) == 1
+    found = [one.alert for one in read_alerts(home).values()]
+    assert sorted((one.name, one.customer_id, one.because["customer.spend"]) for one in found) == [
+        ("leaving", "c1", 20.0),
+        ("leaving", "c2", 20.0),
+    ]
+    with redis.Redis.from_url(redis_url) as client:
+        assert client.xlen(STREAM) == 2
+        client.delete(COMPLETE)
+    with pytest.raises(NotReady, match="nextbest rebuild"):
+        sweep(home, redis_url, now)

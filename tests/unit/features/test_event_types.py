@@ -8,6 +8,7 @@ from features.contract import ContractError, parse_contract
 from features.event_types import check_fed, home_event_types, parse_event_types
 from features.homes import PACKAGED as FEATURES
 from features.homes import features_folder
+from features.sentiment import Sentiment
 
 TYPES = parse_event_types("""
 events:
@@ -98,3 +99,50 @@ def test_a_document_that_is_none_is_refused(text):
     """With what was expected."""
     with pytest.raises(ContractError, match=r"events\.yaml"):
         parse_event_types(text)
+
+
+SURVEYS = """
+events:
+  answered: {properties: {text: text, score: number}, sentiment: {text: sentiment}}
+  bought: {properties: {amount: number}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("declared", "problem"),
+    [
+        (
+            "{properties: {score: number}, sentiment: {score: mood}}",
+            "Expected a declared text of `answered` to score, got `score`",
+        ),
+        ("{sentiment: {text: mood}}", "Expected a declared text of `answered` to score, got `text` - at events.yaml"),
+        ("{properties: {a: text, b: number}, sentiment: {a: b}}", "Expected a name of its own for the sentiment of `a`, got `b`"),
+        ("{properties: {a: text}, sentiment: {a: channel}}", "Expected a name of its own"),
+        ("{properties: {a: text, b: text}, sentiment: {a: mood, b: mood}}", "Expected a name of its own"),
+    ],
+)
+def test_what_is_scored_is_a_text_and_gives_a_number_of_its_own(declared, problem):
+    """A declaration that contradicts itself is refused, with the place."""
+    with pytest.raises(ContractError) as error:
+        parse_event_types(f"events: {{answered: {declared}}}")
+    assert problem in str(error.value)
+
+
+def test_a_score_is_added_where_there_is_a_text_and_cannot_be_sent():
+    """Worked out here, so that nobody disagrees about it; an event without the text has none."""
+    types, sentiment = parse_event_types(SURVEYS), Sentiment()
+    scored = types.with_sentiment("answered", {"text": "Great!", "score": 9.0}, sentiment)
+    assert scored == {"text": "Great!", "score": 9.0, "sentiment": sentiment.score("Great!")}
+    assert types.with_sentiment("answered", {"score": 9.0}, sentiment) == {"score": 9.0}
+    assert types.with_sentiment("bought", {"amount": 1.0}, sentiment) == {"amount": 1.0}
+    found = types.problem("answered", "web", {"text": "Great!", "sentiment": 1.0}) or ""
+    assert found.startswith("Expected `sentiment` to be left out of `answered`: it is worked out from `text`, got `1.0`")
+    assert found.endswith(" - at `$.properties.sentiment`")
+
+
+def test_a_feature_may_read_a_score_as_a_number():
+    """It can be summed up, like any number that is sent; of a type that scores nothing there is none."""
+    types = parse_event_types(SURVEYS)
+    check_fed(types, contract("{aggregate: sum, type: answered, property: sentiment, window: 1d}"))
+    with pytest.raises(ContractError, match="Expected a declared property of `bought`, got `sentiment`"):
+        check_fed(types, contract("{aggregate: sum, type: bought, property: sentiment, window: 1d}"))

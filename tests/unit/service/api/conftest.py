@@ -8,9 +8,11 @@ from litestar.testing import AsyncTestClient
 
 from features.contract import parse_contract
 from features.event_types import parse_event_types
+from service.alerts import AlertDesk, by_type
 from service.app import Desks, create_app
 from service.bundles.archive import EngineArchive
 from service.bundles.engines import EngineSource
+from service.catalog.alerting import parse_alerts
 from service.catalog.validate import parse_catalog
 from service.consents import ConsentIntake, purposes_of
 from service.decision.entities import CustomerState
@@ -22,6 +24,7 @@ from service.metrics import Metrics
 from service.pipeline import Parts
 from service.registry import Registry
 from service.settings import Settings
+from service.stores.alert_stream import MemoryAlerts
 from service.stores.consents import MemoryConsents
 from service.stores.contact_history import MemoryContactHistory
 from service.stores.customer_reader import MemoryCustomerReader
@@ -39,6 +42,15 @@ EVENTS = """
 events:
   product_viewed: {properties: {category: text, price: number}}
   email_opened: {channels: [email]}
+  survey_answered: {properties: {survey: text, score: number, text: text}, sentiment: {text: sentiment}}
+"""
+ALERTS = """
+alerts:
+  - name: unhappy_detractor
+    on: [survey_answered]
+    when: event.survey == 'nps' and event.score <= 6 and customer.open_complaint == 1
+    severity: high
+    route: service_desk
 """
 CATALOG = """
 catalog: 1
@@ -73,6 +85,7 @@ class Service:
         self.identities = MemoryIdentities()
         self.consents = MemoryConsents()
         self.clock = lambda: 1_767_268_800.0  # 2026-01-01 12:00 UTC
+        self.alerts = MemoryAlerts(self.clock)
 
     def client(self, origins: str = "", keys=KeyRing, **changes) -> AsyncTestClient:
         metrics = Metrics()
@@ -84,7 +97,10 @@ class Service:
         }  # fmt: skip
         parts = Parts(engine=lambda: engines.engine, **(given | changes))
         explainer = Explainer(self.find, EngineArchive(self.registry, CONTRACT))
-        intake = EventIntake(self.log, self.live, parse_event_types(EVENTS), metrics, self.clock)
+        types = parse_event_types(EVENTS)
+        rules = by_type(parse_alerts(ALERTS, CONTRACT, types))
+        alerts = AlertDesk(rules, given["reader"], self.log, self.alerts, metrics, self.clock)
+        intake = EventIntake(self.log, self.live, types, metrics, self.clock, alerts=alerts)
         settings = Settings(watch_interval_s=0.01, body_limit=10_000, allow_origins=origins or None)
         linking = IdentityIntake(self.log, self.identities, self.clock)
         consenting = ConsentIntake(self.log, self.consents, lambda: purposes_of(parts.engine()), self.clock)

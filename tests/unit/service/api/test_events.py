@@ -127,3 +127,34 @@ def test_a_truth_is_no_number():
     """`true` stays what it is."""
     event = EVENT_DECODER.decode(msgspec.json.encode({**VIEWED, "properties": {"a": True, "b": 1, "c": "1"}}))
     assert [type(value) for value in event.properties.values()] == [bool, float, str]
+
+
+async def test_what_a_text_sounds_like_is_written_down_with_the_event(client, service):
+    """Once, here; beside it, events without text are as they were sent, and a sender's own number is refused."""
+    answered = {**VIEWED, "type": "survey_answered", "properties": {"score": 2, "text": "Terrible, I am very disappointed."}}
+    own = {**answered, "event_id": "e-3", "properties": {"sentiment": 1}}
+    _, body = await send(client, answered, {**VIEWED, "event_id": "e-2"}, own)
+    assert (body["accepted"], [one["index"] for one in body["rejected"]]) == (2, [2])
+    assert "Expected `sentiment` to be left out of `survey_answered`" in body["rejected"][0]["error"]
+    scored, plain = service.log.events
+    assert scored.properties.keys() == {"score", "text", "sentiment"}
+    assert scored.properties["sentiment"] < -0.5
+    assert plain.properties == {}
+
+
+async def test_an_unhappy_customer_with_an_open_complaint_raises_an_alert(client, service):
+    """Whoever sends the event waits for it to be in the log, and hears nothing of it; a retry raises nothing."""
+    answered = {**VIEWED, "type": "survey_answered", "properties": {"survey": "nps", "score": 3}}
+    for customer in ("cross", "c42"):
+        await send(client, {**answered, "event_id": f"e-{customer}", "customer_id": customer})
+    await send(client, {**answered, "event_id": "e-cross", "customer_id": "cross"})
+    [alert] = service.log.alerts
+    assert (alert.name, alert.customer_id, alert.event_id, alert.route) == (
+        "unhappy_detractor",
+        "cross",
+        "e-cross",
+        "service_desk",
+    )
+    assert list(service.alerts.stream) == [alert.alert_id]
+    metrics = (await client.get("/metrics")).text
+    assert 'nextbest_alerts_total{result="raised"} 1.0' in metrics

@@ -1,0 +1,83 @@
+"""Alerts in Redis: a stream for whoever acts on them, and which customers have raised one lately. And their twin in memory."""
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from service.decision.records import AlertRaised
+from service.ids import customer_key
+from service.stores.redis_link import RedisLink
+from service.stores.resp import encode
+
+STREAM = "nb:alerts"
+LONGEST = 100_000  # entries, about: 21 MB, and 12 MB for the marks of their ids; the oldest go, and stay in the log
+MARKED_S = 30 * 86_400  # how long an id is remembered as sent
+
+# KEYS: the stream, the mark of this id. ARGV: seconds to keep the mark, most entries, then fields and values.
+SEND = """
+if not redis.call('SET', KEYS[2], '1', 'NX', 'EX', ARGV[1]) then return 0 end
+redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[2], '*', unpack(ARGV, 3))
+return 1
+"""
+
+_json = msgspec.json.Encoder()
+
+
+def held_key(alert: AlertRaised) -> str:
+    """Holds the id of the alert that a customer raised last, as long as it may not be raised again."""
+    return f"nb:alert:held:{alert.name}:{customer_key(alert.customer_id)}"
+
+
+def send_command(alert: AlertRaised) -> bytes:
+    """One command that adds an alert to the stream; it answers 0 where its id was there before."""
+    fields = msgspec.structs.asdict(alert) | {"at": f"{alert.at:.3f}", "because": _json.encode(alert.because).decode()}
+    del fields["once_per"]
+    pairs = [part for pair in fields.items() for part in pair]
+    return encode("EVAL", SEND, "2", STREAM, f"nb:alert:sent:{alert.alert_id}", str(MARKED_S), str(LONGEST), *pairs)
+
+
+def hold_commands(alert: AlertRaised, for_s: float) -> bytes:
+    """Two commands; the reply to the second is the id that holds from now on: this one's, or an earlier one's."""
+    key = held_key(alert)
+    return encode("SET", key, alert.alert_id, "NX", "EX", str(max(1, round(for_s)))) + encode("GET", key)
+
+
+class RedisAlerts:
+    """The real thing."""
+
+    def __init__(self, link: RedisLink) -> None:
+        self._link = link
+
+    async def first(self, alerts: Sequence[AlertRaised]) -> list[bool]:
+        """Whether each is a customer's first, or the same again. Raises DependencyFailed."""
+        commands = b"".join(hold_commands(alert, alert.once_per or 0.0) for alert in alerts)
+        replies = await self._link.ask(commands, 2 * len(alerts))
+        return [holder == alert.alert_id.encode() for alert, holder in zip(alerts, replies[1::2], strict=True)]
+
+    async def publish(self, alerts: Sequence[AlertRaised]) -> None:
+        """Add to the stream. Raises DependencyFailed."""
+        await self._link.ask(b"".join(map(send_command, alerts)), len(alerts))
+
+
+class MemoryAlerts:
+    """The twin in memory: what was sent is in `stream`. `clock` tells seconds since 1970 UTC."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.stream: dict[str, AlertRaised] = {}
+        self._held: dict[str, tuple[str, float]] = {}
+        self._clock = clock
+
+    async def first(self, alerts: Sequence[AlertRaised]) -> list[bool]:
+        return [self._is_first(alert) for alert in alerts]
+
+    def _is_first(self, alert: AlertRaised) -> bool:
+        now, key = self._clock(), held_key(alert)
+        holder, until = self._held.get(key, ("", 0.0))
+        if until <= now:
+            holder = alert.alert_id
+            self._held[key] = (holder, now + (alert.once_per or 0.0))
+        return holder == alert.alert_id
+
+    async def publish(self, alerts: Sequence[AlertRaised]) -> None:
+        for alert in alerts:
+            self.stream.setdefault(alert.alert_id, alert)
