@@ -45,7 +45,7 @@ class Walk:
 
     def __init__(self, journey: Journey) -> None:
         self.names = journey.names
-        self._start = self.names.index(journey.start)
+        self.start = self.names.index(journey.start)
         self.conditions: tuple[Condition, ...] = tuple(
             sorted({condition_of(m) for s in journey.stages for m in s.moves}, key=repr)
         )
@@ -75,7 +75,7 @@ class Walk:
         Every decision comes by, hence plain tuples: features of 20 kept events take 10 us, of 128 (all that 8 kinds keep) 36 us.
         """
         found: list[Change] = []
-        stage, waits_since = self._start, NEVER
+        stage, waits_since = self.start, NEVER
         targets, limits = self._targets, self._limits
         for at, _, kind in chain(entries, ((until, 0, TIMED_OUT),)):
             limit = limits[stage]
@@ -103,9 +103,9 @@ class Walk:
         """Where somebody is at a moment."""
         changes = self.changes(entries, until)
         if not changes:
-            return Standing(self.names[self._start], None, None)
+            return Standing(self.names[self.start], None, None)
         stage, since, _ = changes[-1]
-        return Standing(self.names[stage], since, self.names[changes[-2][0] if len(changes) > 1 else self._start])
+        return Standing(self.names[stage], since, self.names[changes[-2][0] if len(changes) > 1 else self.start])
 
 
 class JourneyFeatures:
