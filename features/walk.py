@@ -9,7 +9,7 @@ import hashlib
 import struct
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from itertools import chain
+from itertools import chain, starmap
 from typing import NamedTuple
 
 import msgspec
@@ -52,6 +52,11 @@ class Walk:
         self._of_type: defaultdict[str, list[tuple[int, Condition]]] = defaultdict(list)
         for number, condition in enumerate(self.conditions):
             self._of_type[condition[0]].append((1 << number, condition))
+        self._kinds = {  # of the types whose properties nothing asks for
+            name: sum(bit for bit, _ in found)
+            for name, found in self._of_type.items()
+            if not any(where for _, (_, where) in found)
+        }
         bits = {condition: 1 << number for number, condition in enumerate(self.conditions)}
         self._moves = [[(bits[condition_of(m)], self.names.index(m.to)) for m in s.moves] for s in journey.stages]
         self._limits = [None if s.after is None else (round(s.after * US), self.names.index(s.then)) for s in journey.stages]
@@ -59,10 +64,13 @@ class Walk:
 
     def kind(self, event_type: str, properties: Mapping[str, object]) -> int:
         """Which conditions an event meets; 0 where it can lead nowhere."""
-        if event_type not in self._of_type:
-            return 0
+        known = self._kinds.get(event_type)
+        if known is not None:
+            return known
         return sum(
-            bit for bit, (_, where) in self._of_type[event_type] if all(properties.get(name) == wanted for name, wanted in where)
+            bit
+            for bit, (_, where) in self._of_type.get(event_type, ())
+            if all(properties.get(name) == wanted for name, wanted in where)
         )
 
     def type_of(self, kind: int) -> str:
@@ -125,7 +133,7 @@ class JourneyFeatures:
     @staticmethod
     def added(kept: bytes | None, entries: Iterable[Entry]) -> bytes:
         """What is kept, with these entries: of each kind the newest, each once, in the order in which they happened."""
-        return b"".join(ENTRY.pack(*entry) for entry in newest({*ENTRY.iter_unpack(kept or b""), *entries}))
+        return b"".join(starmap(ENTRY.pack, newest(chain(ENTRY.iter_unpack(kept or b""), entries))))
 
     def joined(self, first: bytes | None, second: bytes | None) -> bytes | None:
         """What is kept of two customers who are one."""
@@ -150,11 +158,17 @@ class JourneyFeatures:
 
 
 def newest(entries: Iterable[Entry]) -> list[Entry]:
-    """Of each kind the newest, in the order in which they happened."""
-    kinds: defaultdict[int, list[Entry]] = defaultdict(list)
-    for entry in sorted(entries):
-        kinds[entry[2]].append(entry)
-    return sorted(entry for some in kinds.values() for entry in some[-MOST_KEPT:])
+    """Of each kind the newest, each once, in the order in which they happened."""
+    ordered = sorted(set(entries))
+    if len(ordered) <= MOST_KEPT:
+        return ordered
+    counts: dict[int, int] = {}
+    kept = []
+    for entry in reversed(ordered):
+        count = counts[entry[2]] = counts.get(entry[2], 0) + 1
+        if count <= MOST_KEPT:
+            kept.append(entry)
+    return kept[::-1]
 
 
 def condition_of(move: Move) -> Condition:

@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 import yaml
 
+from features.contract import parse_contract
+from features.journey import parse_journey
 from service.catalog.entities import FACTORS, PRIMARY, Exploration
 from service.catalog.policies import Budget, Cap, Constraint, CoolDown, Exclusion, QuietHours, Selector
 from service.catalog.validate import load_catalog, parse_catalog
 from service.errors import CatalogInvalid
 
+EXAMPLES = Path(__file__).parents[4] / "docs" / "examples"
 RICH = (Path(__file__).parent / "rich.yaml").read_text()
 DAY = 86_400.0
 
@@ -242,3 +245,16 @@ def test_a_journey_stage_is_a_customer_feature_by_another_name(contract):
     assert rule.passes({"journey_stage": "cart"}, {})
     assert rule.needs == ("customer.journey_stage",)
     assert any("did you mean" in p or "known name" in p for p in problems(text, contract))
+
+
+def test_the_example_catalog_reads_the_example_journey():
+    """Its stage from a table in the simulated world, from events where a home has that journey; a stage that is none is refused."""
+    journey = parse_journey((EXAMPLES / "journey.yaml").read_text())
+    told = (EXAMPLES / "features.yaml").read_text().replace("origin: activity, max_age: 40d, categories: [browsing, cart",
+                                                            "origin: activity, journey: stage, categories: [browsing, cart")  # fmt: skip
+    known = parse_contract(told, journey=journey)
+    assert [f.name for f in known.live] == ["journey_stage"]
+    text = (EXAMPLES / "catalog.yaml").read_text()
+    rules = [rule for action in parse_catalog(text, known)[1].actions for rule in action.rules]
+    assert "customer.journey_stage" in {name for rule in rules for name in rule.needs}
+    assert problems(text.replace("journey.stage == 'bought'", "journey.stage == 'brought'"), known)
