@@ -4,6 +4,7 @@ The width of a band is its share of all flows; it is widest where it leaves a st
 those of Okabe and Ito, which people tell apart who see colours differently.
 """
 
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -19,8 +20,17 @@ from training.journey_tables import flow_label, headline, lasting
 from training.journeys import Flow, JourneyReport, StageFigures
 
 FORWARD, BACKWARD, LOST, HERE, INK = "#0072B2", "#56B4E9", "#D55E00", "#B8BDC4", "#22262B"
-WIDEST = 0.34  # of a band, where the distance between stages is 1
-NARROWEST = 0.012
+WIDEST = 0.26  # of a band, where the distance between stages is 1
+NARROWEST = 0.008
+LOWEST = 0.45  # height of a band to the next stage
+MARGIN = 0.22  # above and below the bands
+APART, NARROWEST_PAGE, BAR_ROW, HEADS = (
+    2.1,
+    11.0,
+    0.42,
+    2.3,
+)  # inches: of stages, of the page, of a bar, of all titles and legends
+LONGEST_LINE = 14  # characters of a stage's name
 LABELLED = 0.015  # share of all flows from which on a band says its count
 BACK_IS_FLATTER = 0.68  # so that two bands between the same stages do not lie on each other
 NARROW_SEGMENT = 0.06  # of a bar: no room for a figure
@@ -42,7 +52,7 @@ class _Drawn(NamedTuple):
     @property
     def height(self) -> float:
         """Of its highest point; below the stages it is negative."""
-        up = float(abs(self.end - self.start) ** 0.72) * (1.0 if self.is_forward else BACK_IS_FLATTER)
+        up = LOWEST * float(abs(self.end - self.start) ** 0.72) * (1.0 if self.is_forward else BACK_IS_FLATTER)
         return -up if self.flow.timed_out else up
 
     @property
@@ -56,11 +66,21 @@ def journey_figure(report: JourneyReport) -> Figure:
     """The picture. At least one stage was visited."""
     lost = _lost_in(report)
     stages = sorted(report.stages, key=lambda one: (one.stage in lost, one.position, one.stage))
-    size = (max(10.0, 2.1 * len(stages)), 9.2 + 0.25 * len(stages))
-    figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(h_pad=0.12, w_pad=0.12), facecolor="white")
-    flows, bars = figure.subplots(2, 1, height_ratios=[3.2, 0.6 + 0.3 * len(stages)])
+    drawn = _placed(report, stages)
+    low, high = _extent(drawn)
+    width = max(NARROWEST_PAGE, APART * len(stages))
+    heights = ((high - low) * width / len(stages), BAR_ROW * len(stages))
+    padded = ConstrainedLayoutEngine(h_pad=0.12, w_pad=0.12)
+    figure = Figure(figsize=(width, sum(heights) + HEADS), layout=padded, facecolor="white")
+    flows, bars = figure.subplots(2, 1, height_ratios=heights)
     figure.suptitle("Where customers go, and where they are lost", x=0.012, ha="left", fontsize=19, fontweight="bold", color=INK)
-    _draw_flows(flows, stages, report)
+    _draw_flows(flows, drawn)
+    for place, stage in enumerate(stages):
+        _draw_stage(flows, place, stage, is_lost=stage.stage in lost)
+    flows.set_xlim(-0.5, len(stages) - 0.5)
+    flows.set_ylim(low, high)
+    said = f"{headline(report)}\nA band says how often, and for what share of the visits to the stage it leaves."
+    flows.set_title(said, loc="left", fontsize=11, color=INK)
     _draw_bars(bars, stages)
     return figure
 
@@ -73,26 +93,30 @@ def _lost_in(report: JourneyReport) -> set[str]:
     return {stage for stage, more in balance.items() if more > 0}
 
 
-def _draw_flows(axes: Axes, stages: Sequence[StageFigures], report: JourneyReport) -> None:
+def _placed(report: JourneyReport, stages: Sequence[StageFigures]) -> list[_Drawn]:
     places = {one.stage: place for place, one in enumerate(stages)}
-    drawn = [_Drawn(flow, places[flow.origin], places[flow.target]) for flow in report.flows]
-    total = max(1, sum(flow.count for flow in report.flows))
-    largest = max([flow.count for flow in report.flows], default=1)
+    return [_Drawn(flow, places[flow.origin], places[flow.target]) for flow in report.flows]
+
+
+def _extent(drawn: Sequence[_Drawn]) -> tuple[float, float]:
+    """From where to where the bands reach."""
+    heights = [one.height for one in drawn]
+    return min([*heights, 0.0]) - MARGIN, max([*heights, 0.0]) + MARGIN
+
+
+def _draw_flows(axes: Axes, drawn: Sequence[_Drawn]) -> None:
+    total, largest = sum(one.flow.count for one in drawn), max([one.flow.count for one in drawn], default=1)
     for one in reversed(drawn):  # the large ones last, on top
         width = max(NARROWEST, WIDEST * one.flow.count / largest)
         axes.add_patch(Polygon(_band(one, width), closed=True, facecolor=one.colour, edgecolor="none", alpha=0.72))
     for one in drawn:
         if one.flow.count >= LABELLED * total:
             _label(axes, one)
-    for stage in stages:
-        _draw_stage(axes, places[stage.stage], stage, is_lost=stage.stage in _lost_in(report))
-    heights = [one.height for one in drawn]
-    axes.set_xlim(-0.6, len(stages) - 0.4)
-    axes.set_ylim(min([*heights, -0.6]) - 0.3, max([*heights, 0.6]) + 0.3)
+    axes.set_aspect("equal")
     axes.set_axis_off()
-    said = f"{headline(report)}\nA band says how often, and for what share of the visits to the stage it leaves."
-    axes.set_title(said, loc="left", fontsize=11, color=INK)
-    _legend(axes)
+    for colour, text in ((FORWARD, "led on by an event"), (BACKWARD, "led back by an event"), (LOST, "dropped off: a time-out")):
+        axes.fill([], [], facecolor=colour, alpha=0.8, label=text)
+    axes.legend(loc="upper right", frameon=False, fontsize=9.5, ncols=3, bbox_to_anchor=(1.0, 0.0))
 
 
 def _band(one: _Drawn, width: float) -> npt.NDArray[np.float64]:
@@ -114,14 +138,8 @@ def _label(axes: Axes, one: _Drawn) -> None:
 
 def _draw_stage(axes: Axes, place: int, one: StageFigures, *, is_lost: bool) -> None:
     box = {"boxstyle": "round,pad=0.45", "facecolor": "white", "edgecolor": LOST if is_lost else INK, "linewidth": 1.6}
-    text = f"{one.stage.replace('_', ' ')}\n{one.visits:,} visits"
+    text = f"{textwrap.fill(one.stage.replace('_', ' '), LONGEST_LINE)}\n{one.visits:,} visits"
     axes.text(place, 0.0, text, ha="center", va="center", fontsize=10, fontweight="bold", color=INK, bbox=box, zorder=6)
-
-
-def _legend(axes: Axes) -> None:
-    for colour, text in ((FORWARD, "led on by an event"), (BACKWARD, "led back by an event"), (LOST, "dropped off: a time-out")):
-        axes.fill([], [], facecolor=colour, alpha=0.8, label=text)
-    axes.legend(loc="upper right", frameon=False, fontsize=9.5, ncols=3, bbox_to_anchor=(1.0, 1.06))
 
 
 def _draw_bars(axes: Axes, stages: Sequence[StageFigures]) -> None:

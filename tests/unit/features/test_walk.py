@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.contract import ContractError, parse_contract
-from features.journey import parse_journey
+from features.journey import journey_document, parse_journey
 from features.live import CHANNEL, Event, LiveFeatures, decode_state, encode_state
 from features.live_offline import disagreement, event_table, live_values
 from features.walk import ENTRY, MOST_KEPT, US, JourneyFeatures, Walk
@@ -176,3 +176,17 @@ def test_a_journey_is_told_only_where_there_is_one():
     """A contract without one has nothing to follow."""
     with pytest.raises(ContractError, match="Expected a contract with a journey"):
         JourneyFeatures(parse_contract("features: []"))
+
+
+def test_a_changed_time_out_holds_at_once_and_other_conditions_start_anew():
+    """What is kept says what happened, not what it meant; kinds of other conditions are not mistaken for these."""
+    text = journey_document(JOURNEY)
+    state = live.apply({}, [event("a", "carted", 40 * MINUTE)])
+
+    def stage(changed: str) -> object:
+        contract = parse_contract(f"features: {TELLING}", journey=parse_journey(changed))
+        return LiveFeatures(contract).values(state, NOW)["journey_stage"]
+
+    assert stage(text) == "abandoned"
+    assert stage(text.replace("30min: abandoned", "1h: abandoned")) == "cart"
+    assert stage(text.replace("category: gift", "category: toy")) == "new"
