@@ -24,12 +24,9 @@ WIDEST = 0.26  # of a band, where the distance between stages is 1
 NARROWEST = 0.008
 LOWEST = 0.45  # height of a band to the next stage
 MARGIN = 0.22  # above and below the bands
-APART, NARROWEST_PAGE, BAR_ROW, HEADS = (
-    2.1,
-    11.0,
-    0.42,
-    2.3,
-)  # inches: of stages, of the page, of a bar, of all titles and legends
+APART = 2.1  # inches from stage to stage
+NARROWEST_PAGE, BAR_ROW = 11.0, 0.42  # inches
+HEADS = 1.9  # inches for all titles and legends
 LONGEST_LINE = 14  # characters of a stage's name
 LABELLED = 0.015  # share of all flows from which on a band says its count
 BACK_IS_FLATTER = 0.68  # so that two bands between the same stages do not lie on each other
