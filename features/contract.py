@@ -32,6 +32,8 @@ STEPS = (60, 300, 900, 3600, 6 * 3600, 86_400, 3 * 86_400, 7 * 86_400, 30 * 86_4
 MOST_STEPS = 32  # to a window
 Aggregate = Literal["count", "sum", "since_last", "recent", "distinct"]
 LIVE_VIEW = "live"  # where Feast finds the features that events feed
+Tells = Literal["stage", "days_in_stage", "previous_stage"]
+DAYS_IN_STAGE = "days_in_stage"
 
 
 class FromEvents(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -51,6 +53,47 @@ class FromEvents(msgspec.Struct, frozen=True, omit_defaults=True):
     where: dict[str, float | str] = {}
 
 
+class Move(msgspec.Struct, frozen=True, omit_defaults=True):
+    """To which stage an event of a type leads, where it has these properties; it may be the stage it comes from."""
+
+    type: str
+    to: str
+    where: dict[str, float | str] = {}
+
+
+class Stage(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One stage of a journey: the first move that fits an event counts. `after` so many seconds without one, it is `then`."""
+
+    name: str
+    moves: tuple[Move, ...] = ()
+    after: float | None = None
+    then: str = ""
+
+
+class Journey(msgspec.Struct, frozen=True):
+    """The stages that a customer can be in, and how one leads to another: `features/journey.py` reads and follows it."""
+
+    start: str
+    stages: tuple[Stage, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The stages, in the order of the document."""
+        return tuple(stage.name for stage in self.stages)
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever a customer could be in another stage than before."""
+        return hashlib.sha256(msgspec.json.encode(self)).hexdigest()[:16]
+
+
+class FromJourney(msgspec.Struct, frozen=True):
+    """What of the customer's journey a feature tells. `of`: the journey's fingerprint, since another one is another input."""
+
+    tells: Tells
+    of: str
+
+
 class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One model input.
 
@@ -66,11 +109,17 @@ class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     max_age: float | None = None
     categories: tuple[str, ...] = ()
     events: FromEvents | None = None
+    journey: FromJourney | None = None
+
+    @property
+    def is_live(self) -> bool:
+        """Whether events feed it, by counting them or by the stage they lead to."""
+        return self.events is not None or self.journey is not None
 
     @property
     def view(self) -> str:
         """Under which name Feast keeps it: the kind of data, or `live` where events feed it."""
-        return self.origin if self.events is None else LIVE_VIEW
+        return LIVE_VIEW if self.is_live else self.origin
 
     @property
     def scope(self) -> str:
@@ -86,25 +135,26 @@ class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
 
 
 class Contract(msgspec.Struct, frozen=True):
-    """All declared inputs except action attributes, in the order in which a model sees them."""
+    """All declared inputs except action attributes, in the order in which a model sees them; and the journey, if there is one."""
 
     features: tuple[Feature, ...]
+    journey: Journey | None = None
 
     @property
     def customer(self) -> tuple[Feature, ...]:
         """The features kept per customer in Redis, view by view."""
-        batch = tuple(f for view in CUSTOMER_VIEWS for f in self.features if f.origin == view and f.events is None)
+        batch = tuple(f for view in CUSTOMER_VIEWS for f in self.features if f.origin == view and not f.is_live)
         return batch + self.live
 
     @property
     def live(self) -> tuple[Feature, ...]:
         """Those of them that events feed."""
-        return tuple(f for f in self.features if f.events is not None)
+        return tuple(f for f in self.features if f.is_live)
 
     @property
     def batch(self) -> "Contract":
         """Without the features that events feed."""
-        return Contract(tuple(f for f in self.features if f.events is None))
+        return Contract(tuple(f for f in self.features if not f.is_live))
 
     @property
     def fingerprint(self) -> str:
@@ -189,68 +239,98 @@ class _DeclaredFeature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_age: str | None = None
     categories: Annotated[tuple[str, ...], msgspec.Meta(max_length=100_000)] = ()
     events: _DeclaredEvents | None = None
+    journey: Tells | None = None
 
-    def check(self, where: str) -> Feature:
+    def check(self, where: str, journey: Journey | None) -> Feature:
+        told = None if self.journey is None else self._told(journey, self.journey, where)
+        categories = self.categories
+        if told is not None and journey is not None and told.tells != DAYS_IN_STAGE:
+            categories = categories or journey.names
+        self._check_values(categories, where)
+        self._check_origin(where)
+        return Feature(
+            name=self.name, type=self.type, origin=self.origin, default=self.default,
+            max_age=None if self.max_age is None else seconds(self.max_age), categories=categories,
+            events=None if self.events is None else self.events.check(self.type, f"{where}.events"), journey=told,
+        )  # fmt: skip
+
+    def _check_values(self, categories: tuple[str, ...], where: str) -> None:
         if NAME.match(self.name) is None:
             raise ContractError(f"Expected a name of letters, digits and `_`, got `{self.name}` - at `{where}.name`")
-        if self.type == "category" and not self.categories:
+        if self.type == "category" and not categories:
             raise ContractError(f"Expected `categories` for a category, got none - at `{where}`")
         if self.type == "number" and isinstance(self.default, str):
             raise ContractError(f"Expected `number`, got `{self.default}` - at `{where}.default`")
-        if self.type == "category" and self.default is not None and self.default not in self.categories:
+        if self.type == "category" and self.default is not None and self.default not in categories:
             raise ContractError(f"Expected one of the categories, got `{self.default}` - at `{where}.default`")
-        if len(set(self.categories)) != len(self.categories):
+        if len(set(categories)) != len(categories):
             raise ContractError(f"Expected different categories, got one twice - at `{where}.categories`")
-        if self.events is not None and self.origin not in CUSTOMER_VIEWS:
+
+    def _check_origin(self, where: str) -> None:
+        is_live = self.events is not None or self.journey is not None
+        if is_live and self.origin not in CUSTOMER_VIEWS:
             raise ContractError(
                 f"Expected an origin among {', '.join(CUSTOMER_VIEWS)}, got `{self.origin}` - at `{where}.origin`"
             )
-        if self.origin in CUSTOMER_VIEWS and self.max_age is None and self.events is None:
+        if self.origin in CUSTOMER_VIEWS and self.max_age is None and not is_live:
             raise ContractError(f"Expected `max_age` for a customer feature, got none - at `{where}`")
-        return Feature(
-            name=self.name, type=self.type, origin=self.origin, default=self.default,
-            max_age=None if self.max_age is None else seconds(self.max_age), categories=self.categories,
-            events=None if self.events is None else self.events.check(self.type, f"{where}.events"),
-        )  # fmt: skip
+
+    def _told(self, journey: Journey | None, tells: Tells, where: str) -> FromJourney:
+        """What a feature tells of the journey that a home has."""
+        if journey is None:
+            raise ContractError(f"Expected a journey.yaml beside the features, found none - at `{where}.journey`")
+        wanted = "number" if tells == DAYS_IN_STAGE else "category"
+        if self.type != wanted:
+            raise ContractError(f"Expected a {wanted} for `{tells}`, got a {self.type} - at `{where}.type`")
+        for name in ("events", "max_age"):
+            if getattr(self, name) is not None:
+                raise ContractError(f"Expected no `{name}` beside `journey`: it knows when a stage is over - at `{where}.{name}`")
+        for category in self.categories:
+            if category not in journey.names:
+                known = ", ".join(journey.names)
+                raise ContractError(f"Expected stages of the journey ({known}), got `{category}` - at `{where}.categories`")
+        return FromJourney(tells, journey.fingerprint)
 
 
 class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     features: tuple[_DeclaredFeature, ...]
 
 
-def parse_contract(text: str, where: str = "features.yaml") -> Contract:
-    """The contract that a feature document declares. Raises ContractError."""
+def parse_contract(text: str, where: str = "features.yaml", journey: Journey | None = None) -> Contract:
+    """The contract that a feature document declares; `journey`: the one that its features may tell of. Raises ContractError."""
     try:
         document = msgspec.convert(yaml.safe_load(text), _Document)
     except (yaml.YAMLError, msgspec.ValidationError) as error:
         raise ContractError(f"{where}: {error}") from error
-    features = tuple(f.check(f"{where}: features[{i}]") for i, f in enumerate(document.features))
+    features = tuple(f.check(f"{where}: features[{i}]", journey) for i, f in enumerate(document.features))
     keys = [f.key for f in features]
     for key in keys:
         if keys.count(key) > 1:
             raise ContractError(f"{where}: Expected different names, got `{key}` twice")
-    return Contract(features)
+    return Contract(features, journey)
 
 
-def read_contract(path: Path) -> Contract:
+def read_contract(path: Path, journey: Journey | None = None) -> Contract:
     """The contract declared in a file. Raises ContractError, also where the file is missing."""
     try:
         text = path.read_text()
     except FileNotFoundError as error:
         raise ContractError(f"Expected a feature document, found none - at `{path}`") from error
-    return parse_contract(text, where=path.name)
+    return parse_contract(text, path.name, journey)
 
 
 def contract_document(contract: Contract) -> str:
-    """The YAML document that declares this contract: the inverse of `parse_contract`."""
+    """The YAML document that declares this contract: the inverse of `parse_contract`, given the same journey."""
     rows = []
     for feature in contract.features:
         row = msgspec.to_builtins(feature)
         if feature.max_age is not None:
-            row["max_age"] = _duration(feature.max_age)
+            row["max_age"] = duration(feature.max_age)
         row["categories"] = list(feature.categories)
         if feature.events is not None:
             row["events"] = _events_row(feature.events)
+        if feature.journey is not None:
+            row["journey"] = feature.journey.tells
         rows.append({k: v for k, v in row.items() if v not in (None, [])})
     readable = not any(mark in category for f in contract.features for category in f.categories for mark in UNREADABLE)
     return yaml.safe_dump({"features": rows}, sort_keys=False, allow_unicode=readable, width=120)
@@ -258,12 +338,12 @@ def contract_document(contract: Contract) -> str:
 
 def _events_row(source: FromEvents) -> dict[str, object]:
     row: dict[str, object] = {"aggregate": source.aggregate, "type": list(source.types), "property": source.property}
-    row |= {name: _duration(age) for name in ("window", "half_life") if (age := getattr(source, name)) is not None}
+    row |= {name: duration(age) for name in ("window", "half_life") if (age := getattr(source, name)) is not None}
     row |= {"position": source.position if source.aggregate == "recent" else None, "where": dict(source.where)}
     return {key: value for key, value in row.items() if value not in (None, [], {})}
 
 
-def _duration(age: float) -> str:
-    """Whole days as days, anything else as seconds: the inverse of `seconds`."""
-    days, rest = divmod(age, SECONDS["d"])
-    return f"{age:f}s" if rest else f"{days:.0f}d"
+def duration(age: float) -> str:
+    """In the longest unit of which it is a whole number: the inverse of `seconds`."""
+    unit = next((unit for unit in ("d", "h", "min") if age and age % SECONDS[unit] == 0), None)
+    return f"{age:f}s" if unit is None else f"{age / SECONDS[unit]:.0f}{unit}"

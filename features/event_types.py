@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 import yaml
 
-from features.contract import Contract, ContractError
+from features.contract import Contract, ContractError, Journey
 from features.homes import features_folder
 from features.live import CHANNEL
 from features.sentiment import Sentiment
@@ -142,8 +142,27 @@ def home_event_types(home: Path, contract: Contract) -> EventTypes:
     return types
 
 
+def check_journey(types: EventTypes, journey: Journey) -> None:
+    """Raises ContractError where a move asks for an event type or a property that nobody declared, or for an impossible value."""
+    for stage in journey.stages:
+        for move in stage.moves:
+            where = f"journey.yaml: stages.{stage.name}.on.{move.type}"
+            if move.type not in types:
+                raise ContractError(f"Expected a declared event type ({', '.join(types.types)}), got `{move.type}` - at {where}")
+            for name, wanted in move.where.items():
+                kind = "text" if name == CHANNEL else types.types[move.type].properties.get(name)
+                if kind is None:
+                    raise ContractError(f"Expected a declared property of `{move.type}`, got `{name}` - at {where}")
+                if isinstance(wanted, str) != (kind == "text"):
+                    raise ContractError(
+                        f"Expected a {'text' if kind == 'text' else 'number'}, got `{wanted}` - at {where}.{name}"
+                    )
+
+
 def check_fed(types: EventTypes, contract: Contract) -> None:
-    """Raises ContractError where a feature names an event type or a property that is not declared, or sums up a text."""
+    """Raises ContractError where a feature or the journey needs an event type or a property that is not declared."""
+    if contract.journey is not None:
+        check_journey(types, contract.journey)
     for feature in contract.live:
         source = feature.events
         if source is None:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from features.contract import Contract, FromEvents, step_of
+from features.walk import US, Entry, JourneyFeatures
 
 MOST_TYPES = 1000  # of events that are remembered with who reads them
 MOST_VALUES = 64  # distinct values that are told apart; more count as so many
@@ -59,8 +60,13 @@ class Live(NamedTuple):
         return None if value is None else str(value) if source.aggregate == "distinct" else value
 
 
+def live_journey(contract: Contract) -> JourneyFeatures | None:
+    """What tells where in the journey somebody is; None where no feature does."""
+    return JourneyFeatures(contract) if any(f.journey is not None for f in contract.live) else None
+
+
 def live_features(contract: Contract) -> tuple[Live, ...]:
-    """The features of a contract that events feed."""
+    """The features of a contract that events feed, but for those of the journey."""
     return tuple(
         Live(
             f.name, _key(f.events), f.events, frozenset(f.categories), f.max_age or math.inf,
@@ -85,20 +91,23 @@ class LiveFeatures:
 
     def __init__(self, contract: Contract) -> None:
         self.features = live_features(contract)
+        self.names: tuple[str, ...] = tuple(f.name for f in contract.live)
+        self._journey = live_journey(contract)
         self._kept = {one.key: one for one in self.features}
         self._lengths = _lengths(self.features)
         self._reading: dict[str, list[Live]] = {}  # by type of event, filled as types come
 
     def __bool__(self) -> bool:
-        return bool(self.features)
+        return bool(self.names)
 
     def apply(self, state: State, events: Iterable[Event]) -> State:
         """The state with these events added; those it has seen before change nothing. The given state is left as it is."""
         new = {key: _copied(kept) for key, kept in state.items()}
         ids: list[int] = new.setdefault(IDS, [])
         known = set(ids)
+        steps: list[Entry] = []
         for event in events:
-            hashed = _hash(event.event_id)
+            hashed = hash_of(event.event_id)
             if hashed in known:
                 continue
             known.add(hashed)
@@ -108,6 +117,10 @@ class LiveFeatures:
                 read = one.reads(event)
                 if read is not None:
                     new[one.key] = self._added(new.get(one.key), one, event, read)
+            if self._journey is not None and (kind := self._journey.walk.kind(event.type, event.properties)):
+                steps.append((round(event.at * US), hashed, kind))
+        if self._journey is not None and steps:
+            new[self._journey.key] = self._journey.added(new.get(self._journey.key), steps)
         del ids[:-MOST_IDS]
         return self._bounded(new)
 
@@ -144,7 +157,7 @@ class LiveFeatures:
 
     def merge(self, first: State, second: State) -> State:
         """One state of two that belong to the same person; no event may be in both."""
-        merged = {IDS: [*first.get(IDS, []), *second.get(IDS, [])][-MOST_IDS:]}
+        merged: State = {IDS: [*first.get(IDS, []), *second.get(IDS, [])][-MOST_IDS:]}
         moments = [s[LAST] for s in (first, second) if LAST in s]
         if moments:
             merged[LAST] = max(moments)
@@ -152,6 +165,9 @@ class LiveFeatures:
             pair = [s[key] for s in (first, second) if key in s]
             if pair:
                 merged[key] = _copied(pair[0]) if len(pair) == 1 else self._merged(one, *pair)
+        if self._journey is not None:
+            one_journey = self._journey.joined(first.get(self._journey.key), second.get(self._journey.key))
+            merged |= {self._journey.key: one_journey} if one_journey else {}
         return self._bounded(merged)
 
     def _merged(self, one: Live, first: Any, second: Any) -> Any:  # noqa: ANN401  # each aggregate keeps its own
@@ -174,6 +190,8 @@ class LiveFeatures:
             value = _value(one, state.get(one.key), now)
             if value is not None and (not one.categories or value in one.categories):
                 found[one.name] = value
+        if self._journey is not None:
+            found |= self._journey.values(state.get(self._journey.key), now)
         return found
 
 
@@ -241,7 +259,8 @@ def _copied(kept: Any) -> Any:  # noqa: ANN401  # each aggregate keeps its own
     return dict(kept) if isinstance(kept, dict) else list(kept) if isinstance(kept, list) else kept
 
 
-def _hash(event_id: str) -> int:
+def hash_of(event_id: str) -> int:
+    """56 bits that stand for an event's id."""
     return int.from_bytes(hashlib.blake2b(event_id.encode(), digest_size=7).digest(), "little")
 
 

@@ -5,13 +5,15 @@ until then. Training rows and `nextbest features check` come from here.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
-from features.contract import Contract
-from features.live import DAY, MOST_VALUES, Event, Live, live_features
+from features.contract import Contract, Feature
+from features.live import DAY, MOST_VALUES, Event, Live, hash_of, live_features, live_journey
+from features.walk import MOST_KEPT, US, Entry, JourneyFeatures
 
 NUMBER, TEXT = "number__", "text__"  # prefixes of the columns of a property: what it is as a number, and as a text
 
@@ -24,7 +26,10 @@ def properties_read(contract: Contract) -> list[str]:
 
 
 def event_table(events: Sequence[tuple[str, Event]], contract: Contract) -> pa.Table:
-    """Events (customer id, event) as columns: `customer_id`, `event_id`, `type`, `at` (seconds), two for each property read."""
+    """Events (customer id, event) as columns: `customer_id`, `event_id`, `type`, `at` (seconds), two for each property read.
+
+    Where features tell of the journey also what is kept of an event for it: `moment` (microseconds), `mark`, `kind`.
+    """
     columns: dict[str, Any] = {
         "customer_id": pa.array([customer for customer, _ in events], pa.string()),
         "event_id": pa.array([event.event_id for _, event in events], pa.string()),
@@ -36,6 +41,11 @@ def event_table(events: Sequence[tuple[str, Event]], contract: Contract) -> pa.T
         values = [float(value) if isinstance(value, bool) else value for value in found]
         columns[NUMBER + name] = pa.array([v if isinstance(v, float) else None for v in values], pa.float64())
         columns[TEXT + name] = pa.array([None if v is None else str(v) for v in values], pa.string())
+    journey = live_journey(contract)
+    if journey is not None:
+        columns["moment"] = pa.array([round(event.at * US) for _, event in events], pa.int64())
+        columns["mark"] = pa.array([hash_of(event.event_id) for _, event in events], pa.int64())
+        columns["kind"] = pa.array([journey.walk.kind(event.type, event.properties) for _, event in events], pa.int64())
     return pa.table(columns)
 
 
@@ -49,7 +59,31 @@ def live_values(contract: Contract, events: pa.Table, asked: pa.Table) -> pa.Tab
         database.register("asked", asked.append_column("row", pa.array(range(asked.num_rows), pa.int64())))
         database.execute("SET threads = 2")
         found = {one.name: _column(database, one, asked.num_rows) for one in live_features(contract)}
+        journey = live_journey(contract)
+        if journey is not None:
+            found |= _journey_columns(database, contract, journey, asked["at"].to_pylist())
     return pa.table({"customer_id": asked["customer_id"], "at": asked["at"], **found})
+
+
+JOURNEY = f"""
+    SELECT row, moment, mark, kind FROM (
+        SELECT a.row, e.moment, e.mark, e.kind,
+               row_number() OVER (PARTITION BY a.row, e.kind ORDER BY e.moment DESC, e.mark DESC) AS place
+        FROM asked a JOIN events e ON e.customer_id = a.customer_id AND e.at <= a.at AND e.kind > 0)
+    WHERE place <= {MOST_KEPT} ORDER BY row, moment, mark, kind
+"""  # noqa: S608  # a number of ours is all that is put in
+
+
+def _journey_columns(
+    database: duckdb.DuckDBPyConnection, contract: Contract, journey: JourneyFeatures, moments: Sequence[float]
+) -> dict[str, pa.Array]:
+    """The features that tell of the journey for every row: the events come from DuckDB, the walk is the one that is served."""
+    entries: dict[int, list[Entry]] = {}
+    for row, some in groupby(database.execute(JOURNEY).fetchall(), key=lambda found: found[0]):
+        entries[row] = [(moment, mark, kind) for _, moment, mark, kind in some]
+    told = [journey.told(entries.get(row, ()), at) for row, at in enumerate(moments)]
+    features = [f for f in contract.live if f.journey is not None]
+    return {f.name: pa.array([one.get(f.name) for one in told], pa.string() if f.categories else pa.float64()) for f in features}
 
 
 def _column(database: duckdb.DuckDBPyConnection, one: Live, rows: int) -> pa.Array:
@@ -108,10 +142,12 @@ def _value(one: Live) -> tuple[str, str | None]:
     return f"sum({amount})", None
 
 
-def disagreement(online: Mapping[str, float | str], offline: Mapping[str, float | str | None], one: Live) -> bool:
-    """Whether the two say different things: counts and categories exactly, sums and decays within rounding."""
-    mine, other = online.get(one.name), offline.get(one.name)
+def disagreement(online: Mapping[str, float | str], offline: Mapping[str, float | str | None], feature: Feature) -> bool:
+    """Whether the two say different things: counts and categories exactly, sums, decays and durations within rounding."""
+    mine, other = online.get(feature.name), offline.get(feature.name)
     if isinstance(mine, float) and isinstance(other, float):
-        tolerance = 1e-6 if one.source.half_life is not None else 0.0 if one.source.aggregate in ("count", "distinct") else 1e-9
+        source = feature.events
+        exact = source is not None and source.half_life is None and source.aggregate in ("count", "distinct")
+        tolerance = 0.0 if exact else 1e-6 if source is not None and source.half_life is not None else 1e-9
         return abs(mine - other) > tolerance * max(abs(mine), abs(other)) + 1e-9  # of a day: moments are told in microseconds
     return mine != other

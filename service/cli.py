@@ -27,6 +27,7 @@ COMMANDS = {
     "features": Command("training.event_commands", "apply, materialize and check features"),
     "ingest": Command("training.ingest_commands", "take in a history of events"),
     "alerts": Command("training.alert_commands", "who has to be looked after: list, acknowledge, close, report, sweep, check"),
+    "journey": Command("training.journey_commands", "where customers go, where they turn in circles, where they leave"),
     "unlink": Command("training.event_commands", "an alias is a customer of its own again"),
     "rebuild": Command("training.event_commands", "put everything into Redis again, from log, lake and offline tables"),
     "import": Command("training.commands", "take in a table of logged decisions"),

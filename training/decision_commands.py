@@ -20,6 +20,7 @@ from service.errors import CatalogInvalid, NotReady
 from service.registry import Registry
 from training.batch import Campaign, decide_table
 from training.contributions import Contribution, contributions
+from training.days import end_of, start_of
 from training.decision_log import find_decision
 from training.decision_tables import experiments_table, explanation_table, replay_table, whatif_table
 from training.experiments import experiments
@@ -156,8 +157,8 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     replaying = verb("replay", _replay, "make logged decisions again, and compare byte for byte")
-    replaying.add_argument("--from", dest="start", type=_start, default=float("-inf"), metavar="D", help="day or moment, UTC")
-    replaying.add_argument("--to", dest="end", type=_end, default=float("inf"), metavar="D", help="day, included, or moment")
+    replaying.add_argument("--from", dest="start", type=start_of, default=float("-inf"), metavar="D", help="day or moment, UTC")
+    replaying.add_argument("--to", dest="end", type=end_of, default=float("inf"), metavar="D", help="day, included, or moment")
 
     trying = verb("whatif", _whatif, "what a draft would have made of the logged decisions")
     trying.add_argument("--catalog", type=Path, required=True, metavar="FILE", help="the draft")
@@ -179,23 +180,6 @@ def _parser() -> argparse.ArgumentParser:
     deciding.add_argument("--campaign", metavar="NAME", help="seeds the decision ids (default: table and day)")
     deciding.add_argument("--dry-run", action="store_true", help="leave no trace")
     return parser
-
-
-def _start(text: str) -> float:
-    return _moment(text).timestamp()
-
-
-def _end(text: str) -> float:
-    moment = _moment(text)
-    return (moment + dt.timedelta(days=1) if len(text) == len("YYYY-MM-DD") else moment).timestamp()
-
-
-def _moment(text: str) -> dt.datetime:
-    try:
-        moment = dt.datetime.fromisoformat(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"Expected a day like 2026-11-24, or RFC 3339, got `{text}`") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
 
 
 def _placement(text: str) -> PlacementRequest:

@@ -14,7 +14,6 @@ from features.commands import main as batch_features
 from features.contract import LIVE_VIEW
 from features.homes import home_contract
 from features.layout import CustomerLayout, timestamp_field
-from features.live import LiveFeatures
 from features.live_offline import disagreement, event_table, live_values
 from features.protobuf import decode_timestamp
 from features.redis_server import resolve_redis
@@ -90,11 +89,10 @@ def live_differences(home: Path, redis_url: str, sample: int) -> tuple[list[str]
     # a moment in Redis has whole microseconds: the last event must not lie after it
     asked = pa.table({"customer_id": pa.array(customers, pa.string()), "at": pa.array([m + 1e-6 for m in moments], pa.float64())})
     offline = live_values(contract, table, asked).to_pylist()
-    features = LiveFeatures(contract).features
     found = [
         f"{customer}: `{one.name}` is {mine.get(one.name)!r} in Redis, {other.get(one.name)!r} offline"
         for customer, mine, other in zip(customers, online, offline, strict=True)
-        for one in features if disagreement(mine, other, one)
+        for one in contract.live if disagreement(mine, other, one)
     ]  # fmt: skip
     return found, len(customers)
 

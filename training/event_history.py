@@ -62,8 +62,12 @@ def write_events(home: Path, name: str, records: Sequence[EventRecord]) -> None:
 
 def fed(records: Iterable[EventRecord], aliases: Mapping[str, str] | None = None) -> list[tuple[str, Event]]:
     """(customer id, event) of those that feed features; `aliases` as `read_aliases` gives them."""
-    whose = aliases or {}
-    return [(whose.get(r.customer_id, r.customer_id), r.event) for r in records if r.declared]
+    return list(feeding(records, aliases or {}))
+
+
+def feeding(records: Iterable[EventRecord], aliases: Mapping[str, str]) -> Iterator[tuple[str, Event]]:
+    """The same, one by one."""
+    return ((aliases.get(r.customer_id, r.customer_id), r.event) for r in records if r.declared)
 
 
 def read_aliases(home: Path) -> dict[str, str]:

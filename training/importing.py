@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from features.contract import Contract, Feature, parse_contract
-from features.homes import contract_path, home_contract, write_home_contract
+from features.homes import contract_path, home_contract, home_journey, write_home_contract
 from features.offline import write_view
 from service.errors import ImportInvalid
 from training.drafting import draft_catalog
@@ -169,7 +169,9 @@ def _contract(home: Path, meaning: TableMapping, mapping: Path, log: _Log) -> Co
     if contract_path(home).exists():
         return _fitting(home_contract(home), meaning, mapping)
     if meaning.contract_file:
-        return _fitting(parse_contract(_beside(mapping, meaning.contract_file), meaning.contract_file), meaning, mapping)
+        return _fitting(
+            parse_contract(_beside(mapping, meaning.contract_file), meaning.contract_file, home_journey(home)), meaning, mapping
+        )
     features = (*(_feature(f"customer.{c}", k, meaning, log) for c, k in meaning.features.items()),
                 *(_feature(f"context.{c}", k, meaning, log) for c, k in meaning.context.items()))  # fmt: skip
     problems = [

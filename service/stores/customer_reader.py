@@ -92,7 +92,7 @@ class RedisCustomerReader:
 
     def _doubted(self, state: CustomerState, purposes: Sequence[Purpose]) -> CustomerState:
         """Without what Redis may have lost."""
-        names = tuple(one.name for one in self._live.features)
+        names = self._live.names
         known = {name: value for name, value in state.values.items() if name not in names}
         return CustomerState({**known, **denied(purposes)}, (*state.stale, *names), None)
 

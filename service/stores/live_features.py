@@ -58,7 +58,7 @@ def update_command(live: LiveFeatures, layout: CustomerLayout, customer: str, ma
 def feast_fields(live: LiveFeatures, layout: CustomerLayout, state: State) -> list[bytes]:
     """Fields and values, in turn, that say in Feast's layout what a state says as of its last event."""
     values = live.values(state, state[LAST])
-    known = {one.name: values.get(one.name) for one in live.features}
+    known = {name: values.get(name) for name in live.names}
     written = layout.encode(LIVE_VIEW, known, round(state[LAST] * 1e6))
     return [part for pair in written.items() for part in pair]
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from features.contract import Contract, parse_contract
 from features.homes import write_home_contract
-from tests.acceptance.whole import command
+from features.journey import parse_journey
+from tests.acceptance.whole import EXAMPLES, command
 
 CATEGORIES = ("fashion", "home", "tech", "food", "travel")
 CHANNELS = ("web", "app", "email", "store", "chat")
@@ -28,6 +29,9 @@ features:
   - {{name: categories_30d, type: number, origin: activity, events: {{aggregate: distinct, property: category, window: 30d}}}}
   - {{name: last_category, {CATEGORY}, events: {{{RECENT}}}}}
   - {{name: category_before, {CATEGORY}, events: {{{RECENT}, position: 2}}}}
+  - {{name: journey_stage, type: category, origin: activity, journey: stage}}
+  - {{name: journey_days_in_stage, type: number, origin: activity, journey: days_in_stage}}
+  - {{name: journey_previous_stage, type: category, origin: activity, journey: previous_stage}}
 """
 CATALOG = """catalog: 1
 consent: {marketing: {needed_for: {kinds: [offer]}}}
@@ -42,7 +46,7 @@ placements: [{id: hero, channel: web, fallback: {action: welcome, kind: content}
 
 def live_home(folder: Path) -> Contract:
     """A home with these features and a catalog whose one action needs a view within the last half hour."""
-    contract = parse_contract(FEATURES)
+    contract = parse_contract(FEATURES, journey=parse_journey((EXAMPLES / "journey.yaml").read_text()))
     write_home_contract(folder, contract)
     (folder / "catalog.yaml").write_text(CATALOG)
     command(folder, "catalog", "publish", str(folder / "catalog.yaml"))

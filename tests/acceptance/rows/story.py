@@ -8,6 +8,7 @@ import httpx
 
 from features.contract import parse_contract
 from features.homes import write_home_contract
+from features.journey import parse_journey
 from tests.acceptance.row import Context, Measured, Row
 from tests.acceptance.rows.footprint import serving
 from tests.acceptance.whole import command
@@ -17,18 +18,26 @@ features:
   - {name: last_category, type: category, origin: activity, categories: [fashion, home],
      events: {aggregate: recent, type: product_viewed, property: category}}
   - {name: chats_24h, type: number, origin: attitude, events: {aggregate: count, type: chat_message, window: 24h}}
-  - {name: days_since_cart, type: number, origin: activity, events: {aggregate: since_last, type: cart_added}}
+  - {name: journey_stage, type: category, origin: activity, journey: stage}
   - {name: days_since_order, type: number, origin: value, events: {aggregate: since_last, type: purchased}}
   - {name: days_since_complaint, type: number, origin: attitude, events: {aggregate: since_last, type: complaint_opened}}
   - {name: days_since_closed, type: number, origin: attitude, events: {aggregate: since_last, type: complaint_closed}}
   - {name: channel, type: category, origin: context, categories: [web, chat, advertisement, email, app, store, call]}
+"""
+JOURNEY = """
+start: looking
+stages:
+  looking: {on: {cart_added: cart, purchased: bought}}
+  cart: {on: {cart_added: cart, purchased: bought}, after: {30min: abandoned}}
+  abandoned: {on: {cart_added: cart, purchased: bought}, after: {1d: looking}}
+  bought: {on: {product_viewed: looking, cart_added: cart}}
 """
 SHOWN = "treatments: [{id: t, placements: [hero, chat, landing, mail, app, kiosk, call]}]"
 CATALOG = f"""
 catalog: 1
 segments:
   complaining: "customer.days_since_complaint >= 0 and not (customer.days_since_closed <= customer.days_since_complaint)"
-  has_cart: "customer.days_since_cart <= 1 and not (customer.days_since_order <= customer.days_since_cart)"
+  has_cart: "journey.stage == 'cart' or journey.stage == 'abandoned'"
 issues:
   - {{id: sell, eligibility: {{no_open_complaint: "not segment.complaining"}}}}
   - {{id: care}}
@@ -60,7 +69,7 @@ contact:
 
 def story_home(folder: Path) -> Path:
     """A home with the catalog and the features of the story."""
-    write_home_contract(folder, parse_contract(FEATURES))
+    write_home_contract(folder, parse_contract(FEATURES, journey=parse_journey(JOURNEY)))
     (folder / "catalog.yaml").write_text(CATALOG)
     command(folder, "catalog", "publish", str(folder / "catalog.yaml"))
     return folder

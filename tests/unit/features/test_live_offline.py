@@ -56,7 +56,7 @@ def test_at_random_moments_offline_is_what_online_would_have_said(happened):
     for row in found:
         state = live.apply({}, [e for c, e in happened if c == row["customer_id"] and e.at <= row["at"]])
         online = live.values(state, row["at"])
-        assert [one.name for one in live.features if disagreement(online, row, one)] == []
+        assert [one.name for one in CONTRACT.live if disagreement(online, row, one)] == []
 
 
 def test_the_comparison_notices_a_difference(happened):
@@ -66,7 +66,7 @@ def test_the_comparison_notices_a_difference(happened):
     [row] = live_values(CONTRACT, event_table(happened, CONTRACT), asked).to_pylist()
     mine = [e for c, e in happened if c == "c1"]
     online = live.values(live.apply({}, mine[:-1]), NOW)
-    assert "anything_30d" in [one.name for one in live.features if disagreement(online, row, one)]
+    assert "anything_30d" in [one.name for one in CONTRACT.live if disagreement(online, row, one)]
 
 
 def test_nobody_and_nothing_are_no_error():

@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 import yaml
 
+from features.contract import parse_contract
+from features.journey import parse_journey
 from service.catalog.entities import FACTORS, PRIMARY, Exploration
 from service.catalog.policies import Budget, Cap, Constraint, CoolDown, Exclusion, QuietHours, Selector
 from service.catalog.validate import load_catalog, parse_catalog
 from service.errors import CatalogInvalid
 
+EXAMPLES = Path(__file__).parents[4] / "docs" / "examples"
 RICH = (Path(__file__).parent / "rich.yaml").read_text()
 DAY = 86_400.0
 
@@ -246,3 +249,16 @@ def test_a_journey_stage_is_a_customer_feature_by_another_name(contract):
     assert rule.passes({"journey_stage": "cart"}, {})
     assert rule.needs == ("customer.journey_stage",)
     assert any("did you mean" in p or "known name" in p for p in problems(text, contract))
+
+
+def test_the_example_catalog_reads_the_example_journey():
+    """Its stage comes from a table in the simulated world, and from events in a home with that journey; others are refused."""
+    journey = parse_journey((EXAMPLES / "journey.yaml").read_text())
+    from_table, from_events = (f"{of}, categories: [browsing, cart" for of in ("max_age: 40d", "journey: stage"))
+    told = (EXAMPLES / "features.yaml").read_text().replace(from_table, from_events)
+    known = parse_contract(told, journey=journey)
+    assert [f.name for f in known.live] == ["journey_stage"]
+    text = (EXAMPLES / "catalog.yaml").read_text()
+    rules = [rule for action in parse_catalog(text, known)[1].actions for rule in action.rules]
+    assert "customer.journey_stage" in {name for rule in rules for name in rule.needs}
+    assert problems(text.replace("journey.stage == 'bought'", "journey.stage == 'brought'"), known)
