@@ -1,0 +1,99 @@
+"""Row 8: twice, five and ten times as many requests as the server can answer, and how it is afterwards."""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+
+import httpx
+import uvloop
+
+from tests.acceptance.flood import Flood, Seen
+from tests.acceptance.open_loop import Call, call, percentile
+from tests.acceptance.prepared import prepared_home
+from tests.acceptance.row import Context, Measured, Row
+from tests.acceptance.rows.footprint import placement_of, resident_megabytes, serving
+
+SECONDS = 6.0
+LONG_S = 10.0
+GOODPUT = {2.0: 0.90, 5.0: 0.75, 10.0: 0.50}  # of capacity, by how many times too much
+DEADLINE_S = 0.1
+MOST_MEMORY = 50.0
+NORMAL_WITHIN_S = 5.0
+OUTCOMES_TAKEN = 0.999
+PROBES = (200.0, 6000.0)  # requests a second between which the capacity lies
+
+
+def measure(context: Context) -> Measured:
+    home = prepared_home(context)
+    placement, told, holds = placement_of(home), list[str](), True
+    with serving(home, context) as (process, url, _ready):
+        address = httpx.URL(url)
+
+        def flood(calls: Iterator[Call], per_second: float, seconds: float) -> list[Seen]:
+            return uvloop.run(Flood(address.host, address.port or 80).run(calls, per_second, seconds))
+
+        most = _capacity(flood, placement)
+        before = resident_megabytes(process.pid)
+        for times, share in GOODPUT.items():
+            served, p99 = served_in_time(flood(asks(placement), times * most, SECONDS), SECONDS)
+            told.append(f"x{times:.0f}: goodput {served / most:.2f}, p99 {p99 * 1000:.0f} ms")
+            holds &= served / most >= share and p99 <= DEADLINE_S
+        flood(asks(placement), 5 * most, LONG_S)
+        again = [served_in_time(flood(asks(placement), 0.5 * most, 1.0), 1.0) for _ in range(5)]
+        normal = next((n for n, (rate, p99) in enumerate(again, 1) if rate >= 0.49 * most and p99 <= DEADLINE_S), None)
+        grown = resident_megabytes(process.pid) - before
+        mixed = flood(mixture(placement), 2 * most, SECONDS)
+    outcomes = [s for s in mixed if s.path == "/outcomes"]
+    taken = sum(s.status == httpx.codes.ACCEPTED for s in outcomes) / max(1, len(outcomes))
+    told.append(f"after {LONG_S:.0f} s at x5 normal within {normal} s" if normal else "not normal within 5 s")
+    told.append(f"memory +{grown:.0f} MB; outcomes at x2 {taken:.2%} of {len(outcomes)}")
+    holds &= normal is not None and grown <= MOST_MEMORY and taken >= OUTCOMES_TAKEN
+    return Measured(f"capacity {most:.0f}/s; " + "; ".join(told), holds)
+
+
+def _capacity(flood: Callable[[Iterator[Call], float, float], list[Seen]], placement: str) -> float:
+    """What is answered in time where three times as much as ever is asked for, at the best rate that was tried."""
+    best, rate = 0.0, PROBES[0]
+    while rate <= PROBES[1]:
+        served, p99 = served_in_time(flood(asks(placement), rate, 3.0), 3.0)
+        best = max(best, served if p99 <= DEADLINE_S else 0.0)
+        if served < 0.8 * rate:
+            return best
+        rate *= 1.25
+    return best
+
+
+def served_in_time(seen: Sequence[Seen], seconds: float) -> tuple[float, float]:
+    """Requests a second that were answered with 200 within the deadline, and the 99th percentile of all that were served."""
+    served = [s.seconds for s in seen if s.status == httpx.codes.OK]
+    return sum(s <= DEADLINE_S for s in served) / seconds, percentile(served, 0.99)
+
+
+def asks(placement: str) -> Iterator[Call]:
+    """Known customers, encoded beforehand: the client must not be what is slow."""
+    context = {"channel": "web", "device": "mobile"}
+    made = [call("/recommend", {"customer_id": f"c{n}", "placement": placement, "context": context}) for n in range(2000)]
+    return itertools.cycle(made)
+
+
+def mixture(placement: str) -> Iterator[Call]:
+    """Of ten requests six ask, two tell outcomes, two tell events."""
+    questions = asks(placement)
+    for number in itertools.count():
+        match number % 5:
+            case 1:
+                outcome = {"outcome_id": f"o{number}", "decision_id": f"d{number}", "type": "click", "at": "2026-01-01T00:00:00Z"}
+                yield call("/outcomes", {"outcomes": [outcome]})
+            case 3:
+                event = {"event_id": f"e{number}", "customer_id": f"c{number % 2000}", "type": "app_opened", "channel": "app"}
+                yield call("/events", {"events": [event]})
+            case _:
+                yield next(questions)
+
+
+ROW = Row(
+    8,
+    "overload: 2, 5 and 10 times the measured capacity, open loop; ten seconds at 5; mixed load at 2",
+    "goodput 0.90, 0.75, 0.50 of capacity; p99 of served within 100 ms; memory +50 MB at most; normal within 5 s; 99.9% of "
+    "outcomes",
+    measure,
+)
