@@ -45,6 +45,27 @@ class Claim(NamedTuple):
     budgets: tuple[Budget, ...] = ()
 
 
+class Position(NamedTuple):
+    """The segment that is open, and its bytes."""
+
+    segment: str
+    bytes: int
+
+
+class LogStatus(NamedTuple):
+    """What the log promises: `fsync` acknowledges what is on disk, `interval` what may be lost with the power.
+
+    `loss_window_ms`: how much of what was acknowledged a power loss takes at most. `waiting_bytes` are not written yet;
+    `failures`: writes that the disk refused since the process started.
+    """
+
+    mode: str
+    loss_window_ms: float
+    waiting_bytes: int = 0
+    failures: int = 0
+    segments: Mapping[str, Position] = {}
+
+
 class CustomerReader(Protocol):
     """Reads what is known of customers."""
 
@@ -101,6 +122,9 @@ class DecisionLog(Protocol):
 
     async def quarantine(self, records: Sequence[QuarantinedRecord]) -> None:
         """Write down events that could not be taken. Raises LogUnavailable."""
+
+    def status(self) -> LogStatus:
+        """What it promises, and where it stands."""
 
     async def close(self) -> None:
         """Write down what is pending and release the files."""

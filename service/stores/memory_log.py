@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import msgspec
 
 from service.decision.records import DecisionRecord, EventRecord, IdentityRecord, OutcomeRecord, QuarantinedRecord
-from service.ports import Acknowledgement
+from service.ports import Acknowledgement, LogStatus
 
 
 class MemoryDecisionLog:
@@ -43,6 +43,9 @@ class MemoryDecisionLog:
 
     async def quarantine(self, records: Sequence[QuarantinedRecord]) -> None:
         self.quarantined.extend(records)
+
+    def status(self) -> LogStatus:
+        return LogStatus("memory", float("inf"))
 
     async def close(self) -> None:
         """Nothing is open."""
