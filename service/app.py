@@ -12,14 +12,14 @@ from litestar.config.cors import CORSConfig
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 
-from features.event_types import home_event_types
+from features.event_types import CLOCK_SKEW_S, home_event_types
 from features.homes import home_contract
 from service.api.browser import browser_script
 from service.api.decisions import decision
 from service.api.events import events
 from service.api.identities import identities
 from service.api.openapi import openapi_config
-from service.api.operations import live, metrics, ready
+from service.api.operations import live, metrics, ready, status
 from service.api.outcomes import outcomes
 from service.api.problems import from_framework, from_nextbest, from_unexpected
 from service.api.recommend import recommend
@@ -29,6 +29,7 @@ from service.decision.engine import Engine
 from service.errors import DependencyFailed, NextbestError
 from service.events import EventIntake
 from service.explaining import Explainer
+from service.files import DISK, Files
 from service.identities import IdentityIntake
 from service.logs import configure_logging, logger
 from service.metrics import Metrics
@@ -63,9 +64,10 @@ def create_app(settings: Settings, parts: Parts, engines: EngineSource, desks: D
         "identities": desks.identities,
         "metrics": parts.metrics,
         "pipeline": Pipeline(parts),
+        "status": {"log": parts.log.status},
     }
     return Litestar(
-        route_handlers=[recommend, outcomes, events, identities, decision, browser_script, live, ready, metrics],
+        route_handlers=[recommend, outcomes, events, identities, decision, browser_script, live, ready, status, metrics],
         exception_handlers={NextbestError: from_nextbest, HTTPException: from_framework, Exception: from_unexpected},
         lifespan=[lambda app: _running(app, settings)],
         openapi_config=openapi_config(version("nextbest")),
@@ -96,8 +98,8 @@ async def _running(app: Litestar, settings: Settings) -> AsyncIterator[None]:
         await state.parts.reader.close()
 
 
-def create_from_settings(settings: Settings) -> Litestar:
-    """The service with its real parts."""
+def create_from_settings(settings: Settings, files: Files = DISK) -> Litestar:
+    """The service with its real parts. `files`: what the log is written with."""
     contract = home_contract(settings.folder)
     counted = Metrics(shared=settings.workers > 1)
     registry, log = Registry(settings.folder / "registry"), settings.folder / "log"
@@ -106,10 +108,11 @@ def create_from_settings(settings: Settings) -> Litestar:
     parts = Parts(
         reader=RedisCustomerReader(link, contract, lambda: nothing_written(settings.folder)),
         history=RedisContactHistory(link),
-        log=SegmentLog(log),
+        log=SegmentLog(log, kept_s=settings.ids_kept_s + CLOCK_SKEW_S, interval_s=settings.sync_interval_s, files=files),
         engine=lambda: engines.engine,
         metrics=counted,
         limits=Limits(settings.coalesce_limit, settings.batches_in_flight),
+        ids_kept_s=settings.ids_kept_s,
     )
     explainer = Explainer(lambda name: find_decision(log / DECISIONS, name), EngineArchive(registry, contract))
     # a connection of its own: nobody has a deadline here, and decisions do not wait behind a thousand events

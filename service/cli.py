@@ -26,6 +26,7 @@ COMMANDS = {
     "features": Command("training.event_commands", "apply, materialize and check features"),
     "ingest": Command("training.ingest_commands", "take in a history of events"),
     "unlink": Command("training.event_commands", "an alias is a customer of its own again"),
+    "log": Command("training.log_commands", "verify, seal and tail what was written down"),
     "rebuild": Command("training.event_commands", "put everything into Redis again, from log, lake and offline tables"),
     "import": Command("training.commands", "take in a table of logged decisions"),
     "simulate": Command("training.commands", "write a small world with known truth, ready to import"),

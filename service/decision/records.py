@@ -85,7 +85,11 @@ class DecisionRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class OutcomeRecord(msgspec.Struct, frozen=True):
-    """What came of one served item. `at` and `received_at` are in seconds since 1970 UTC."""
+    """What came of one served item. `at` and `received_at` are in seconds since 1970 UTC.
+
+    `late`: it came so long after it happened that nobody knows any more whether its id came before. It is kept, readers count an
+    id once, and contacts and budgets do not know it.
+    """
 
     outcome_id: str
     decision_id: str
@@ -96,6 +100,7 @@ class OutcomeRecord(msgspec.Struct, frozen=True):
     action_id: str | None = None
     value: float = 0.0
     orphan: bool = False
+    late: bool = False
 
 
 _decoder = msgspec.json.Decoder(DecisionRecord)

@@ -20,7 +20,7 @@ from service.files import Files, put_file
 Hashes = npt.NDArray[np.uint64]
 
 MAGIC = b"nb-ids-1"
-HEADER = struct.Struct("<8sQQQdIII4x")  # magic, bytes, records, ids, moment, checksums of segment, ids, and what is before it
+HEADER = struct.Struct("<8sQQQdIIQ")  # magic, bytes, records, ids, moment, checksums of segment, ids, and what is before it
 CHECKED = HEADER.size - 8  # of the header: what its own checksum covers
 INDEX_SUFFIX = ".ids"
 
@@ -71,7 +71,7 @@ def write_index(files: Files, segment: Path, index: Index, ids: Iterable[int], f
     head = HEADER.pack(MAGIC, index.bytes, index.records, len(hashes), index.last, index.checksum, google_crc32c.value(body), 0)[
         :CHECKED
     ]
-    put_file(files, index_path(segment), head + struct.pack("<I4x", google_crc32c.value(head)) + body, keep_name=False)
+    put_file(files, index_path(segment), head + struct.pack("<Q", google_crc32c.value(head)) + body, keep_name=False)
 
 
 def read_index(segment: Path) -> tuple[Index, Hashes] | None:
@@ -83,7 +83,7 @@ def read_index(segment: Path) -> tuple[Index, Hashes] | None:
         size = path.stat().st_size
     except FileNotFoundError:
         return None
-    if len(head) < HEADER.size or struct.unpack_from("<I", head, CHECKED)[0] != google_crc32c.value(head[:CHECKED]):
+    if len(head) < HEADER.size or struct.unpack_from("<Q", head, CHECKED)[0] != google_crc32c.value(head[:CHECKED]):
         return None
     magic, length, records, ids, last, checksum, _, _ = HEADER.unpack(head)
     if magic != MAGIC or size != HEADER.size + 8 * ids:

@@ -14,7 +14,7 @@ import msgspec
 from service.decision.records import DecisionRecord, EventRecord, IdentityRecord, OutcomeRecord, QuarantinedRecord, encode_line
 from service.errors import LogUnavailable
 from service.files import DISK, Files
-from service.ports import Acknowledgement, LogStatus, Position
+from service.ports import Acknowledgement, LogStatus, Position, acknowledged
 from service.stores.id_index import hash_id
 from service.stores.known_ids import KEPT_S, KnownIds
 from service.stores.segments import SegmentWriter
@@ -84,7 +84,7 @@ class SegmentLog:
     async def append_outcomes(self, records: Sequence[OutcomeRecord]) -> Acknowledgement:
         """Write down outcomes whose id is new. Raises LogUnavailable, having acknowledged nothing."""
         written = await self._outcomes.append(records, self._write_outcomes)
-        return Acknowledgement(len(written), len(records) - len(written), sum(r.orphan for r in written), written)
+        return acknowledged(records, written)
 
     async def _write_outcomes(self, hashed: Sequence[int], records: Sequence[OutcomeRecord]) -> tuple[OutcomeRecord, ...]:
         decided = self._decided({r.decision_id for r in records})

@@ -76,6 +76,9 @@ class SegmentWriter:
         self._unsynced = False
 
     def _open(self) -> None:
+        if not self._opened and self._folder.exists():  # whoever made it may have died before its name was durable
+            self._files.sync_folder(self._folder.parent)
+            self._files.sync_folder(self._folder.parent.parent)
         make_folders(self._files, self._folder)
         self._opened += 1
         path = self._folder / f"{int(self._clock() * 1000):013d}-{self.mark}-{self._opened}{SUFFIX}"

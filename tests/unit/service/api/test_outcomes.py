@@ -20,7 +20,10 @@ async def test_an_outcome_of_a_known_decision_is_accepted(client, service):
     response = await client.post(
         "/outcomes", json={"outcomes": [outcome(placement="sidebar", action_id="gold_card", value=12.5)]}
     )
-    assert (response.status_code, response.json()) == (202, {"accepted": 1, "duplicates": 0, "orphans": 0, "rejected": []})
+    assert (response.status_code, response.json()) == (
+        202,
+        {"accepted": 1, "duplicates": 0, "orphans": 0, "late": 0, "rejected": []},
+    )
     [written] = service.log.outcomes
     assert (written.decision_id, written.value, written.at, written.orphan) == ("d1", 12.5, 1_767_268_800.0, False)
 

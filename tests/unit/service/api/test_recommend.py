@@ -198,6 +198,7 @@ async def test_the_document_at_schema_describes_what_the_service_takes(client):
         "/decisions/{decision_id}",
         "/live",
         "/ready",
+        "/status",
         "/metrics",
     }
     body = document["paths"]["/recommend"]["post"]["requestBody"]["content"]["application/json"]

@@ -92,7 +92,7 @@ def test_a_damaged_header_of_an_index_is_made_again(home):
         whole = bytearray(index_path(path).read_bytes())
         whole[position] ^= 1
         index_path(path).write_bytes(whole)
-        assert read_index(path) is None or position >= 52
+        assert read_index(path) is None
         whole[position] ^= 1
         index_path(path).write_bytes(whole)
     assert read_index(path)[0] == index

@@ -236,7 +236,7 @@ async def test_the_interval_mode_acknowledges_before_the_sync_and_syncs_within_t
     assert (synced, len(list(written)), ids_on_disk(tmp_path)) == (0, 1, ["d1"])
     await asyncio.sleep(0.3)
     assert files.counts["sync"] == 1
-    assert log.status()[:2] == ("interval", 50.0)
+    assert (log.status().mode, log.status().loss_window_ms) == ("interval", 50.0)
     await log.close()
 
 
