@@ -83,3 +83,12 @@ async def test_what_is_not_on_disk_is_not_acknowledged(service, publish_catalog)
     async with service.client(log=FullLog()) as client:
         response = await client.post("/outcomes", json={"outcomes": [outcome()]})
     assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+
+
+async def test_an_outcome_that_comes_after_its_id_is_forgotten_is_kept_as_late_and_changes_nothing(client, service):
+    """31 days after it happened and a second: written down and counted apart; a second earlier it counts."""
+    calls = [outcome("a", at="2025-12-01T11:59:59Z"), outcome("b", at="2025-12-01T12:00:00Z")]
+    body = (await client.post("/outcomes", json={"outcomes": calls})).json()
+    assert (body["accepted"], body["late"], body["orphans"]) == (2, 1, 1)
+    assert [record.late for record in service.log.outcomes] == [True, False]
+    assert 'nextbest_outcomes_total{result="late"} 1.0' in (await client.get("/metrics")).text
