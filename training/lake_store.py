@@ -5,12 +5,16 @@ none: what commits is always a file that is written last.
 """
 
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
+from urllib.parse import urlsplit, urlunsplit
 
 import fsspec
+import pyarrow.fs
+from fsspec.implementations.arrow import ArrowFSWrapper
 
 from service.files import DISK, Files, put_file
 
+ARROW = ("s3://",)
 POINTER = "lake.url"  # in the home: where its lake lies instead of beside it. A matter of the home, not of the command that runs
 
 
@@ -48,15 +52,19 @@ class FolderLake:
 
 
 class RemoteLake:
-    """Elsewhere. Credentials come from where the file system's library looks for them."""
+    """Elsewhere. Credentials come from where the file system's library looks for them; those in a URL are never shown."""
 
     def __init__(self, url: str) -> None:
-        self.where = url
-        self._system, self._root = fsspec.core.url_to_fs(url.rstrip("/"))
+        parts = urlsplit(url)
+        self.where = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", "")).rstrip(
+            "/"
+        )  # fit to be shown
+        self._system, self._root = _system_of(url)
 
     def put(self, name: str, data: bytes) -> None:
         path = f"{self._root}/{name}"
-        self._system.makedirs(path.rpartition("/")[0], exist_ok=True)  # object stores do nothing here
+        if not isinstance(self._system, ArrowFSWrapper):  # which would put an empty object there for each folder
+            self._system.makedirs(path.rpartition("/")[0], exist_ok=True)
         self._system.pipe_file(path, data)
 
     def get(self, name: str) -> bytes:
@@ -67,6 +75,15 @@ class RemoteLake:
         self._system.invalidate_cache()
         root = self._root.strip("/")
         return sorted(str(path).strip("/").removeprefix(root).strip("/") for path in self._system.find(f"{self._root}/{folder}"))
+
+
+def _system_of(url: str) -> tuple[Any, str]:
+    """A file system, and the place in it. `s3://` needs no package beyond pyarrow, which speaks it itself."""
+    if url.startswith(ARROW):
+        system, root = pyarrow.fs.FileSystem.from_uri(url)
+        return ArrowFSWrapper(system), root
+    found: tuple[Any, str] = fsspec.core.url_to_fs(url.rstrip("/"))
+    return found
 
 
 def open_lake(home: Path, files: Files = DISK) -> Lake:

@@ -11,19 +11,22 @@ from service.decision import records
 from service.decision.records import DecisionRecord, decode_lines, encode_line
 from service.files import DISK, put_file
 from training.lake import table_of
-from training.lake_store import open_lake
+from training.lake_store import Lake, open_lake
 from training.sealing import read_manifests, sealed_payloads, unsealed
 
 Record = TypeVar("Record", bound=msgspec.Struct)
 
 
 class Source(NamedTuple):
-    """A sealed file, by its name in the lake of a home; or a segment, by its path. `size` in bytes; `spoiled` lines are gone."""
+    """A sealed file, by its name in a lake; or, without one, a segment, by its path.
+
+    `size` in bytes; `spoiled`: lines that were damaged or torn when they were sealed.
+    """
 
     home: Path
     name: str
     size: int
-    sealed: bool
+    lake: Lake | None
     spoiled: int = 0
 
 
@@ -33,9 +36,9 @@ def sources(home: Path, kind: str) -> list[Source]:
     for manifest in read_manifests(lake, kind):
         spoiled = sum(segment.damaged + segment.torn for segment in manifest.segments)
         for file in manifest.files:
-            found.append(Source(home, file.name, file.bytes, sealed=True, spoiled=spoiled))
+            found.append(Source(home, file.name, file.bytes, lake, spoiled))
             spoiled = 0
-    return found + [Source(home, str(path), path.stat().st_size, sealed=False) for path in unsealed(home, kind, lake)]
+    return found + [Source(home, str(path), path.stat().st_size, None) for path in unsealed(home, kind, lake)]
 
 
 def segments(home: Path, kind: str) -> list[Path]:
@@ -45,14 +48,14 @@ def segments(home: Path, kind: str) -> list[Path]:
 
 def payloads(source: Source) -> Iterator[bytes]:
     """The readable records of one source."""
-    if source.sealed:
-        return sealed_payloads(open_lake(source.home), source.name)
+    if source.lake is not None:
+        return sealed_payloads(source.lake, source.name)
     return (line.payload for line in decode_lines(Path(source.name).read_bytes()) if line.payload is not None)
 
 
 def spoiled_lines(source: Source) -> int:
     """How many lines are damaged or torn."""
-    if source.sealed:
+    if source.lake is not None:
         return source.spoiled
     return sum(line.payload is None for line in decode_lines(Path(source.name).read_bytes()))
 
@@ -70,10 +73,9 @@ def read_log(home: Path, kind: str, record: type[Record]) -> Iterator[Record]:
 
 def find_in(source: Source, decision_id: str) -> DecisionRecord | None:
     """The decision of this id in one source."""
-    if not source.sealed:
+    if source.lake is None:
         return records.find_decision(Path(source.name).read_bytes(), decision_id)
-    data = open_lake(source.home).get(source.name)
-    table = table_of(data, ["decision_id", "record"])
+    table = table_of(source.lake.get(source.name), ["decision_id", "record"])
     found = table.filter(pc.equal(table["decision_id"], decision_id))["record"].to_pylist()
     return msgspec.json.decode(found[0], type=DecisionRecord) if found else None
 

@@ -66,7 +66,7 @@ def parts_of(logged: Sequence[Source], length: int) -> list[Part]:
 
 
 def _parts(source: Source, length: int) -> Iterator[Part]:
-    if source.sealed:
+    if source.lake is not None:
         yield Part(source.name, 0, source.size, str(source.home), sealed=True)
         return
     size, start = source.size, 0

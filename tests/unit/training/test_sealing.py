@@ -8,18 +8,24 @@ import duckdb
 import msgspec
 import pytest
 
+from features.homes import home_contract
 from service.cli import main
 from service.decision.records import DecisionRecord, EventRecord, IdentityRecord, OutcomeRecord, Versions
+from service.registry import Registry
 from service.stores.decisions import find_decision as find_served
 from service.stores.segment_log import SegmentLog
 from tests.acceptance.disks import FailingFiles
 from training import decision_log
 from training.event_history import read_aliases, read_events
+from training.examples import Objective, load_examples
+from training.experiments import experiments
 from training.lake_store import POINTER, RemoteLake, open_lake
 from training.live_log import read_log, read_payloads, segments
 from training.rebuild import contacts_in
+from training.replay import replay
 from training.sealing import ManifestInvalid, manifest_names, read_manifests, remove_sealed, seal
 from training.verifying import verify
+from training.whatif import Draft, what_if
 
 AT = 1_790_000_000.0
 DAY = 86_400.0
@@ -203,3 +209,25 @@ def test_a_home_without_segments_or_lake_has_nothing_to_seal_or_verify(tmp_path)
     assert verify(tmp_path)[:2] == (0, 0)
     shutil.rmtree(tmp_path)
     assert verify(tmp_path).findings == ()
+
+
+def test_every_report_says_the_same_of_a_log_that_lies_in_the_lake(own_busy_home):
+    """Examples, what-if, replay and experiments: before sealing, and once the segments are gone."""
+
+    def reports():
+        draft = Draft(load_document(own_busy_home), Registry(own_busy_home / "registry").current().champion)
+        return (
+            load_examples(own_busy_home, Objective("click"), home_contract(own_busy_home)).fingerprint,
+            what_if(own_busy_home, draft, "click", processes=1),
+            replay(own_busy_home),
+            experiments(own_busy_home, "click"),
+        )
+
+    before = reports()
+    seal(own_busy_home)
+    assert remove_sealed(own_busy_home, before=float("inf")) == 2
+    assert reports() == before
+
+
+def load_document(home):
+    return Registry(home / "registry").catalog(Registry(home / "registry").current().catalog).document
