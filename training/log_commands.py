@@ -2,6 +2,7 @@
 
 import argparse
 import datetime as dt
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +16,8 @@ from training.tailing import follow, latest
 from training.verifying import verify
 
 DAY = 86_400.0
-KEPT_DAYS = 31.0  # the attribution window and a day, where nobody set another
+WINDOW = "NEXTBEST_ATTRIBUTION_DAYS"  # the service's setting: it knows ids from segments for as long, and a day
+WINDOW_DAYS = 30.0  # where nobody set another
 
 
 def main(argv: Sequence[str], *, home: Path, redis_url: str | None) -> int:  # noqa: ARG001  # every command is called alike
@@ -92,8 +94,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     sealing.add_argument("--remove", action="store_true", help="then remove segments that are in the lake, after comparing")
     sealing.add_argument(
-        "--older-than", type=float, default=KEPT_DAYS, metavar="DAYS",
-        help=f"remove those older than this (default {KEPT_DAYS:g}: the service knows ids from them for as long)",
+        "--older-than", type=float, default=float(os.environ.get(WINDOW) or WINDOW_DAYS) + 1.0, metavar="DAYS",
+        help=f"remove those older than this (default: {WINDOW}, {WINDOW_DAYS:g}, and a day: the service knows ids from them)",
     )  # fmt: skip
     tailing = verb("tail", _tail, "the newest records")
     tailing.add_argument("kind", nargs="?", metavar="KIND", help="decisions, outcomes, events, ... (default: all)")

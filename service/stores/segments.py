@@ -136,11 +136,16 @@ class SegmentFollower:
 
     def look(self) -> Iterator[bytes]:
         """Payloads since the last look."""
-        for path, offset in self._offsets.items():
-            if offset != ENDED and path.stat().st_size > offset:
+        growing = [(path, offset) for path, offset in self._offsets.items() if offset != ENDED]
+        for path, offset in growing:
+            try:
                 yield from self._read(path, offset)
+            except FileNotFoundError:
+                self._offsets[path] = ENDED  # sealed and removed
 
     def _read(self, path: Path, begin: int) -> Iterator[bytes]:
+        if path.stat().st_size <= begin:
+            return
         with path.open("rb") as segment:
             segment.seek(begin)
             data = segment.read()

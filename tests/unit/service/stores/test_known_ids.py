@@ -83,6 +83,16 @@ def test_a_segment_that_is_being_written_is_read_on_and_gets_no_index_from_other
     assert names_among(known, "a", "b") == {"a", "b"}
 
 
+def test_a_segment_that_was_sealed_and_removed_meanwhile_is_passed_over(home):
+    """Its writer was killed after we started, so that nobody made an index; what others write is still noticed."""
+    known, removed = home.known(), home.folder / "1-dead-1.log"
+    removed.write_bytes(line("a"))
+    assert names_among(known, "a") == {"a"}
+    removed.unlink()
+    home.write(home.writer(), "b")
+    assert names_among(known, "a", "b") == {"a", "b"}
+
+
 def test_a_damaged_header_of_an_index_is_made_again(home):
     """No flipped bit of it is believed."""
     path = home.folder / "1-dead-1.log"
