@@ -97,7 +97,7 @@ def write_whole(files: Files, descriptor: int, data: bytes) -> None:
 
 def make_folders(files: Files, folder: Path) -> None:
     """A folder and those above it, durable: a name of a folder is lost with power like any other."""
-    if folder.exists():
+    if folder.is_dir():
         return
     make_folders(files, folder.parent)
     files.make_folder(folder)
