@@ -1,7 +1,7 @@
 """A process that writes outcomes until it is killed: `python -m tests.acceptance.writer HOME FROM PER_SECOND [--reckless]`.
 
 Says `ready SECONDS` once the log is open, and the number of each outcome when it is acknowledged. `--reckless` acknowledges
-before the log has answered.
+20 ms before the log has it.
 """
 
 import asyncio
@@ -11,6 +11,8 @@ from pathlib import Path
 
 from service.decision.records import OutcomeRecord
 from service.stores.segment_log import SegmentLog
+
+EARLY_S = 0.02  # how long before the log has it a reckless writer says so
 
 
 async def main(home: Path, number: int, per_second: float, *, reckless: bool) -> None:
@@ -29,6 +31,7 @@ async def main(home: Path, number: int, per_second: float, *, reckless: bool) ->
 async def append(log: SegmentLog, number: int, *, reckless: bool) -> None:
     if reckless:
         print(number, flush=True)
+        await asyncio.sleep(EARLY_S)
     at = time.time()
     await log.append_outcomes([OutcomeRecord(f"o{number}", f"d{number}", "click", at, at)])
     if not reckless:

@@ -210,7 +210,7 @@ def measure(context: Context) -> Measured:
         f"{writers.doubled} twice, log open after {writers.slowest:.2f} s; {SERVERS} servers killed: {len(told.decisions):,} "
         f"decisions, {len(told.outcomes):,} outcomes, {len(told.events):,} events acknowledged ({told.sent_again} sent again): "
         f"{found.lost} lost, {found.twice_written} twice in the log, {found.twice_applied} twice in Redis, {found.not_applied} "
-        f"wait there for a rebuild; ready again after at most {max(recoveries):.2f} s; if it were acknowledged before the sync: "
+        f"wait there for a rebuild; ready again after at most {max(recoveries):.2f} s; acknowledged 20 ms before the sync: "
         f"{reckless.lost} lost"
     )
     holds = not (writers.lost or writers.doubled or found.lost or found.twice_written or found.twice_applied)
