@@ -64,7 +64,8 @@ class KnownIds:
                 merge = len(run.hashes) <= SMALL and sum(len(one.hashes) for one in small) <= MERGED
                 (small if merge else self._ended).append(run)
         merged = np.unique(np.concatenate([run.hashes for run in small]))
-        self._ended.append(_Run(max(run.until for run in small), merged))
+        if len(merged):
+            self._ended.append(_Run(max(run.until for run in small), merged))
 
     def _pass_over(self, path: Path) -> None:
         self._taken.add(path)
@@ -76,6 +77,8 @@ class KnownIds:
             self._look()
         asked = set(hashed)
         found = asked & self._young
+        if len(found) == len(asked) or not (self._growing or self._ended):
+            return found
         left = np.array(list(asked - found), np.uint64)
         for run in (*self._growing, *self._ended):
             if not len(left):
