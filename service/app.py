@@ -12,7 +12,7 @@ from litestar.config.cors import CORSConfig
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 
-from features.event_types import home_event_types
+from features.event_types import CLOCK_SKEW_S, home_event_types
 from features.homes import home_contract
 from service.alerts import AlertDesk, by_type
 from service.api.admission import Limiter
@@ -23,7 +23,7 @@ from service.api.events import events
 from service.api.guarding import Guard, check_routes
 from service.api.identities import identities
 from service.api.openapi import openapi_config
-from service.api.operations import live, metrics, ready
+from service.api.operations import live, metrics, ready, status
 from service.api.outcomes import outcomes
 from service.api.problems import from_framework, from_nextbest, from_unexpected
 from service.api.recommend import recommend
@@ -35,6 +35,7 @@ from service.decision.engine import Engine
 from service.errors import DependencyFailed, NextbestError
 from service.events import EventIntake
 from service.explaining import Explainer
+from service.files import DISK, Files
 from service.identities import IdentityIntake
 from service.keys import KeyRing, Rates, WatchedKeys
 from service.logs import configure_logging, logger
@@ -77,6 +78,7 @@ def create_app(
         "metrics": parts.metrics,
         "limiter": Limiter(parts.metrics),
         "pipeline": Pipeline(parts),
+        "status": {"log": parts.log.status},
     }
     app = Litestar(
         route_handlers=[
@@ -90,6 +92,7 @@ def create_app(
             browser_script,
             live,
             ready,
+            status,
             metrics,
         ],
         exception_handlers={NextbestError: from_nextbest, HTTPException: from_framework, Exception: from_unexpected},
@@ -125,8 +128,8 @@ async def _running(app: Litestar, settings: Settings) -> AsyncIterator[None]:
         await state.parts.reader.close()
 
 
-def create_from_settings(settings: Settings) -> Litestar:
-    """The service with its real parts."""
+def create_from_settings(settings: Settings, files: Files = DISK) -> Litestar:
+    """The service with its real parts. `files`: what the log is written with."""
     contract = home_contract(settings.folder)
     counted = Metrics(shared=settings.workers > 1)
     registry, log = Registry(settings.folder / "registry"), settings.folder / "log"
@@ -135,10 +138,11 @@ def create_from_settings(settings: Settings) -> Litestar:
     parts = Parts(
         reader=RedisCustomerReader(link, contract, lambda: nothing_written(settings.folder)),
         history=RedisContactHistory(link),
-        log=SegmentLog(log),
+        log=SegmentLog(log, kept_s=settings.ids_kept_s + CLOCK_SKEW_S, interval_s=settings.sync_interval_s, files=files),
         engine=lambda: engines.engine,
         metrics=counted,
         limits=Limits(settings.coalesce_limit, settings.batches_in_flight),
+        ids_kept_s=settings.ids_kept_s,
     )
     explainer = Explainer(lambda name: find_decision(log / DECISIONS, name), EngineArchive(registry, contract))
     # a connection of its own: nobody has a deadline here, and decisions do not wait behind a thousand events

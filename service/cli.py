@@ -29,6 +29,7 @@ COMMANDS = {
     "alerts": Command("training.alert_commands", "who has to be looked after: list, acknowledge, close, report, sweep, check"),
     "journey": Command("training.journey_commands", "where customers go, where they turn in circles, where they leave"),
     "unlink": Command("training.event_commands", "an alias is a customer of its own again"),
+    "log": Command("training.log_commands", "verify, seal and tail what was written down"),
     "rebuild": Command("training.event_commands", "put everything into Redis again, from log, lake and offline tables"),
     "import": Command("training.commands", "take in a table of logged decisions"),
     "simulate": Command("training.commands", "write a small world with known truth, ready to import"),

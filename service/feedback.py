@@ -10,13 +10,17 @@ from service.ports import Acknowledgement
 
 
 async def take_outcomes(parts: Parts, records: Sequence[OutcomeRecord]) -> Acknowledgement:
-    """Write outcomes down and add them to their customers' contacts. Raises LogUnavailable, having acknowledged nothing."""
+    """Write outcomes down and add them to their customers' contacts. Raises LogUnavailable, having acknowledged nothing.
+
+    Late ones are written down only: whether one was added before, nobody knows any more.
+    """
     done = await parts.log.append_outcomes(records)
-    if done.new:
+    timely = [record for record in done.new if not record.late]
+    if timely:
         try:
-            await parts.history.record(done.new, _budgets(parts))
+            await parts.history.record(timely, _budgets(parts))
         except DependencyFailed:
-            parts.metrics.forgotten.inc(len(done.new))
+            parts.metrics.forgotten.inc(len(timely))
     return done
 
 

@@ -38,7 +38,10 @@ class Limits(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a pipeline is made of. `engine` returns the one that serves now; `clock` tells seconds since 1970 UTC."""
+    """What a pipeline is made of. `engine` returns the one that serves now; `clock` tells seconds since 1970 UTC.
+
+    `ids_kept_s`: how long the log knows an id; an outcome that comes later than that after it happened is late.
+    """
 
     reader: CustomerReader
     history: ContactHistory
@@ -47,6 +50,7 @@ class Parts:
     metrics: Metrics
     clock: Callable[[], float] = time.time
     limits: Limits = field(default_factory=Limits)
+    ids_kept_s: float = 31 * 86_400.0
 
 
 @dataclass(slots=True)

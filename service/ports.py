@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+import msgspec
+
 from features.live import Event
 from service.catalog.policies import Budget, Purpose
 from service.decision.contacts import Contact
@@ -21,12 +23,23 @@ from service.decision.records import (
 
 @dataclass(frozen=True)
 class Acknowledgement:
-    """How a call of outcomes was taken, once it is on disk. `orphans` are among the accepted; `new` are those written."""
+    """How a call of outcomes was taken, once it is on disk. `orphans` and `late` are among the accepted, and no outcome is both.
+
+    `new` are those written.
+    """
 
     accepted: int
     duplicates: int
     orphans: int
+    late: int = 0
     new: tuple[OutcomeRecord, ...] = field(default=(), compare=False, repr=False)
+
+
+def acknowledged(sent: Sequence[OutcomeRecord], written: Sequence[OutcomeRecord]) -> Acknowledgement:
+    """How the outcomes of a call were taken, of which these are on disk."""
+    late = sum(record.late for record in written)
+    orphans = sum(record.orphan and not record.late for record in written)
+    return Acknowledgement(len(written), len(sent) - len(written), orphans, late, tuple(written))
 
 
 class Reading(NamedTuple):
@@ -61,6 +74,27 @@ class Terms(NamedTuple):
 
 
 NO_TERMS = Terms()
+
+
+class Position(msgspec.Struct, frozen=True):
+    """The segment that is open, and its bytes."""
+
+    segment: str
+    bytes: int
+
+
+class LogStatus(msgspec.Struct, frozen=True):
+    """What the log promises: `fsync` acknowledges what is on disk, `interval` what may be lost with the power.
+
+    `loss_window_ms`: how much of what was acknowledged a power loss takes at most. `waiting_bytes` are not written yet;
+    `failures`: writes that the disk refused since the process started.
+    """
+
+    mode: str
+    loss_window_ms: float
+    waiting_bytes: int = 0
+    failures: int = 0
+    segments: dict[str, Position] = {}
 
 
 class CustomerReader(Protocol):
@@ -126,6 +160,9 @@ class DecisionLog(Protocol):
 
     async def quarantine(self, records: Sequence[QuarantinedRecord]) -> None:
         """Write down events that could not be taken. Raises LogUnavailable."""
+
+    def status(self) -> LogStatus:
+        """What it promises, and where it stands."""
 
     async def close(self) -> None:
         """Write down what is pending and release the files."""

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
 from service.errors import BadRequest
 
 PREFIX = "NEXTBEST_"
+DAY = 86_400.0
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -40,6 +42,15 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     batches_in_flight: int = 2
     """Batches that may wait for Redis or the disk at the same time, per worker."""
 
+    log_mode: Literal["fsync", "interval"] = "fsync"
+    """When a record is acknowledged: `fsync`, once it is on disk; `interval`, once it is written, with a sync every interval."""
+
+    log_interval_ms: float = 100.0
+    """In the mode `interval`: what a power loss may take of what was acknowledged, in milliseconds. `/status` says so."""
+
+    attribution_days: float = 30.0
+    """How long after it happened an outcome counts, in days; ids of outcomes and events are known a day longer."""
+
     watch_interval_s: float = 0.25
     """How often to look whether a new catalog or bundle was published, in seconds."""
 
@@ -65,6 +76,16 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def origins(self) -> list[str]:
         """The web pages that may read answers."""
         return [origin.strip() for origin in (self.allow_origins or "").split(",") if origin.strip()]
+
+    @property
+    def ids_kept_s(self) -> float:
+        """How long ids are known: the attribution window and a day, for clients that retry and clocks that differ."""
+        return (self.attribution_days + 1.0) * DAY
+
+    @property
+    def sync_interval_s(self) -> float | None:
+        """Between two syncs of the log; None where each record waits for its own."""
+        return self.log_interval_ms / 1000 if self.log_mode == "interval" else None
 
     @property
     def folder(self) -> Path:

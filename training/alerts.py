@@ -11,7 +11,7 @@ import numpy as np
 from service.catalog.alerting import SEVERITIES
 from service.decision.records import AlertFollowUp, AlertRaised
 from service.errors import AlertSettled, UnknownAlert
-from training.live_log import payloads, segments, write_segment
+from training.live_log import payloads, sources, write_segment
 
 KIND = "alerts"
 State = Literal["open", "acknowledged", "closed"]
@@ -81,7 +81,7 @@ def read_alerts(home: Path) -> dict[str, Followed]:
 
 
 def _records(home: Path) -> Iterator[AlertRaised | AlertFollowUp]:
-    return (_decoder.decode(payload) for path in segments(home, KIND) for payload in payloads(path))
+    return (_decoder.decode(payload) for source in sources(home, KIND) for payload in payloads(source))
 
 
 def selected(alerts: Iterable[Followed], wanted: Wanted) -> list[Followed]:

@@ -7,10 +7,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from service.decision import records
 from service.decision.records import DecisionRecord
 from service.errors import UnknownDecision
-from training.live_log import payloads, segments
+from training.live_log import find_in, read_payloads, sources
 
 _decoder = msgspec.json.Decoder(DecisionRecord)
 
@@ -24,11 +23,10 @@ class Logged(NamedTuple):
 
 def read_decisions(home: Path, start: float = float("-inf"), end: float = float("inf")) -> Iterator[Logged]:
     """Every readable decision of a span of time, in seconds since 1970 UTC, `end` excluded."""
-    for path in segments(home, "decisions"):
-        for payload in payloads(path):
-            record = _decoder.decode(payload)
-            if start <= record.at < end:
-                yield Logged(payload, record)
+    for payload in read_payloads(home, "decisions"):
+        record = _decoder.decode(payload)
+        if start <= record.at < end:
+            yield Logged(payload, record)
 
 
 def in_batches(logged: Iterable[Logged], size: int) -> Iterator[list[Logged]]:
@@ -40,8 +38,8 @@ def in_batches(logged: Iterable[Logged], size: int) -> Iterator[list[Logged]]:
 
 def find_decision(home: Path, decision_id: str) -> DecisionRecord:
     """The decision of this id. Raises UnknownDecision."""
-    for path in reversed(segments(home, "decisions")):
-        found = records.find_decision(path.read_bytes(), decision_id)
+    for source in reversed(sources(home, "decisions")):
+        found = find_in(source, decision_id)
         if found is not None:
             return found
     raise UnknownDecision(decision_id)

@@ -16,9 +16,10 @@ import pyarrow as pa
 from features.contract import ACTION_ID, Contract, Feature
 from features.request_time import request_time_values
 from features.vectors import Column, Matrix, vectorize
-from service.decision.records import DecisionRecord, OutcomeRecord, decode_lines
+from service.decision.records import DecisionRecord, OutcomeRecord
 from service.errors import NotReady
 from training.lake import DECISION_COLUMNS, OUTCOME_COLUMNS, read_tables
+from training.live_log import payloads, sources, spoiled_lines
 
 Values = npt.NDArray[np.float64]
 Names = npt.NDArray[np.str_]
@@ -163,10 +164,10 @@ def _names(column: pa.ChunkedArray) -> Names:
 
 
 class _LiveLog:
-    """The segments that services wrote. Damaged lines and torn tails are counted and passed over."""
+    """What services wrote. Damaged lines and torn tails are counted and passed over."""
 
     def __init__(self, home: Path, contract: Contract) -> None:
-        self._log = home / "log"
+        self._home = home
         self._contract = contract
         self.damaged = 0
 
@@ -180,12 +181,9 @@ class _LiveLog:
 
     def _records(self, kind: str, record: Any) -> list[Any]:  # noqa: ANN401  # one of the two record types
         decoder, records = msgspec.json.Decoder(record), []
-        for path in sorted((self._log / kind).rglob("*.log")):
-            for line in decode_lines(path.read_bytes()):
-                if line.payload is None:
-                    self.damaged += 1
-                else:
-                    records.append(decoder.decode(line.payload))
+        for source in sources(self._home, kind):
+            self.damaged += spoiled_lines(source)
+            records += [decoder.decode(payload) for payload in payloads(source)]
         return records
 
 

@@ -23,7 +23,7 @@ from service.decision.records import OutcomeRecord
 from service.errors import NotReady
 from service.registry import Registry
 from training.judging import Gain
-from training.live_log import payloads, read_log, segments
+from training.live_log import payloads, read_log, sources
 
 Values = npt.NDArray[np.float64]
 Counts = Mapping[str, Sequence[float]]  # (decisions, outcomes) of each customer
@@ -114,15 +114,15 @@ def experiments(home: Path, objective: str, progress: Progress = lambda _done, _
     """Every experiment that the log knows. `objective`: the type of outcome; a decision has it or not. Raises NotReady."""
     successes = {o.decision_id for o in read_log(home, "outcomes", OutcomeRecord) if o.type == objective}
     counts: defaultdict[Assigned, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(lambda: [0.0, 0.0]))
-    decoder, paths = msgspec.json.Decoder(_Decided), segments(home, "decisions")
-    for done, path in enumerate(paths, 1):
-        for payload in payloads(path):
+    decoder, parts = msgspec.json.Decoder(_Decided), sources(home, "decisions")
+    for done, part in enumerate(parts, 1):
+        for payload in payloads(part):
             decided = decoder.decode(payload)
             if decided.experiment is not None:
                 count = counts[decided.experiment][decided.customer_id]
                 count[0] += 1.0
                 count[1] += decided.decision_id in successes
-        progress(done, len(paths))
+        progress(done, len(parts))
     if not counts:
         raise NotReady("Expected logged decisions of an experiment, found none: declare `experiments` in the catalog")
     planned = _planned(home)

@@ -1,11 +1,13 @@
-"""The lake: decisions and outcomes as Parquet, by day. What was imported lies here."""
+"""The lake: decisions, outcomes and events as Parquet, by day. What was imported or ingested lies here."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+
+from training.lake_store import Lake, open_lake
 
 MOMENT = pa.timestamp("us", tz="UTC")
 DECISION_COLUMNS = {
@@ -22,30 +24,49 @@ OUTCOME_COLUMNS = {
 IMPRESSION = "impression"  # the outcome of everything that was shown
 
 
-def lake_folder(home: Path, kind: str) -> Path:
-    """Where `decisions` or `outcomes` lie."""
-    return home / "lake" / kind
+SEALED = "sealed-"  # begins the names of files that were sealed from the log: other columns, and readers of their own
 
 
-def write_by_day(home: Path, kind: str, name: str, table: pa.Table, column: str) -> list[Path]:
-    """One file `date=YYYY-MM-DD/<name>.parquet` for each day (UTC) of a time column."""
+def write_by_day(home: Path, kind: str, name: str, table: pa.Table, column: str) -> list[str]:
+    """One file `<kind>/date=YYYY-MM-DD/<name>.parquet` for each day (UTC) of a time column."""
+    lake = open_lake(home)
     days = pc.strftime(table[column], format="%Y-%m-%d")
     written = []
     for day in pc.unique(days).to_pylist():
-        path = lake_folder(home, kind) / f"date={day}" / f"{name}.parquet"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".unfinished")
-        pq.write_table(table.filter(pc.equal(days, day)), unfinished, compression="zstd")
-        written.append(unfinished.replace(path))
+        path = f"{kind}/date={day}/{name}.parquet"
+        lake.put(path, parquet(table.filter(pc.equal(days, day))))
+        written.append(path)
     return written
 
 
+def parquet(table: pa.Table) -> bytes:
+    """A table as the bytes of a Parquet file."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def table_of(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
+    """The table, or some columns of it, that a Parquet file holds."""
+    return pq.ParquetFile(pa.BufferReader(data)).read(columns)
+
+
 def read_tables(home: Path, kind: str) -> Iterator[pa.Table]:
-    """Every file, oldest day first."""
-    for path in sorted(lake_folder(home, kind).rglob("*.parquet")):
-        yield pq.ParquetFile(path).read()
+    """Every file that was imported or ingested, oldest day first."""
+    lake = open_lake(home)
+    for name in imported_names(lake, kind):
+        yield table_of(lake.get(name))
+
+
+def imported_names(lake: Lake, kind: str) -> list[str]:
+    """Files of a kind that somebody brought, in the order of days."""
+    files = [name for name in lake.names(kind) if name.endswith(".parquet")]
+    return [name for name in files if not name.rpartition("/")[2].startswith(SEALED)]
 
 
 def imported_rows(home: Path, name: str) -> int:
     """How many decisions lie in files of this name: fewer than there were where a writer was interrupted between two days."""
-    return sum(pq.read_metadata(path).num_rows for path in lake_folder(home, "decisions").rglob(f"{name}.parquet"))
+    lake = open_lake(home)
+    files = [path for path in lake.names("decisions") if path.endswith(f"/{name}.parquet")]
+    return sum(pq.read_metadata(pa.BufferReader(lake.get(path))).num_rows for path in files)

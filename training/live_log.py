@@ -1,36 +1,86 @@
-"""What the service writes down, read as whole records: every readable line, oldest segment first."""
+"""What the service writes down, read as whole records: what was sealed, then the segments that were not, each record once."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
+import pyarrow.compute as pc
 
-from service.decision.records import decode_lines, encode_line
-from service.registry import write_atomically
+from service.decision import records
+from service.decision.records import DecisionRecord, decode_lines, encode_line
+from service.files import DISK, put_file
+from training.lake import table_of
+from training.lake_store import Lake, open_lake
+from training.sealing import read_manifests, sealed_payloads, unsealed
 
 Record = TypeVar("Record", bound=msgspec.Struct)
 
 
+class Source(NamedTuple):
+    """A sealed file, by its name in a lake; or, without one, a segment, by its path.
+
+    `size` in bytes; `spoiled`: lines that were damaged or torn when they were sealed.
+    """
+
+    home: Path
+    name: str
+    size: int
+    lake: Lake | None
+    spoiled: int = 0
+
+
+def sources(home: Path, kind: str) -> list[Source]:
+    """All of a kind (`decisions`, `outcomes`, ...), oldest first. Raises ManifestInvalid."""
+    found, lake = [], open_lake(home)
+    for manifest in read_manifests(lake, kind):
+        spoiled = sum(segment.damaged + segment.torn for segment in manifest.segments)
+        for file in manifest.files:
+            found.append(Source(home, file.name, file.bytes, lake, spoiled))
+            spoiled = 0
+    return found + [Source(home, str(path), path.stat().st_size, None) for path in unsealed(home, kind, lake)]
+
+
 def segments(home: Path, kind: str) -> list[Path]:
-    """The files of `decisions`, `outcomes`, `events`, `identities`, `alerts` or `quarantine`, oldest first."""
-    return sorted((home / "log" / kind).rglob("*.log"), key=lambda path: path.name)
+    """The files of a kind that were not sealed, oldest first."""
+    return unsealed(home, kind)
 
 
-def payloads(path: Path) -> Iterator[bytes]:
-    """The readable lines of one file."""
-    return (line.payload for line in decode_lines(path.read_bytes()) if line.payload is not None)
+def payloads(source: Source) -> Iterator[bytes]:
+    """The readable records of one source."""
+    if source.lake is not None:
+        return sealed_payloads(source.lake, source.name)
+    return (line.payload for line in decode_lines(Path(source.name).read_bytes()) if line.payload is not None)
+
+
+def spoiled_lines(source: Source) -> int:
+    """How many lines are damaged or torn."""
+    if source.lake is not None:
+        return source.spoiled
+    return sum(line.payload is None for line in decode_lines(Path(source.name).read_bytes()))
+
+
+def read_payloads(home: Path, kind: str) -> Iterator[bytes]:
+    """Every readable record of a kind, as it was written."""
+    return (payload for source in sources(home, kind) for payload in payloads(source))
 
 
 def read_log(home: Path, kind: str, record: type[Record]) -> Iterator[Record]:
     """Every readable record of a kind, or as much of each as `record` declares."""
     decoder = msgspec.json.Decoder(record)
-    return (decoder.decode(payload) for path in segments(home, kind) for payload in payloads(path))
+    return (decoder.decode(payload) for payload in read_payloads(home, kind))
+
+
+def find_in(source: Source, decision_id: str) -> DecisionRecord | None:
+    """The decision of this id in one source."""
+    if source.lake is None:
+        return records.find_decision(Path(source.name).read_bytes(), decision_id)
+    table = table_of(source.lake.get(source.name), ["decision_id", "record"])
+    found = table.filter(pc.equal(table["decision_id"], decision_id))["record"].to_pylist()
+    return msgspec.json.decode(found[0], type=DecisionRecord) if found else None
 
 
 def write_segment(home: Path, kind: str, writer: str, written: Sequence[msgspec.Struct], now: float) -> None:
     """Add records in a segment of their own, on disk when this returns. `now`: seconds since 1970 UTC; `writer`: in its name."""
-    folder = home / "log" / kind
-    folder.mkdir(parents=True, exist_ok=True)
     lines = b"".join(encode_line(msgspec.json.encode(one)) for one in written)
-    write_atomically(folder / f"{int(now * 1000):013d}-{writer}-1.log", lines)
+    put_file(DISK, home / "log" / kind / f"{int(now * 1000):013d}-{writer}-1.log", lines)

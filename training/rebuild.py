@@ -257,11 +257,20 @@ def contacts_in(home: Path) -> dict[str, bytes]:
             for placement in record.placements if not placement.fallback
             for item in placement.items
         ]  # fmt: skip
-    for outcome in read_log(home, "outcomes", OutcomeRecord):
+    for outcome in timely_outcomes(home):
         owner = key_in(outcome.decision_id) or owners.get(outcome.decision_id)
         if owner is not None:
             found[moved.get(owner, owner)].append(as_contact(outcome))
     return {key: encode_contacts(sorted(c, key=lambda one: one.at))[-KEPT_BYTES:] for key, c in found.items() if c}
+
+
+def timely_outcomes(home: Path) -> Iterator[OutcomeRecord]:
+    """What contacts and budgets know: every outcome that was not late, once."""
+    known: set[str] = set()
+    for outcome in read_log(home, "outcomes", OutcomeRecord):
+        if not outcome.late and outcome.outcome_id not in known:
+            known.add(outcome.outcome_id)
+            yield outcome
 
 
 def joined(rebuilt: bytes, added: bytes) -> bytes:
@@ -284,7 +293,7 @@ def budget_counts(home: Path, budgets: Iterable[Budget]) -> dict[str, int]:
                 for budget in by_action.get(item.action_id, ()):
                     if budget.count == DECISIONS:
                         counts[budget_keys(budget, logged.record.at)[0]] += 1
-    for outcome in read_log(home, "outcomes", OutcomeRecord) if by_action else ():
+    for outcome in timely_outcomes(home) if by_action else ():
         for budget in by_action.get(outcome.action_id or "", ()):
             if budget.count != DECISIONS and type_code(outcome.type) == IMPRESSION:
                 counts[budget_keys(budget, outcome.at)[0]] += 1

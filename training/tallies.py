@@ -15,6 +15,9 @@ from service.decision.arbitration import NONE_LEFT
 from service.decision.decide import Outline, outline
 from service.decision.engine import Engine
 from service.decision.records import DecisionRecord, decode_lines
+from training.lake_store import open_lake
+from training.live_log import Source
+from training.sealing import sealed_payloads
 
 Values = npt.NDArray[np.float64]
 Item = tuple[str, str]  # (placement, action)
@@ -24,11 +27,13 @@ MADE_AT_ONCE = 1024
 
 
 class Part(msgspec.Struct, frozen=True):
-    """A stretch of a segment, from the begin of a line to the end of one."""
+    """A stretch of a segment, from the begin of a line to the end of one; or a sealed file of a home, whole."""
 
-    path: str
+    name: str
     start: int
     end: int
+    home: str
+    sealed: bool
 
 
 @dataclass
@@ -55,28 +60,36 @@ class Tally:
             setattr(self, one.name, mine + getattr(other, one.name))
 
 
-def parts_of(paths: Sequence[Path], length: int) -> list[Part]:
-    """The segments in stretches of about so many bytes."""
-    return [part for path in paths for part in _parts(path, length)]
+def parts_of(logged: Sequence[Source], length: int) -> list[Part]:
+    """The log in stretches of about so many bytes."""
+    return [part for source in logged for part in _parts(source, length)]
 
 
-def _parts(path: Path, length: int) -> Iterator[Part]:
-    size, start = path.stat().st_size, 0
-    with path.open("rb") as segment:
+def _parts(source: Source, length: int) -> Iterator[Part]:
+    if source.lake is not None:
+        yield Part(source.name, 0, source.size, str(source.home), sealed=True)
+        return
+    size, start = source.size, 0
+    with Path(source.name).open("rb") as segment:
         while start < size:
             segment.seek(min(start + length, size))
             segment.readline()
-            yield Part(str(path), start, segment.tell())
+            yield Part(source.name, start, segment.tell(), str(source.home), sealed=False)
             start = segment.tell()
+
+
+def _payloads(part: Part) -> list[bytes]:
+    if part.sealed:
+        return list(sealed_payloads(open_lake(Path(part.home)), part.name))
+    with Path(part.name).open("rb") as segment:
+        segment.seek(part.start)
+        lines = decode_lines(segment.read(part.end - part.start))
+    return [line.payload for line in lines if line.payload is not None]
 
 
 def tally_part(engine: Engine, part: Part) -> Tally:
     """What the engine makes of the decisions of one stretch, its experiments aside."""
-    tally, decoder = Tally(), msgspec.json.Decoder(DecisionRecord)
-    with Path(part.path).open("rb") as segment:
-        segment.seek(part.start)
-        lines = decode_lines(segment.read(part.end - part.start))
-    payloads = [line.payload for line in lines if line.payload is not None]
+    tally, decoder, payloads = Tally(), msgspec.json.Decoder(DecisionRecord), _payloads(part)
     for start in range(0, len(payloads), MADE_AT_ONCE):
         _tally(engine, [decoder.decode(payload) for payload in payloads[start : start + MADE_AT_ONCE]], tally)
     return tally

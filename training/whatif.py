@@ -22,7 +22,7 @@ from service.errors import NotReady
 from service.registry import Registry
 from training import off_policy
 from training.judging import Gain
-from training.live_log import read_log, segments
+from training.live_log import read_log, sources
 from training.tallies import Item, Part, Tally, parts_of, tally_part
 
 PARTS_PER_PROCESS = 4  # so that none is left working alone for long
@@ -76,11 +76,11 @@ def what_if(
     might have made, too, were answered.
     """
     workers = processes or os.cpu_count() or 1
-    paths = segments(home, "decisions")
-    size = sum(path.stat().st_size for path in paths)
-    parts = parts_of(paths, max(SHORTEST_PART, size // (workers * PARTS_PER_PROCESS)))
+    logged = sources(home, "decisions")
+    size = sum(source.size for source in logged)
+    parts = parts_of(logged, max(SHORTEST_PART, size // (workers * PARTS_PER_PROCESS)))
     if not parts:
-        raise NotReady(f"Expected logged decisions under `{home / 'log'}`, found none")
+        raise NotReady(f"Expected logged decisions under `{home}`, found none")
     total = Tally()
     for done, tally in enumerate(_tallies(home, draft, parts, workers), 1):
         total.add(tally)

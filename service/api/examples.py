@@ -52,7 +52,7 @@ OUTCOMES_REQUEST = {
         }
     ]
 }
-OUTCOMES_ANSWER = [Example(summary="On disk", value={"accepted": 1, "duplicates": 0, "orphans": 0, "rejected": []})]
+OUTCOMES_ANSWER = [Example(summary="On disk", value={"accepted": 1, "duplicates": 0, "orphans": 0, "late": 0, "rejected": []})]
 EVENTS_REQUEST = {
     "events": [
         {

@@ -39,26 +39,29 @@ OUTCOME_DECODER = msgspec.json.Decoder(Outcome)
 async def outcomes(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Write outcomes down. Sending the same `outcome_id` again changes nothing."""
     parts: Parts = request.app.state.parts
-    accepted, rejected = judge(await request.body(), parts.clock())
+    accepted, rejected = judge(await request.body(), parts.clock(), parts.ids_kept_s)
     done = await take_outcomes(parts, accepted) if accepted else Acknowledgement(0, 0, 0)
     _count(parts.metrics, done, len(rejected))
-    body = OutcomesResponse(done.accepted, done.duplicates, done.orphans, tuple(rejected))
+    body = OutcomesResponse(done.accepted, done.duplicates, done.orphans, done.late, tuple(rejected))
     return Response(msgspec.json.encode(body), status_code=202, media_type=MediaType.JSON)
 
 
-def judge(body: bytes, now: float) -> tuple[list[OutcomeRecord], list[Rejection]]:
-    """The outcomes of a call that can be written down, and the reasons against the others. Raises BadRequest."""
+def judge(body: bytes, now: float, kept_s: float) -> tuple[list[OutcomeRecord], list[Rejection]]:
+    """The outcomes of a call that can be written down, and the reasons against the others. Raises BadRequest.
+
+    `kept_s`: how long ids are known, in seconds.
+    """
     call = decoded(CALL_DECODER, body)
     accepted, rejected = [], []
     for index, raw in enumerate(call.outcomes):
         try:
-            accepted.append(_record(decoded(OUTCOME_DECODER, raw), now))
+            accepted.append(_record(decoded(OUTCOME_DECODER, raw), now, kept_s))
         except BadRequest as error:
             rejected.append(Rejection(index, str(error)))
     return accepted, rejected
 
 
-def _record(outcome: Outcome, now: float) -> OutcomeRecord:
+def _record(outcome: Outcome, now: float, kept_s: float) -> OutcomeRecord:
     at = outcome.at.timestamp()
     if (problem := ahead(at, now)) is not None:
         raise BadRequest(problem)
@@ -67,6 +70,7 @@ def _record(outcome: Outcome, now: float) -> OutcomeRecord:
     return OutcomeRecord(
         outcome_id=outcome.outcome_id, decision_id=outcome.decision_id, type=outcome.type, at=at, received_at=now,
         placement=outcome.placement, action_id=outcome.action_id, value=outcome.value,
+        late=at < now - kept_s,
     )  # fmt: skip
 
 
@@ -75,6 +79,7 @@ def _count(metrics: Metrics, done: Acknowledgement, rejected: int) -> None:
         ("accepted", done.accepted),
         ("duplicate", done.duplicates),
         ("orphan", done.orphans),
+        ("late", done.late),
         ("rejected", rejected),
     ):
         metrics.outcomes.labels(result).inc(count)

@@ -120,11 +120,15 @@ class Rejection(msgspec.Struct, frozen=True):
 
 
 class OutcomesResponse(msgspec.Struct, frozen=True):
-    """Given after everything accepted is on disk. `orphans`, among the accepted, name decisions not known here."""
+    """Given after everything accepted is on disk. `orphans`, among the accepted, name decisions not known here.
+
+    `late`, among the accepted too: what happened so long ago that it is written down and changes nothing.
+    """
 
     accepted: int
     duplicates: int
     orphans: int
+    late: int
     rejected: tuple[Rejection, ...]
 
 

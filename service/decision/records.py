@@ -85,7 +85,11 @@ class DecisionRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class OutcomeRecord(msgspec.Struct, frozen=True):
-    """What came of one served item. `at` and `received_at` are in seconds since 1970 UTC."""
+    """What came of one served item. `at` and `received_at` are in seconds since 1970 UTC.
+
+    `late`: it came so long after it happened that nobody knows any more whether its id came before. It is kept, readers count an
+    id once, and contacts and budgets do not know it.
+    """
 
     outcome_id: str
     decision_id: str
@@ -96,6 +100,7 @@ class OutcomeRecord(msgspec.Struct, frozen=True):
     action_id: str | None = None
     value: float = 0.0
     orphan: bool = False
+    late: bool = False
 
 
 _decoder = msgspec.json.Decoder(DecisionRecord)
@@ -192,6 +197,9 @@ class QuarantinedRecord(msgspec.Struct, frozen=True):
     event: str
 
 
+LENGTH_DIGITS = 9  # of the length of a line: no record is longer
+
+
 class Line(NamedTuple):
     """One record of a segment, or what stands where a record should be."""
 
@@ -206,25 +214,45 @@ def encode_line(payload: bytes) -> bytes:
 
 
 def decode_lines(data: bytes) -> Iterator[Line]:
-    """The lines of a segment, damaged ones marked, a torn tail last."""
+    """The lines of a segment, damaged ones marked, a torn tail last. A damaged end of a line costs no record."""
     offset = 0
     while offset < len(data):
         end = data.find(b"\n", offset)
+        line = data[offset:] if end < 0 else data[offset:end]
+        payload = _payload(line)
+        if payload is None and (whole := _whole(line)):
+            yield Line(offset, _payload(line[:whole]), torn=False)
+            offset += whole
+            yield Line(offset, None, torn=False)  # what stands where the end of the line should be
+            offset += 1
+            continue
         if end < 0:
             yield Line(offset, None, torn=True)
             return
-        yield Line(offset, _payload(data[offset:end]), torn=False)
+        yield Line(offset, payload, torn=False)
         offset = end + 1
+
+
+def _whole(line: bytes) -> int:
+    """How many bytes of a damaged line are a record, by the length it gives; 0 where none is, or nothing follows it."""
+    checksum, _, rest = line.partition(b" ")
+    length, _, _ = rest.partition(b" ")
+    if not length.isdigit() or len(length) > LENGTH_DIGITS:
+        return 0
+    size = len(checksum) + len(length) + 2 + int(length)
+    return size if size < len(line) and _payload(line[:size]) is not None else 0
 
 
 def find_decision(data: bytes, decision_id: str) -> DecisionRecord | None:
     """The decision of this id in a segment; None where the segment does not hold it. 64 MB take 20 ms."""
-    position = data.find(b'{"decision_id":' + msgspec.json.encode(decision_id))
+    needle = b'{"decision_id":' + msgspec.json.encode(decision_id)
+    position = data.find(needle)
     if position < 0:
         return None
     start, end = data.rfind(b"\n", 0, position) + 1, data.find(b"\n", position)
-    line = next(decode_lines(data[start : end + 1]), None)
-    return None if line is None or line.payload is None else _decoder.decode(line.payload)
+    lines = decode_lines(data[start : end + 1 or len(data)])
+    found = next((line.payload for line in lines if line.payload is not None and line.payload.startswith(needle)), None)
+    return None if found is None else _decoder.decode(found)
 
 
 def _payload(line: bytes) -> bytes | None:

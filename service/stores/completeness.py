@@ -11,12 +11,16 @@ from service.stores.redis_link import RedisLink
 from service.stores.resp import encode
 
 COMPLETE = "nb:complete"
-WRITTEN = ("log/decisions", "log/outcomes", "log/events", "log/identities", "log/consents", "lake/events")
+WRITTEN = (
+    "log/decisions", "log/outcomes", "log/events", "log/identities", "log/consents", "lake/events", "lake/decisions/manifests",
+    "lake/outcomes/manifests", "lake/identities/manifests", "lake/consents/manifests",
+)  # fmt: skip
+ELSEWHERE = "lake.url"  # the lake lies elsewhere: what is in it is not asked for at every start
 
 
 def nothing_written(home: Path) -> bool:
     """Whether nothing has happened that Redis could have forgotten."""
-    return not any(path.is_file() for kind in WRITTEN for path in (home / kind).rglob("*"))
+    return not (home / ELSEWHERE).exists() and not any(path.is_file() for kind in WRITTEN for path in (home / kind).rglob("*"))
 
 
 async def set_complete(link: RedisLink) -> None:

@@ -13,7 +13,7 @@ from service.decision.records import (
     OutcomeRecord,
     QuarantinedRecord,
 )
-from service.ports import Acknowledgement
+from service.ports import Acknowledgement, LogStatus, acknowledged
 
 
 class MemoryDecisionLog:
@@ -40,7 +40,7 @@ class MemoryDecisionLog:
         written = [msgspec.structs.replace(r, orphan=r.decision_id not in self._decision_ids) for r in new]
         self.outcomes.extend(written)
         self._outcome_ids.update(r.outcome_id for r in written)
-        return Acknowledgement(len(written), len(records) - len(written), sum(r.orphan for r in written), tuple(written))
+        return acknowledged(records, written)
 
     async def append_events(self, records: Sequence[EventRecord]) -> tuple[EventRecord, ...]:
         new = tuple({r.event_id: r for r in reversed(records) if r.event_id not in self._event_ids}.values())[::-1]
@@ -59,6 +59,9 @@ class MemoryDecisionLog:
 
     async def quarantine(self, records: Sequence[QuarantinedRecord]) -> None:
         self.quarantined.extend(records)
+
+    def status(self) -> LogStatus:
+        return LogStatus("memory", float("inf"))
 
     async def close(self) -> None:
         """Nothing is open."""

@@ -1,6 +1,7 @@
 """The log on disk: what is acknowledged has been through fsync. One thread writes for all callers of a process."""
 
 import asyncio
+import itertools
 import queue
 import threading
 import time
@@ -21,22 +22,24 @@ from service.decision.records import (
     encode_line,
 )
 from service.errors import LogUnavailable
-from service.ports import Acknowledgement
-from service.stores.known_ids import KnownIds, hash_id, id_of
-from service.stores.segments import SegmentFollower, SegmentWriter
+from service.files import DISK, Files
+from service.ports import Acknowledgement, LogStatus, Position, acknowledged
+from service.stores.id_index import hash_id
+from service.stores.known_ids import KEPT_S, KnownIds
+from service.stores.segments import SegmentWriter
 
 DECISIONS, OUTCOMES, EVENTS, IDENTITIES, QUARANTINE = "decisions", "outcomes", "events", "identities", "quarantine"
 CONSENTS, ALERTS = "consents", "alerts"
 KINDS = DECISIONS, OUTCOMES, EVENTS, IDENTITIES, QUARANTINE, CONSENTS, ALERTS
 SEGMENT_BYTES = 64 * 2**20
+ID_FIELDS = {DECISIONS: "decision_id", OUTCOMES: "outcome_id", EVENTS: "event_id"}  # of kinds whose records are written once
 QUEUE_BYTES = 32 * 2**20  # more waits nowhere: the disk is not keeping up
-REMEMBERED_BYTES = 32 * 2**20  # of the newest segments, read at start for their ids: 10,000 decisions, 130,000 outcomes; 60 ms
-REMEMBERED_EVENTS = 8 * 2**20  # the same of events, which are many: 40,000; 0.2 s. Features notice a repetition themselves
 LOOK_EVERY_S = 0.5  # how often an unknown decision id makes us look into the segments of other processes
 
 
 Record = TypeVar("Record", bound=msgspec.Struct)
-Write = Callable[[Sequence[Record]], Awaitable[tuple[Record, ...]]]  # puts records on disk; returns them as they were written
+# puts records with these hashes of ids on disk; returns them as they were written
+Write = Callable[[Sequence[int], Sequence[Record]], Awaitable[tuple[Record, ...]]]
 
 
 class _Write(NamedTuple):
@@ -44,6 +47,7 @@ class _Write(NamedTuple):
 
     kind: str
     data: bytes
+    ids: Sequence[int]
     loop: asyncio.AbstractEventLoop
     done: asyncio.Future[None]
 
@@ -51,41 +55,60 @@ class _Write(NamedTuple):
 class SegmentLog:
     """Decisions and outcomes as segments under a folder. Callers share a write and its fsync (group commit)."""
 
-    def __init__(self, folder: Path, *, segment_bytes: int = SEGMENT_BYTES, queue_bytes: int = QUEUE_BYTES) -> None:
-        self._writers = {kind: SegmentWriter(folder / kind, segment_bytes) for kind in KINDS}
+    def __init__(
+        self, folder: Path, *, segment_bytes: int = SEGMENT_BYTES, queue_bytes: int = QUEUE_BYTES, kept_s: float = KEPT_S,
+        interval_s: float | None = None, files: Files = DISK, clock: Callable[[], float] = time.time,
+    ) -> None:  # fmt: skip
+        self._writers = {
+            kind: SegmentWriter(folder / kind, segment_bytes, files, clock, ID_FIELDS.get(kind, "")) for kind in KINDS
+        }
+        self._interval = interval_s
+        self._synced = time.monotonic()
+        self._failures = 0
         self._encoder = msgspec.json.Encoder()
         self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._waiting_bytes = 0
         self._queue_bytes = queue_bytes
         self._thread: threading.Thread | None = None
-        self._decisions = SegmentFollower(folder / DECISIONS, ours=self._writers[DECISIONS].mark)
-        self._known_decisions = KnownIds()
-        self._known_decisions.add(hash_id(id_of(p, "decision_id")) for p in self._decisions.start(REMEMBERED_BYTES))
-        self._outcomes: _Once[OutcomeRecord] = _Once(folder / OUTCOMES, "outcome_id", REMEMBERED_BYTES)
-        self._events: _Once[EventRecord] = _Once(folder / EVENTS, "event_id", REMEMBERED_EVENTS)
+        known = {
+            kind: KnownIds(folder / kind, field, writer=self._writers[kind].mark, kept_s=kept_s, files=files, clock=clock)
+            for kind, field in ID_FIELDS.items()
+        }
+        self._known_decisions = known[DECISIONS]
+        self._outcomes: _Once[OutcomeRecord] = _Once(known[OUTCOMES], "outcome_id")
+        self._events: _Once[EventRecord] = _Once(known[EVENTS], "event_id")
         self._looked = 0.0
+
+    def status(self) -> LogStatus:
+        """What the log promises, and where it stands."""
+        mode, window = ("fsync", 0.0) if self._interval is None else ("interval", self._interval * 1000)
+        found = {kind: writer.position for kind, writer in self._writers.items()}
+        segments = {kind: Position(*position) for kind, position in found.items() if position is not None}
+        return LogStatus(mode, window, self._waiting_bytes, self._failures, segments)
 
     async def append_decisions(self, records: Sequence[DecisionRecord]) -> None:
         """Write down decisions. Raises LogUnavailable, having acknowledged nothing."""
-        await self._write(DECISIONS, records)
-        self._known_decisions.add(hash_id(r.decision_id) for r in records)
+        hashed = [hash_id(r.decision_id) for r in records]
+        await self._write(DECISIONS, records, hashed)
+        self._known_decisions.add(hashed)
 
     async def append_outcomes(self, records: Sequence[OutcomeRecord]) -> Acknowledgement:
         """Write down outcomes whose id is new. Raises LogUnavailable, having acknowledged nothing."""
         written = await self._outcomes.append(records, self._write_outcomes)
-        return Acknowledgement(len(written), len(records) - len(written), sum(r.orphan for r in written), written)
+        return acknowledged(records, written)
 
-    async def _write_outcomes(self, records: Sequence[OutcomeRecord]) -> tuple[OutcomeRecord, ...]:
-        marked = tuple(msgspec.structs.replace(r, orphan=not self._decided(r.decision_id)) for r in records)
-        await self._write(OUTCOMES, marked)
+    async def _write_outcomes(self, hashed: Sequence[int], records: Sequence[OutcomeRecord]) -> tuple[OutcomeRecord, ...]:
+        decided = self._decided({r.decision_id for r in records})
+        marked = tuple(msgspec.structs.replace(r, orphan=r.decision_id not in decided) for r in records)
+        await self._write(OUTCOMES, marked, hashed)
         return marked
 
     async def append_events(self, records: Sequence[EventRecord]) -> tuple[EventRecord, ...]:
         """Write down events whose id is new, and return those. Raises LogUnavailable, having acknowledged nothing."""
         return await self._events.append(records, self._write_events)
 
-    async def _write_events(self, records: Sequence[EventRecord]) -> tuple[EventRecord, ...]:
-        await self._write(EVENTS, records)
+    async def _write_events(self, hashed: Sequence[int], records: Sequence[EventRecord]) -> tuple[EventRecord, ...]:
+        await self._write(EVENTS, records, hashed)
         return tuple(records)
 
     async def append_identities(self, records: Sequence[IdentityRecord]) -> None:
@@ -105,14 +128,16 @@ class SegmentLog:
         if records:
             await self._write(QUARANTINE, records)
 
-    def _decided(self, decision_id: str) -> bool:
-        hashed = hash_id(decision_id)
-        if hashed not in self._known_decisions and time.monotonic() - self._looked > LOOK_EVERY_S:
+    def _decided(self, decision_ids: set[str]) -> set[str]:
+        """Those that name a decision that is known."""
+        hashed = {hash_id(name): name for name in decision_ids}
+        found = self._known_decisions.among(hashed, look=False)
+        if len(found) < len(hashed) and time.monotonic() - self._looked > LOOK_EVERY_S:
             self._looked = time.monotonic()
-            self._known_decisions.add(hash_id(id_of(payload, "decision_id")) for payload in self._decisions.look())
-        return hashed in self._known_decisions
+            found |= self._known_decisions.among(hashed.keys() - found)
+        return {hashed[one] for one in found}
 
-    async def _write(self, kind: str, records: Sequence[msgspec.Struct]) -> None:
+    async def _write(self, kind: str, records: Sequence[msgspec.Struct], ids: Sequence[int] = ()) -> None:
         data = b"".join([encode_line(self._encoder.encode(r)) for r in records])
         if self._waiting_bytes + len(data) > self._queue_bytes:
             raise LogUnavailable(f"Expected the disk to keep up, found {self._waiting_bytes} bytes waiting for it")
@@ -120,29 +145,58 @@ class SegmentLog:
             self._thread = threading.Thread(target=self._work, name="segment-log", daemon=True)
             self._thread.start()
         loop = asyncio.get_running_loop()
-        write = _Write(kind, data, loop, loop.create_future())
+        write = _Write(kind, data, ids, loop, loop.create_future())
         self._waiting_bytes += len(data)
         self._queue.put(write)
         await write.done
 
     def _work(self) -> None:
         """The thread: whatever has gathered goes to disk together."""
-        while (first := self._queue.get()) is not None:
-            together, ended = [first], False
-            while not ended and not self._queue.empty():
-                write = self._queue.get()
-                ended = write is None
-                together += [write] if write is not None else []
+        ended = False
+        while not ended:
+            together, ended = self._gathered()
             self._commit(together)
-            if ended:
-                return
+            if self._interval is not None and time.monotonic() - self._synced >= self._interval:
+                self._sync()
+
+    def _gathered(self) -> tuple[list[_Write], bool]:
+        """What waits to be written, and whether it is the last."""
+        together: list[_Write] = []
+        try:
+            one = self._queue.get(timeout=self._interval)
+            while one is not None:
+                together.append(one)
+                if self._queue.empty():
+                    return together, False
+                one = self._queue.get()
+        except queue.Empty:
+            return together, False
+        return together, True
 
     def _commit(self, together: Sequence[_Write]) -> None:
         for kind, writer in self._writers.items():
             mine = [write for write in together if write.kind == kind]
-            error = _attempt(writer, b"".join([write.data for write in mine])) if mine else None
+            error = self._attempt(writer, mine) if mine else None
             for loop in {write.loop for write in mine}:
                 loop.call_soon_threadsafe(self._acknowledge, [w for w in mine if w.loop is loop], error)
+
+    def _attempt(self, writer: SegmentWriter, mine: Sequence[_Write]) -> OSError | None:
+        ids = itertools.chain.from_iterable(write.ids for write in mine)
+        try:
+            writer.write(b"".join([write.data for write in mine]), ids, wait=self._interval is None)
+        except OSError as error:
+            self._failures += 1
+            return error
+        return None
+
+    def _sync(self) -> None:
+        """What was acknowledged since the last time is on disk; where the disk refuses, that is lost with the power."""
+        self._synced = time.monotonic()
+        for writer in self._writers.values():
+            try:
+                writer.sync()
+            except OSError:
+                self._failures += 1
 
     def _acknowledge(self, written: Sequence[_Write], error: OSError | None) -> None:
         for write in written:
@@ -161,16 +215,18 @@ class SegmentLog:
             await asyncio.to_thread(self._thread.join)
             self._thread = None
         for writer in self._writers.values():
-            writer.close()
+            try:
+                writer.close()
+            except OSError:
+                self._failures += 1
 
 
 class _Once(Generic[Record]):
-    """Records of one kind, each id written once: by this process, or in what others wrote before it started."""
+    """Records of one kind, each id written once; two processes that are told of one at the same moment both write it."""
 
-    def __init__(self, folder: Path, field: str, remembered: int) -> None:
+    def __init__(self, known: KnownIds, field: str) -> None:
+        self._known = known
         self._field = field
-        self._known = KnownIds()
-        self._known.add(hash_id(id_of(p, field)) for p in SegmentFollower(folder).start(remembered))
         self._in_flight: dict[int, asyncio.Task[tuple[Record, ...]]] = {}
 
     async def append(self, records: Sequence[Record], write: Write[Record]) -> tuple[Record, ...]:
@@ -178,7 +234,8 @@ class _Once(Generic[Record]):
         by_id = {hash_id(getattr(r, self._field)): r for r in reversed(records)}  # the first of a call counts
         while others := {self._in_flight[h] for h in by_id if h in self._in_flight}:
             await asyncio.wait(others)  # an id on its way to disk: its fate decides whether ours is a duplicate
-        new = {h: r for h, r in reversed(by_id.items()) if h not in self._known}
+        known = self._known.among(by_id)
+        new = {h: r for h, r in reversed(by_id.items()) if h not in known}
         if not new:
             return ()
         claim = asyncio.create_task(self._append_new(new, write))
@@ -189,7 +246,7 @@ class _Once(Generic[Record]):
     async def _append_new(self, new: dict[int, Record], write: Write[Record]) -> tuple[Record, ...]:
         """Write, and remember the ids once they are on disk."""
         try:
-            written = await write(list(new.values()))
+            written = await write(list(new), list(new.values()))
             self._known.add(new)
             return written
         finally:
@@ -201,11 +258,3 @@ def _retrieve(claim: asyncio.Task[tuple[Record, ...]]) -> None:
     """A failure whose caller has left is nobody's to handle."""
     if not claim.cancelled():
         claim.exception()
-
-
-def _attempt(writer: SegmentWriter, data: bytes) -> OSError | None:
-    try:
-        writer.write(data)
-    except OSError as error:
-        return error
-    return None

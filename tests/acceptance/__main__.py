@@ -12,7 +12,17 @@ from tests.acceptance.row import Context
 from tests.acceptance.runner import all_hold, markdown_table, run_rows, text_table
 
 ROOT = Path(__file__).resolve().parents[2]
-FRAME = {"__init__", "__main__", "row", "runner", "processes", "prepared", "whole"}  # modules here that are not areas
+FRAME = {
+    "__init__",
+    "__main__",
+    "row",
+    "runner",
+    "processes",
+    "prepared",
+    "whole",
+    "disks",
+    "faulty_server",
+}  # modules here that are not areas
 
 
 def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:

@@ -1,5 +1,6 @@
 """The real server: what it answers, what it picks up while running, and what it does without."""
 
+import datetime as dt
 import json
 import os
 import signal
@@ -57,7 +58,7 @@ def test_strangers_get_an_answer_too(server, who):
 def test_an_outcome_is_acknowledged_after_it_is_on_disk(server, serving_home):
     """202, and the line is in the log; a second time it is a duplicate; of an unknown decision an orphan."""
     decision = httpx.post(f"{server.url}/recommend", json=ASK).json()["decision_id"]
-    outcome = {"outcome_id": "o1", "decision_id": decision, "type": "click", "at": "2026-01-01T00:00:00Z"}
+    outcome = {"outcome_id": "o1", "decision_id": decision, "type": "click", "at": dt.datetime.now(dt.UTC).isoformat()}
     stray = {**outcome, "outcome_id": "o2", "decision_id": "unknown"}
     first = httpx.post(f"{server.url}/outcomes", json={"outcomes": [outcome, stray]})
     assert (first.status_code, first.json()["accepted"], first.json()["orphans"]) == (202, 2, 1)

@@ -1,6 +1,7 @@
 """Row 6: Redis is emptied while customers are being served, and put back from what was written down."""
 
 import asyncio
+import datetime as dt
 import hashlib
 import json
 import threading
@@ -73,7 +74,7 @@ def _decide(url: str) -> None:
             asked = {"customer_id": f"c{number}", "placement": "hero"}
             answer = web.post(f"{url}/events", json={"events": [event], "decide": asked}).raise_for_status().json()["decision"]
             shown = {"decision_id": answer["decision_id"], "placement": "hero", "action_id": "thanks", "type": "impression"}
-            outcome = {"outcome_id": f"i{number}", "at": "2026-01-01T00:00:00Z", **shown}
+            outcome = {"outcome_id": f"i{number}", "at": dt.datetime.now(dt.UTC).isoformat(), **shown}
             web.post(f"{url}/outcomes", json={"outcomes": [outcome]}).raise_for_status()
             consent = {"customer_id": f"c{number}", "purpose": "marketing", "given": number % 3 > 0}
             web.post(f"{url}/consents", json={"consents": [consent]}).raise_for_status()

@@ -76,7 +76,7 @@ def _visit(web: httpx.Client, customer: str, number: int) -> None:
         "decision_id": answer["decision_id"],
         "placement": "home_hero",
         "action_id": item["action_id"],
-        "at": "2026-11-24T00:00:00Z",
+        "at": dt.datetime.now(dt.UTC).isoformat(),
     }
     kinds = ["impression", "dismiss"] if number % 3 == 0 else ["impression"]
     outcomes = [{"outcome_id": f"{answer['decision_id']}-{kind}", "type": kind, **said} for kind in kinds]

@@ -20,7 +20,10 @@ async def test_an_outcome_of_a_known_decision_is_accepted(client, service):
     response = await client.post(
         "/outcomes", json={"outcomes": [outcome(placement="sidebar", action_id="gold_card", value=12.5)]}
     )
-    assert (response.status_code, response.json()) == (202, {"accepted": 1, "duplicates": 0, "orphans": 0, "rejected": []})
+    assert (response.status_code, response.json()) == (
+        202,
+        {"accepted": 1, "duplicates": 0, "orphans": 0, "late": 0, "rejected": []},
+    )
     [written] = service.log.outcomes
     assert (written.decision_id, written.value, written.at, written.orphan) == ("d1", 12.5, 1_767_268_800.0, False)
 
@@ -80,3 +83,12 @@ async def test_what_is_not_on_disk_is_not_acknowledged(service, publish_catalog)
     async with service.client(log=FullLog()) as client:
         response = await client.post("/outcomes", json={"outcomes": [outcome()]})
     assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+
+
+async def test_an_outcome_that_comes_after_its_id_is_forgotten_is_kept_as_late_and_changes_nothing(client, service):
+    """31 days after it happened and a second: written down and counted apart; a second earlier it counts."""
+    calls = [outcome("a", at="2025-12-01T11:59:59Z"), outcome("b", at="2025-12-01T12:00:00Z")]
+    body = (await client.post("/outcomes", json={"outcomes": calls})).json()
+    assert (body["accepted"], body["late"], body["orphans"]) == (2, 1, 1)
+    assert [record.late for record in service.log.outcomes] == [True, False]
+    assert 'nextbest_outcomes_total{result="late"} 1.0' in (await client.get("/metrics")).text

@@ -200,6 +200,7 @@ async def test_the_document_at_schema_describes_what_the_service_takes(client):
         "/decisions/{decision_id}",
         "/live",
         "/ready",
+        "/status",
         "/metrics",
     }
     body = document["paths"]["/recommend"]["post"]["requestBody"]["content"]["application/json"]
@@ -215,7 +216,7 @@ def test_the_documented_examples_are_what_the_service_takes_and_gives():
     msgspec.convert(RECOMMEND_REQUEST, RecommendRequest)
     msgspec.convert(RECOMMEND_ANSWER[0].value, RecommendResponse)
     msgspec.convert(OUTCOMES_ANSWER[0].value, OutcomesResponse)
-    accepted, rejected = judge(msgspec.json.encode(OUTCOMES_REQUEST), now=2e9)
+    accepted, rejected = judge(msgspec.json.encode(OUTCOMES_REQUEST), now=2e9, kept_s=1e9)
     assert (len(accepted), rejected) == (1, [])
 
 

@@ -20,15 +20,16 @@ def test_lines_are_read_back_as_written(payloads):
 
 
 @given(PAYLOADS.filter(bool), st.data())
-def test_a_changed_byte_damages_at_most_the_records_it_touches(payloads, data):
-    """No changed byte goes unnoticed, and every record that it does not touch stays readable."""
+def test_a_changed_byte_costs_at_most_the_record_that_it_is_in(payloads, data):
+    """No changed byte goes unnoticed, and every other record stays readable; where it was the end of a line, every record."""
     lines = [encode_line(p) for p in payloads]
     whole = bytearray(b"".join(lines))
     position = data.draw(st.integers(0, len(whole) - 1))
     whole[position] ^= data.draw(st.integers(1, 255))
-    found = [line.payload for line in decode_lines(bytes(whole)) if line.payload is not None]
-    assert len(found) >= len(payloads) - 2  # a lost newline joins two lines
-    assert len(found) < len(payloads)
+    read = list(decode_lines(bytes(whole)))
+    found = [line.payload for line in read if line.payload is not None]
+    assert any(line.payload is None for line in read)
+    assert len(found) >= len(payloads) - 1
     remaining = iter(payloads)
     assert all(payload in remaining for payload in found)
 

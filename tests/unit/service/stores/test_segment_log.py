@@ -1,6 +1,7 @@
 """The log on disk: what is acknowledged is there, whatever happens to the writer."""
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -14,10 +15,11 @@ from hypothesis import strategies as st
 
 from service.decision.records import DecisionRecord, OutcomeRecord, Versions, encode_line
 from service.errors import LogUnavailable
-from service.ports import Acknowledgement
-from service.stores.known_ids import KnownIds, hash_id, id_of
+from service.ports import Acknowledgement, LogStatus, Position
+from service.stores.id_index import id_of
 from service.stores.segment_log import SegmentLog
-from service.stores.segments import SegmentFollower, read_segments, segment_paths
+from service.stores.segments import read_segments, segment_paths
+from tests.acceptance.disks import FailingFiles
 
 
 def decision(name: str, customer: str = "c1") -> DecisionRecord:
@@ -181,13 +183,14 @@ async def test_a_caller_who_leaves_does_not_undo_the_write(tmp_path):
 @given(st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=12), st.data())
 @settings(max_examples=50)
 def test_a_damaged_segment_keeps_every_record_that_the_damage_does_not_touch(tmp_path_factory, names, data):
-    """One flipped byte anywhere in the file."""
+    """One changed byte anywhere in the file is noticed, and costs at most the record that it is in."""
     folder = tmp_path_factory.mktemp("damaged")
     whole = bytearray(b"".join(encode_line(msgspec.json.encode(decision(n))) for n in names))
     whole[data.draw(st.integers(0, len(whole) - 1))] ^= data.draw(st.integers(1, 255))
     (folder / "one.log").write_bytes(whole)
-    readable = [line for line in read_segments(folder) if line.payload is not None]
-    assert len(names) - 2 <= len(readable) < len(names)
+    lines = list(read_segments(folder))
+    assert any(line.payload is None for line in lines)
+    assert sum(line.payload is not None for line in lines) >= len(names) - 1
 
 
 @given(st.text(min_size=1))
@@ -197,22 +200,50 @@ def test_an_id_is_found_without_reading_the_record(name):
     assert id_of(msgspec.json.encode(outcome(name)), "outcome_id") == name
 
 
-def test_the_memory_of_ids_is_bounded_and_keeps_the_latest():
-    """At least one generation back, at most two."""
-    known = KnownIds(generation=100)
-    known.add(hash_id(str(i)) for i in range(1000))
-    assert all(hash_id(str(i)) in known for i in range(900, 1000))
-    assert hash_id("1") not in known
+async def test_another_process_knows_an_id_as_soon_as_it_is_on_disk(tmp_path):
+    """A retry may reach another worker: outcomes and events that one wrote are duplicates to the other."""
+    mine, theirs = SegmentLog(tmp_path), SegmentLog(tmp_path)
+    assert await mine.append_outcomes([outcome("a")]) == Acknowledgement(1, 0, 1)
+    assert await theirs.append_outcomes([outcome("a"), outcome("b")]) == Acknowledgement(1, 1, 1)
+    assert await mine.append_outcomes([outcome("b")]) == Acknowledgement(0, 1, 0)
+    await mine.close()
+    await theirs.close()
 
 
-def test_a_follower_starts_with_the_newest_bytes_and_goes_on_from_there(tmp_path):
-    """Older ones are passed over, a line that is being written waits for its end."""
-    line = encode_line(b'{"decision_id":"d"}')
-    (tmp_path / "1.log").write_bytes(line * 10)
-    (tmp_path / "2.log").write_bytes(line * 10 + line[:5])
-    follower = SegmentFollower(tmp_path)
-    assert len(list(follower.start(len(line) * 3))) in (2, 3)
-    assert list(follower.look()) == []
-    with (tmp_path / "2.log").open("ab") as segment:
-        segment.write(line[5:] + line)
-    assert len(list(follower.look())) == 2
+async def test_after_a_failed_sync_nothing_is_acknowledged_on_that_segment_again(tmp_path):
+    """The sync fails once: that append is refused, and the next one goes to another file."""
+    files = FailingFiles()
+    log = SegmentLog(tmp_path, files=files)
+    await log.append_decisions([decision("before")])
+    files.fail("sync", errno.EIO)
+    with pytest.raises(LogUnavailable):
+        await log.append_decisions([decision("refused")])
+    files.heal()
+    await log.append_decisions([decision("after")])
+    await log.close()
+    first, second = segment_paths(tmp_path / "decisions")
+    assert [b'"after"' in path.read_bytes() for path in (first, second)] == [False, True]
+    assert log.status().failures == 1
+    assert {"before", "after"} <= set(ids_on_disk(tmp_path))
+
+
+async def test_the_interval_mode_acknowledges_before_the_sync_and_syncs_within_the_window(tmp_path):
+    """Its status says so; nothing is synced at once, and everything at the latest when the window ends."""
+    files = FailingFiles()
+    log = SegmentLog(tmp_path, files=files, interval_s=0.05)
+    await log.append_decisions([decision("d1")])
+    written, synced = (tmp_path / "decisions").iterdir(), files.counts["sync"]
+    assert (synced, len(list(written)), ids_on_disk(tmp_path)) == (0, 1, ["d1"])
+    await asyncio.sleep(0.3)
+    assert files.counts["sync"] == 1
+    assert (log.status().mode, log.status().loss_window_ms) == ("interval", 50.0)
+    await log.close()
+
+
+async def test_the_default_mode_has_no_loss_window_and_says_where_it_stands(tmp_path):
+    """The status names the open segment of each kind that was written to, and its length."""
+    log = SegmentLog(tmp_path)
+    await log.append_decisions([decision("d1")])
+    [path] = segment_paths(tmp_path / "decisions")
+    assert log.status() == LogStatus("fsync", 0.0, 0, 0, {"decisions": Position(path.name, path.stat().st_size)})
+    await log.close()

