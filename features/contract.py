@@ -32,6 +32,14 @@ STEPS = (60, 300, 900, 3600, 6 * 3600, 86_400, 3 * 86_400, 7 * 86_400, 30 * 86_4
 MOST_STEPS = 32  # to a window
 Aggregate = Literal["count", "sum", "since_last", "recent", "distinct"]
 LIVE_VIEW = "live"  # where Feast finds the features that events feed
+TRANSACTIONS_VIEW, PREDICTIONS_VIEW = "transactions", "predictions"  # what is worked out in batch: each has its own moment
+BATCH_VIEWS = (*CUSTOMER_VIEWS, TRANSACTIONS_VIEW, PREDICTIONS_VIEW)
+VIEWS = (*BATCH_VIEWS, LIVE_VIEW)
+Measure = Literal[
+    "recency_days", "tenure_days", "frequency", "monetary_value", "purchases_12m", "spend_12m", "recency_score",
+    "frequency_score", "monetary_score", "rfm_segment", "p_alive", "expected_purchases", "expected_spend", "lifetime_value",
+]  # fmt: skip
+SEGMENTS = ("new", "champions", "loyal", "promising", "needs_attention", "at_risk", "hibernating")
 
 
 class FromEvents(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -51,6 +59,20 @@ class FromEvents(msgspec.Struct, frozen=True, omit_defaults=True):
     where: dict[str, float | str] = {}
 
 
+class FromTransactions(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Which events are transactions, and what is measured of them: `features/transactions.py` says how.
+
+    `horizon` of what is expected, in seconds; `margin`: the share of an amount that counts; `discount`: by the year.
+    """
+
+    measure: Measure
+    types: tuple[str, ...]
+    amount: str
+    horizon: float
+    margin: float = 1.0
+    discount: float = 0.0
+
+
 class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One model input.
 
@@ -66,10 +88,16 @@ class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     max_age: float | None = None
     categories: tuple[str, ...] = ()
     events: FromEvents | None = None
+    transactions: FromTransactions | None = None
+    prediction: str | None = None
 
     @property
     def view(self) -> str:
-        """Under which name Feast keeps it: the kind of data, or `live` where events feed it."""
+        """Under which name Feast keeps it: the kind of data, or what it is worked out from."""
+        if self.transactions is not None:
+            return TRANSACTIONS_VIEW
+        if self.prediction is not None:
+            return PREDICTIONS_VIEW
         return self.origin if self.events is None else LIVE_VIEW
 
     @property
@@ -93,7 +121,7 @@ class Contract(msgspec.Struct, frozen=True):
     @property
     def customer(self) -> tuple[Feature, ...]:
         """The features kept per customer in Redis, view by view."""
-        batch = tuple(f for view in CUSTOMER_VIEWS for f in self.features if f.origin == view and f.events is None)
+        batch = tuple(f for view in BATCH_VIEWS for f in self.features if f.view == view)
         return batch + self.live
 
     @property
@@ -179,6 +207,25 @@ class _DeclaredEvents(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         )  # fmt: skip
 
 
+class _DeclaredTransactions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The events that are transactions, as people write it."""
+
+    type: str | tuple[str, ...]
+    amount: str
+    horizon: str = "365d"
+    margin: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
+    discount: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
+
+    def measured(self, measure: Measure, where: str) -> FromTransactions:
+        """Raises ContractError where there is no horizon to look to, or no event to count."""
+        types = (self.type,) if isinstance(self.type, str) else self.type
+        if not types or (horizon := seconds(self.horizon)) < SECONDS["d"]:
+            raise ContractError(
+                f"Expected a type of event and a horizon of a day or more, got {types}, `{self.horizon}` - at `{where}`"
+            )
+        return FromTransactions(measure, types, self.amount, horizon, self.margin, self.discount)
+
+
 class _DeclaredFeature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A feature as people write it: the age is text with a unit."""
 
@@ -189,8 +236,13 @@ class _DeclaredFeature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_age: str | None = None
     categories: Annotated[tuple[str, ...], msgspec.Meta(max_length=100_000)] = ()
     events: _DeclaredEvents | None = None
+    transactions: Measure | None = None
+    prediction: str | None = None
 
-    def check(self, where: str) -> Feature:
+    def check(self, where: str, transactions: _DeclaredTransactions | None = None) -> Feature:
+        if self.transactions == "rfm_segment" and not self.categories:
+            return msgspec.structs.replace(self, categories=SEGMENTS).check(where, transactions)
+        measured = self._derived(where, transactions)
         if NAME.match(self.name) is None:
             raise ContractError(f"Expected a name of letters, digits and `_`, got `{self.name}` - at `{where}.name`")
         if self.type == "category" and not self.categories:
@@ -201,7 +253,7 @@ class _DeclaredFeature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ContractError(f"Expected one of the categories, got `{self.default}` - at `{where}.default`")
         if len(set(self.categories)) != len(self.categories):
             raise ContractError(f"Expected different categories, got one twice - at `{where}.categories`")
-        if self.events is not None and self.origin not in CUSTOMER_VIEWS:
+        if (self.events or self.transactions or self.prediction) and self.origin not in CUSTOMER_VIEWS:
             raise ContractError(
                 f"Expected an origin among {', '.join(CUSTOMER_VIEWS)}, got `{self.origin}` - at `{where}.origin`"
             )
@@ -211,11 +263,29 @@ class _DeclaredFeature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             name=self.name, type=self.type, origin=self.origin, default=self.default,
             max_age=None if self.max_age is None else seconds(self.max_age), categories=self.categories,
             events=None if self.events is None else self.events.check(self.type, f"{where}.events"),
+            transactions=measured, prediction=self.prediction,
         )  # fmt: skip
+
+    def _derived(self, where: str, transactions: _DeclaredTransactions | None) -> FromTransactions | None:
+        """What it measures of transactions. Raises ContractError where that, or a prediction, does not fit."""
+        given = [name for name in ("events", "transactions", "prediction") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ContractError(f"Expected one source of values, got `{'`, `'.join(given)}` - at `{where}`")
+        wanted = "category" if self.transactions == "rfm_segment" else "number"
+        if given not in ([], ["events"]) and self.type != wanted:
+            raise ContractError(f"Expected `{wanted}`, got `{self.type}` - at `{where}.type`")
+        if self.transactions == "rfm_segment" and set(self.categories) != set(SEGMENTS):
+            raise ContractError(f"Expected the segments {', '.join(SEGMENTS)}, or no `categories` - at `{where}.categories`")
+        if self.transactions is None:
+            return None
+        if transactions is None:
+            raise ContractError(f"Expected a section `transactions` that says which events are meant, got none - at `{where}`")
+        return transactions.measured(self.transactions, "transactions")
 
 
 class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     features: tuple[_DeclaredFeature, ...]
+    transactions: _DeclaredTransactions | None = None
 
 
 def parse_contract(text: str, where: str = "features.yaml") -> Contract:
@@ -224,7 +294,7 @@ def parse_contract(text: str, where: str = "features.yaml") -> Contract:
         document = msgspec.convert(yaml.safe_load(text), _Document)
     except (yaml.YAMLError, msgspec.ValidationError) as error:
         raise ContractError(f"{where}: {error}") from error
-    features = tuple(f.check(f"{where}: features[{i}]") for i, f in enumerate(document.features))
+    features = tuple(f.check(f"{where}: features[{i}]", document.transactions) for i, f in enumerate(document.features))
     keys = [f.key for f in features]
     for key in keys:
         if keys.count(key) > 1:
@@ -251,9 +321,20 @@ def contract_document(contract: Contract) -> str:
         row["categories"] = list(feature.categories)
         if feature.events is not None:
             row["events"] = _events_row(feature.events)
+        if feature.transactions is not None:
+            row["transactions"] = feature.transactions.measure
         rows.append({k: v for k, v in row.items() if v not in (None, [])})
     readable = not any(mark in category for f in contract.features for category in f.categories for mark in UNREADABLE)
-    return yaml.safe_dump({"features": rows}, sort_keys=False, allow_unicode=readable, width=120)
+    sections = {**_transactions_section(contract), "features": rows}
+    return yaml.safe_dump(sections, sort_keys=False, allow_unicode=readable, width=120)
+
+
+def _transactions_section(contract: Contract) -> dict[str, object]:
+    """Which events are transactions: one answer for all features."""
+    for one in (f.transactions for f in contract.features if f.transactions is not None):
+        named = {"type": list(one.types), "amount": one.amount, "horizon": _duration(one.horizon)}
+        return {"transactions": {**named, "margin": one.margin, "discount": one.discount}}
+    return {}
 
 
 def _events_row(source: FromEvents) -> dict[str, object]:
