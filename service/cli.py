@@ -25,6 +25,7 @@ COMMANDS = {
     "catalog": Command("service.catalog.commands", "check, publish and list catalogs"),
     "features": Command("training.event_commands", "apply, materialize and check features"),
     "ingest": Command("training.ingest_commands", "take in a history of events"),
+    "predictions": Command("training.predictions.commands", "train, score and list predictions that are kept as features"),
     "unlink": Command("training.event_commands", "an alias is a customer of its own again"),
     "rebuild": Command("training.event_commands", "put everything into Redis again, from log, lake and offline tables"),
     "import": Command("training.commands", "take in a table of logged decisions"),

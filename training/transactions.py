@@ -1,6 +1,6 @@
 """Features from transactions: read from everything that was ever written down, and added to the offline tables as of a moment."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ from features.event_types import home_event_types
 from features.homes import home_contract
 from features.layout import JOIN_KEY
 from features.ledger import Ledger
+from features.live import CHANNEL
 from features.offline import EVENT_TIMESTAMP, MOMENT, view_schema, write_view
 from features.transactions import buyers, sources_of, transaction_values
 from service.decision.records import EventRecord
@@ -25,14 +26,14 @@ from training.live_log import read_log
 THREADS = 2
 ONE_EACH = """
 WITH written AS (
-    SELECT event_id, customer_id, type, properties, declared, 0 AS place,
+    SELECT event_id, customer_id, type, channel, properties, declared, 0 AS place,
         least(epoch_us("at"), epoch_us(received_at)) / 1e6 AS "at"
     FROM lake WHERE list_contains($types, type)
     UNION ALL BY NAME SELECT * FROM log WHERE list_contains($types, type)
 )
 SELECT coalesce(a.customer, e.customer_id) AS customer_id, e."at",
     TRY_CAST(json_extract_string(e.properties, $path) AS DOUBLE) AS amount
-FROM written e LEFT JOIN aliases a ON a.alias = e.customer_id WHERE e.declared
+FROM written e LEFT JOIN aliases a ON a.alias = e.customer_id WHERE e.declared{conditions}
 QUALIFY row_number() OVER (PARTITION BY e.event_id ORDER BY e.place, e."at") = 1
 """
 
@@ -68,10 +69,10 @@ def add_snapshot(home: Path, at: float) -> Snapshot | None:
     return Snapshot(len(names), found.problems)
 
 
-def read_ledger(home: Path, types: Sequence[str], amount: str) -> Ledger:
+def read_ledger(home: Path, types: Sequence[str], amount: str | None, where: Mapping[str, float | str] | None = None) -> Ledger:
     """All declared events of these types, each id once, under whom their customers are now. A property gives the amounts.
 
-    What was ingested is read as columns, what came in live line by line.
+    `where`: only those with these properties. What was ingested is read as columns, what came in live line by line.
     """
     files = [str(path) for path in sorted(lake_folder(home, EVENTS).rglob("*.parquet"))]
     schema = pa.schema(EVENT_COLUMNS)
@@ -81,8 +82,27 @@ def read_ledger(home: Path, types: Sequence[str], amount: str) -> Ledger:
         database.register("lake", ds.dataset(files, schema=schema) if files else schema.empty_table())
         database.register("log", _log(home))
         database.register("aliases", pa.table({"alias": _texts(aliases), "customer": _texts(aliases.values())}))
-        found = database.execute(ONE_EACH, {"path": f'$."{amount}"', "types": list(types)}).to_arrow_table()
+        conditions, parameters = _conditions(where or {})
+        known = {"path": _path(amount or ""), "types": list(types), **parameters}
+        found = database.execute(ONE_EACH.replace("{conditions}", conditions), known).to_arrow_table()
     return Ledger.of(found["customer_id"], found["at"].to_numpy(), found["amount"].to_numpy())
+
+
+def _path(name: str) -> str:
+    """Where JSON has a property. RFC 6901."""
+    return "/" + name.replace("~", "~0").replace("/", "~1")
+
+
+def _conditions(where: Mapping[str, float | str]) -> tuple[str, dict[str, float | str]]:
+    """SQL for the properties that an event must have, and its parameters; a truth is 1 or 0, as it is in live features."""
+    sql, parameters = "", dict[str, float | str]()
+    for number, (name, wanted) in enumerate(where.items()):
+        found = "e.channel" if name == CHANNEL else f"json_extract_string(e.properties, $where{number})"
+        if isinstance(wanted, float):
+            found = f"TRY_CAST(CASE {found} WHEN 'true' THEN '1' WHEN 'false' THEN '0' ELSE {found} END AS DOUBLE)"
+        sql += f" AND {found} = $wanted{number}"
+        parameters |= {f"wanted{number}": wanted} | ({} if name == CHANNEL else {f"where{number}": _path(name)})
+    return sql, parameters
 
 
 def _log(home: Path) -> pa.Table:
@@ -94,6 +114,7 @@ def _log(home: Path) -> pa.Table:
             "customer_id": _texts(r.customer_id for r in records),
             "type": _texts(r.type for r in records),
             "at": pa.array([r.counts_from for r in records], pa.float64()),
+            "channel": _texts(r.channel for r in records),
             "properties": _texts(msgspec.json.encode(r.properties).decode() for r in records),
             "declared": pa.array([r.declared for r in records], pa.bool_()),
             "place": pa.array(np.arange(1, len(records) + 1, dtype=np.int32)),
