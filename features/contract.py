@@ -34,6 +34,14 @@ Aggregate = Literal["count", "sum", "since_last", "recent", "distinct"]
 LIVE_VIEW = "live"  # where Feast finds the features that events feed
 Tells = Literal["stage", "days_in_stage", "previous_stage"]
 DAYS_IN_STAGE = "days_in_stage"
+TRANSACTIONS_VIEW, PREDICTIONS_VIEW = "transactions", "predictions"  # what is worked out in batch: each has its own moment
+BATCH_VIEWS = (*CUSTOMER_VIEWS, TRANSACTIONS_VIEW, PREDICTIONS_VIEW)
+VIEWS = (*BATCH_VIEWS, LIVE_VIEW)
+Measure = Literal[
+    "recency_days", "tenure_days", "frequency", "monetary_value", "purchases_12m", "spend_12m", "recency_score",
+    "frequency_score", "monetary_score", "rfm_segment", "p_alive", "expected_purchases", "expected_spend", "lifetime_value",
+]  # fmt: skip
+SEGMENTS = ("new", "champions", "loyal", "promising", "needs_attention", "at_risk", "hibernating")
 
 
 class FromEvents(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -94,6 +102,20 @@ class FromJourney(msgspec.Struct, frozen=True):
     of: str
 
 
+class FromTransactions(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Which events are transactions, and what is measured of them: `features/transactions.py` says how.
+
+    `horizon` of what is expected, in seconds; `margin`: the share of an amount that counts; `discount`: by the year.
+    """
+
+    measure: Measure
+    types: tuple[str, ...]
+    amount: str
+    horizon: float
+    margin: float = 1.0
+    discount: float = 0.0
+
+
 class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One model input.
 
@@ -110,6 +132,8 @@ class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     categories: tuple[str, ...] = ()
     events: FromEvents | None = None
     journey: FromJourney | None = None
+    transactions: FromTransactions | None = None
+    prediction: str | None = None
 
     @property
     def is_live(self) -> bool:
@@ -118,7 +142,11 @@ class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
 
     @property
     def view(self) -> str:
-        """Under which name Feast keeps it: the kind of data, or `live` where events feed it."""
+        """Under which name Feast keeps it: the kind of data, or what it is worked out from."""
+        if self.transactions is not None:
+            return TRANSACTIONS_VIEW
+        if self.prediction is not None:
+            return PREDICTIONS_VIEW
         return LIVE_VIEW if self.is_live else self.origin
 
     @property
@@ -143,7 +171,7 @@ class Contract(msgspec.Struct, frozen=True):
     @property
     def customer(self) -> tuple[Feature, ...]:
         """The features kept per customer in Redis, view by view."""
-        batch = tuple(f for view in CUSTOMER_VIEWS for f in self.features if f.origin == view and not f.is_live)
+        batch = tuple(f for view in BATCH_VIEWS for f in self.features if f.view == view)
         return batch + self.live
 
     @property
@@ -229,6 +257,25 @@ class _DeclaredEvents(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         )  # fmt: skip
 
 
+class _DeclaredTransactions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The events that are transactions, as people write it."""
+
+    type: str | tuple[str, ...]
+    amount: str
+    horizon: str = "365d"
+    margin: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
+    discount: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
+
+    def measured(self, measure: Measure, where: str) -> FromTransactions:
+        """Raises ContractError where there is no horizon to look to, or no event to count."""
+        types = (self.type,) if isinstance(self.type, str) else self.type
+        if not types or (horizon := seconds(self.horizon)) < SECONDS["d"]:
+            raise ContractError(
+                f"Expected a type of event and a horizon of a day or more, got {types}, `{self.horizon}` - at `{where}`"
+            )
+        return FromTransactions(measure, types, self.amount, horizon, self.margin, self.discount)
+
+
 class _DeclaredFeature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A feature as people write it: the age is text with a unit."""
 
@@ -240,19 +287,29 @@ class _DeclaredFeature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     categories: Annotated[tuple[str, ...], msgspec.Meta(max_length=100_000)] = ()
     events: _DeclaredEvents | None = None
     journey: Tells | None = None
+    transactions: Measure | None = None
+    prediction: str | None = None
 
-    def check(self, where: str, journey: Journey | None) -> Feature:
+    def check(self, where: str, document: "_Document", journey: Journey | None) -> Feature:
         told = None if self.journey is None else self._told(journey, self.journey, where)
-        categories = self.categories
-        if told is not None and journey is not None and told.tells != DAYS_IN_STAGE:
-            categories = categories or journey.names
+        measured = self._derived(where, document.transactions)
+        categories = self._vocabulary(told, journey)
         self._check_values(categories, where)
         self._check_origin(where)
         return Feature(
             name=self.name, type=self.type, origin=self.origin, default=self.default,
             max_age=None if self.max_age is None else seconds(self.max_age), categories=categories,
             events=None if self.events is None else self.events.check(self.type, f"{where}.events"), journey=told,
+            transactions=measured, prediction=self.prediction,
         )  # fmt: skip
+
+    def _vocabulary(self, told: FromJourney | None, journey: Journey | None) -> tuple[str, ...]:
+        """The categories as they were written, or those that follow from what the feature tells."""
+        if self.transactions == "rfm_segment":
+            return self.categories or SEGMENTS
+        if told is not None and journey is not None and told.tells != DAYS_IN_STAGE:
+            return self.categories or journey.names
+        return self.categories
 
     def _check_values(self, categories: tuple[str, ...], where: str) -> None:
         if NAME.match(self.name) is None:
@@ -268,7 +325,8 @@ class _DeclaredFeature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def _check_origin(self, where: str) -> None:
         is_live = self.events is not None or self.journey is not None
-        if is_live and self.origin not in CUSTOMER_VIEWS:
+        derived = is_live or self.transactions is not None or self.prediction is not None
+        if derived and self.origin not in CUSTOMER_VIEWS:
             raise ContractError(
                 f"Expected an origin among {', '.join(CUSTOMER_VIEWS)}, got `{self.origin}` - at `{where}.origin`"
             )
@@ -291,9 +349,26 @@ class _DeclaredFeature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 raise ContractError(f"Expected stages of the journey ({known}), got `{category}` - at `{where}.categories`")
         return FromJourney(tells, journey.fingerprint)
 
+    def _derived(self, where: str, transactions: _DeclaredTransactions | None) -> FromTransactions | None:
+        """What it measures of transactions. Raises ContractError where that, or a prediction, does not fit."""
+        given = [name for name in ("events", "journey", "transactions", "prediction") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ContractError(f"Expected one source of values, got `{'`, `'.join(given)}` - at `{where}`")
+        wanted = "category" if self.transactions == "rfm_segment" else "number"
+        if given in (["transactions"], ["prediction"]) and self.type != wanted:
+            raise ContractError(f"Expected `{wanted}`, got `{self.type}` - at `{where}.type`")
+        if self.transactions == "rfm_segment" and self.categories and set(self.categories) != set(SEGMENTS):
+            raise ContractError(f"Expected the segments {', '.join(SEGMENTS)}, or no `categories` - at `{where}.categories`")
+        if self.transactions is None:
+            return None
+        if transactions is None:
+            raise ContractError(f"Expected a section `transactions` that says which events are meant, got none - at `{where}`")
+        return transactions.measured(self.transactions, "transactions")
+
 
 class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     features: tuple[_DeclaredFeature, ...]
+    transactions: _DeclaredTransactions | None = None
 
 
 def parse_contract(text: str, where: str = "features.yaml", journey: Journey | None = None) -> Contract:
@@ -302,7 +377,7 @@ def parse_contract(text: str, where: str = "features.yaml", journey: Journey | N
         document = msgspec.convert(yaml.safe_load(text), _Document)
     except (yaml.YAMLError, msgspec.ValidationError) as error:
         raise ContractError(f"{where}: {error}") from error
-    features = tuple(f.check(f"{where}: features[{i}]", journey) for i, f in enumerate(document.features))
+    features = tuple(f.check(f"{where}: features[{i}]", document, journey) for i, f in enumerate(document.features))
     keys = [f.key for f in features]
     for key in keys:
         if keys.count(key) > 1:
@@ -331,9 +406,20 @@ def contract_document(contract: Contract) -> str:
             row["events"] = _events_row(feature.events)
         if feature.journey is not None:
             row["journey"] = feature.journey.tells
+        if feature.transactions is not None:
+            row["transactions"] = feature.transactions.measure
         rows.append({k: v for k, v in row.items() if v not in (None, [])})
     readable = not any(mark in category for f in contract.features for category in f.categories for mark in UNREADABLE)
-    return yaml.safe_dump({"features": rows}, sort_keys=False, allow_unicode=readable, width=120)
+    sections = {**_transactions_section(contract), "features": rows}
+    return yaml.safe_dump(sections, sort_keys=False, allow_unicode=readable, width=120)
+
+
+def _transactions_section(contract: Contract) -> dict[str, object]:
+    """Which events are transactions: one answer for all features."""
+    for one in (f.transactions for f in contract.features if f.transactions is not None):
+        named = {"type": list(one.types), "amount": one.amount, "horizon": duration(one.horizon)}
+        return {"transactions": {**named, "margin": one.margin, "discount": one.discount}}
+    return {}
 
 
 def _events_row(source: FromEvents) -> dict[str, object]:

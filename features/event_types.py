@@ -6,7 +6,7 @@ property like any other from then on, in the log and in features.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -163,6 +163,9 @@ def check_fed(types: EventTypes, contract: Contract) -> None:
     """Raises ContractError where a feature or the journey needs an event type or a property that is not declared."""
     if contract.journey is not None:
         check_journey(types, contract.journey)
+    for feature in contract.features:
+        if feature.transactions is not None:
+            check_amount(types, feature.transactions.types, feature.transactions.amount, "features.yaml: `transactions`")
     for feature in contract.live:
         source = feature.events
         if source is None:
@@ -176,3 +179,13 @@ def check_fed(types: EventTypes, contract: Contract) -> None:
                 raise ContractError(f"Expected a declared property of `{name}`, got `{source.property}` - at {where}")
             if source.aggregate == "sum" and kind not in ("number", None):
                 raise ContractError(f"Expected a number to sum up, got `{source.property}`, a {kind} - at {where}")
+
+
+def check_amount(types: EventTypes, names: Iterable[str], amount: str | None, where: str) -> None:
+    """Raises ContractError where one of these types is not declared, or does not have this number (none, where None)."""
+    for name in names:
+        if name not in types:
+            raise ContractError(f"Expected a declared event type ({', '.join(types.types)}), got `{name}` - at {where}")
+        kind = "number" if amount is None else types.types[name].properties.get(amount, "property that is not declared")
+        if kind != "number":
+            raise ContractError(f"Expected a number of `{name}`, got `{amount}`, a {kind} - at {where}")

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import mmh3
 
-from features.contract import CUSTOMER_VIEWS, LIVE_VIEW, Contract, ContractError
+from features.contract import VIEWS, Contract, ContractError
 from features.protobuf import DOUBLE, MalformedValue, decode_timestamp, decode_value, encode_timestamp, encode_value
 
 PROJECT = "nextbest"
@@ -124,7 +124,7 @@ def _entity_key_prefix() -> bytes:
 
 def _views(contract: Contract) -> tuple[_View, ...]:
     views = []
-    for view in (*CUSTOMER_VIEWS, LIVE_VIEW):
+    for view in VIEWS:
         ages = {f.name: f.max_age if f.max_age is not None else float("inf") for f in contract.customer if f.view == view}
         if ages:
             views.append(_View(view, ages, min(ages.values())))

@@ -55,16 +55,17 @@ def apply(home: Path, redis_url: str) -> dict[str, int]:
     return {view: len(view_features(contract, view)) for view in used_views(contract)}
 
 
-def materialize(home: Path, redis_url: str, end: datetime | None = None) -> dict[str, int]:
+def materialize(home: Path, redis_url: str, end: datetime | None = None, only: str | None = None) -> dict[str, int]:
     """Copy each customer's latest row at `end` (now, where None) to Redis, view by view; customers copied by view.
 
-    Applies the contract first. Feast's own engine takes 3 to 4 s for 32,000 customers with 8 features.
+    `only`: a view to be copied, where not all are. Applies the contract first. Feast's own engine takes 3 to 4 s for 32,000
+    customers with 8 features.
     """
     contract, store, until = home_contract(home), feature_store(home, redis_url), end or datetime.now(UTC)
     _apply(store, contract, home)
     counts = {}
     told = Console(stderr=True)
-    views = _written_views(contract, home)
+    views = [view for view in _written_views(contract, home) if only in (None, view)]
     for view in track(views, "Features to Redis", console=told, transient=True, disable=not told.is_terminal):
         with _quiet():
             store.materialize(start_date=BEGINNING, end_date=until, feature_views=[view])

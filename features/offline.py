@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features.contract import CUSTOMER_VIEWS, LIVE_VIEW, Contract, ContractError, Feature
+from features.contract import VIEWS, Contract, ContractError, Feature
 from features.homes import features_folder, home_contract
 from features.layout import JOIN_KEY
 
@@ -31,7 +32,7 @@ def view_features(contract: Contract, view: str) -> tuple[Feature, ...]:
 def used_views(contract: Contract) -> tuple[str, ...]:
     """The customer views that have features."""
     views = {f.view for f in contract.customer}
-    return tuple(view for view in (*CUSTOMER_VIEWS, LIVE_VIEW) if view in views)
+    return tuple(view for view in VIEWS if view in views)
 
 
 def view_schema(contract: Contract, view: str) -> pa.Schema:
@@ -109,6 +110,6 @@ def _is_text(kind: pa.DataType) -> bool:
 
 def _latest_written(table: pa.Table) -> pa.Table:
     """One row per customer and moment, the last one written, in order of both."""
-    numbered = table.append_column("written", pa.array(range(table.num_rows), pa.int64()))
+    numbered = table.append_column("written", pa.array(np.arange(table.num_rows)))
     last = numbered.group_by([JOIN_KEY, EVENT_TIMESTAMP]).aggregate([("written", "max")])["written_max"]
     return table.take(last).sort_by([(JOIN_KEY, "ascending"), (EVENT_TIMESTAMP, "ascending")])

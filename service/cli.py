@@ -28,6 +28,7 @@ COMMANDS = {
     "ingest": Command("training.ingest_commands", "take in a history of events"),
     "alerts": Command("training.alert_commands", "who has to be looked after: list, acknowledge, close, report, sweep, check"),
     "journey": Command("training.journey_commands", "where customers go, where they turn in circles, where they leave"),
+    "predictions": Command("training.predictions.commands", "train, score and list predictions that are kept as features"),
     "unlink": Command("training.event_commands", "an alias is a customer of its own again"),
     "log": Command("training.log_commands", "verify, seal and tail what was written down"),
     "rebuild": Command("training.event_commands", "put everything into Redis again, from log, lake and offline tables"),

@@ -33,6 +33,12 @@ def fit_platt(margins: Values, labels: Values) -> Calibration:
     return Calibration(float(slope), float(intercept))
 
 
+def fit_level(margins: Values, values: Values) -> Calibration:
+    """The intercept with which the mean of exp(margin) is that of the values: (rows,) each. As it is where all are zero."""
+    total = float(values.sum())
+    return IDENTITY if total <= 0.0 else Calibration(1.0, float(np.log(total) - np.logaddexp.reduce(margins)))
+
+
 def _newton(design: npt.NDArray[np.float64], targets: Values, offset: Values) -> Values:
     """Logistic regression by Newton's method. Hastie, Tibshirani and Friedman 2009, section 4.4.1.
 

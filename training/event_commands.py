@@ -1,4 +1,4 @@
-"""`nextbest rebuild | unlink`, and `nextbest features`, whose check also compares what events have fed."""
+"""`nextbest rebuild | unlink`, and `nextbest features` with what the log adds to it: transactions, and what events have fed."""
 
 import argparse
 import asyncio
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from features.commands import SHOWN
+from features.commands import SHOWN, parse
 from features.commands import main as batch_features
 from features.contract import LIVE_VIEW
 from features.homes import home_contract
@@ -22,6 +22,7 @@ from service.stores.resp import encode
 from training.event_history import fed, read_aliases, read_events
 from training.progress import progress_bar
 from training.rebuild import rebuild, unlink
+from training.transactions import add_snapshot
 
 SAMPLE = 500
 TIMEOUT_MS = 60_000.0
@@ -62,6 +63,9 @@ def _unlink(argv: Sequence[str], home: Path, redis_url: str | None) -> int:
 
 
 def _features(argv: Sequence[str], home: Path, redis_url: str | None) -> int:
+    options = parse(argv)
+    if options.verb == "materialize":
+        _add_snapshot(home, time.time() if options.at is None else options.at.timestamp())
     code = batch_features(argv, home=home, redis_url=redis_url)
     if argv[1:2] != ["check"] or not home_contract(home).live:
         return code
@@ -72,6 +76,13 @@ def _features(argv: Sequence[str], home: Path, redis_url: str | None) -> int:
     names = len(home_contract(home).live)
     print(f"{customers} customers, {customers * names} values that events fed: {len(differences)} differ")
     return 1 if differences else code
+
+
+def _add_snapshot(home: Path, at: float) -> None:
+    """What transactions say goes first into the offline tables, and from there to Redis with the rest."""
+    found = add_snapshot(home, at)
+    for problem in found.problems if found else ():
+        print(problem)
 
 
 def live_differences(home: Path, redis_url: str, sample: int) -> tuple[list[str], int]:

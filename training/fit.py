@@ -1,8 +1,8 @@
-"""Learning a success rate: gradient-boosted trees on float32, then a calibration of their margin."""
+"""Learning a rate or a value: gradient-boosted trees on float32, then a calibration of their margin."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import lightgbm
 import msgspec
@@ -13,7 +13,7 @@ from features.contract import ACTION_ID, Feature
 from features.vectors import Matrix
 from service.bundles.manifest import Calibration
 from service.errors import NotReady
-from training.calibrate import IDENTITY, fit_platt, sigmoid
+from training.calibrate import IDENTITY, fit_level, fit_platt, sigmoid
 from training.scores import scores
 
 Values = npt.NDArray[np.float64]
@@ -22,6 +22,13 @@ Progress = Callable[[int, int], None]  # (done, of so many)
 VALIDATION_SHARE = 0.2  # the last rows as given: they stop the training and calibrate it
 FEWEST_ROWS = 200
 FEWEST_POSITIVES = 20
+Learned = Literal["rate", "count", "sum"]
+POWER = 1.5  # of Tweedie's variance for sums: between a count and a gamma, with a mass at zero. Joergensen 1987
+OBJECTIVES: dict[Learned, dict[str, Any]] = {
+    "rate": {"objective": "binary", "metric": "binary_logloss"},
+    "count": {"objective": "poisson", "metric": "poisson"},
+    "sum": {"objective": "tweedie", "metric": "tweedie", "tweedie_variance_power": POWER},
+}
 
 
 class FitSettings(msgspec.Struct, frozen=True):
@@ -40,13 +47,14 @@ class FitSettings(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained and calibrated model. `metrics` are measured on the validation rows."""
+    """A trained and calibrated model of a rate, or of a value that is not negative. `metrics`: on the validation rows."""
 
     booster: lightgbm.Booster
     calibration: Calibration
     columns: tuple[Feature, ...]
     settings: FitSettings
     metrics: dict[str, float]
+    learned: Learned = "rate"
 
     @property
     def rounds(self) -> int:
@@ -54,8 +62,9 @@ class Fitted:
         return int(self.booster.best_iteration)
 
     def rates(self, inputs: Matrix) -> Values:
-        """The reference: predicted rates computed in float64. float32 (rows, columns) -> (rows,)."""
-        return sigmoid(self.calibration.slope * margins(self.booster, inputs) + self.calibration.intercept)
+        """The reference: predicted rates, or values, computed in float64. float32 (rows, columns) -> (rows,)."""
+        calibrated = self.calibration.slope * margins(self.booster, inputs) + self.calibration.intercept
+        return sigmoid(calibrated) if self.learned == "rate" else np.exp(calibrated)
 
 
 def fit(
@@ -65,19 +74,46 @@ def fit(
 
     Shapes: float32 (rows, columns), 0 or 1 (rows,). Raises NotReady where there is too little to learn from.
     """
-    cut = int(len(labels) * (1 - VALIDATION_SHARE))
     if len(labels) < FEWEST_ROWS or not FEWEST_POSITIVES <= labels.sum() <= len(labels) - FEWEST_POSITIVES:
         raise NotReady(
             f"Expected at least {FEWEST_ROWS} rows with {FEWEST_POSITIVES} successes and failures, found {len(labels)} rows with "
             f"{labels.sum():.0f} successes"
         )
+    booster, cut = _boosted(inputs, labels, columns, settings, learned="rate", progress=progress)
+    return _calibrated(booster, inputs[cut:], labels[cut:], tuple(columns), settings)
+
+
+def fit_value(
+    inputs: Matrix, labels: Values, columns: Sequence[Feature], settings: FitSettings, *,
+    learned: Learned, progress: Progress | None = None,
+) -> Fitted:  # fmt: skip
+    """Train a count or a sum in the same way; what is corrected afterwards is its level. Raises NotReady.
+
+    Shapes: float32 (rows, columns), numbers of 0 and above (rows,).
+    """
+    if len(labels) < FEWEST_ROWS or (labels > 0).sum() < FEWEST_POSITIVES or labels.min() < 0:
+        raise NotReady(
+            f"Expected at least {FEWEST_ROWS} rows of 0 and above with {FEWEST_POSITIVES} above, found {len(labels)} rows, "
+            f"{(labels > 0).sum()} above and {(labels < 0).sum()} below"
+        )
+    booster, cut = _boosted(inputs, labels, columns, settings, learned=learned, progress=progress)
+    calibration = fit_level(margins(booster, inputs[cut:]), labels[cut:])
+    return Fitted(booster, calibration, tuple(columns), settings, {}, learned)
+
+
+def _boosted(
+    inputs: Matrix, labels: Values, columns: Sequence[Feature], settings: FitSettings, *,
+    learned: Learned, progress: Progress | None,
+) -> tuple[lightgbm.Booster, int]:  # fmt: skip
+    """Trees from all rows but the last fifth, which says when to stop; where that fifth begins."""
+    cut = int(len(labels) * (1 - VALIDATION_SHARE))
     shown = _hide_identities(inputs[:cut], columns, settings)
     names = [f"c{i}" for i in range(len(columns))]  # LightGBM refuses some characters of ours
     train = lightgbm.Dataset(shown, labels[:cut], feature_name=names, params={"feature_pre_filter": False, "verbosity": -1})
     check = lightgbm.Dataset(inputs[cut:], labels[cut:], reference=train)
     callbacks = [lightgbm.early_stopping(settings.patience, verbose=False), _Told(progress, settings.rounds)]
-    booster = lightgbm.train(_parameters(settings), train, settings.rounds, valid_sets=[check], callbacks=callbacks)
-    return _calibrated(booster, inputs[cut:], labels[cut:], tuple(columns), settings)
+    parameters = _parameters(settings) | OBJECTIVES[learned]
+    return lightgbm.train(parameters, train, settings.rounds, valid_sets=[check], callbacks=callbacks), cut
 
 
 def _calibrated(
@@ -97,7 +133,7 @@ def margins(booster: lightgbm.Booster, inputs: Matrix) -> Values:
 
 def _parameters(settings: FitSettings) -> dict[str, Any]:
     return {
-        "objective": "binary", "metric": "binary_logloss", "learning_rate": settings.learning_rate, "num_leaves": settings.leaves,
+        "learning_rate": settings.learning_rate, "num_leaves": settings.leaves,
         "min_data_in_leaf": settings.rows_per_leaf, "lambda_l2": settings.ridge, "num_threads": settings.threads,
         "seed": settings.seed,
         "deterministic": True, "force_col_wise": True, "zero_as_missing": False, "verbosity": -1, "feature_pre_filter": False,

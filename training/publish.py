@@ -43,7 +43,7 @@ def publish_bundle(registry: Registry, fitted: Fitted, provenance: Provenance, i
     """
     model = export_onnx(fitted)
     parity = check_parity(model, fitted, inputs, fitted.settings.seed)
-    files = {MODEL_FILE: model, WARMUP_FILE: _warmup(fitted, inputs), BOOSTER_FILE: _booster(fitted)}
+    files = {MODEL_FILE: model, WARMUP_FILE: _warmup(fitted, inputs), BOOSTER_FILE: booster_text(fitted)}
     checksums = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     subject = UNSAFE.sub("-", provenance.objective)
     bundle_id = f"{subject}-{created:%Y%m%d-%H%M%S}-{checksums[MODEL_FILE][:6]}"
@@ -53,7 +53,7 @@ def publish_bundle(registry: Registry, fitted: Fitted, provenance: Provenance, i
         base_rate=provenance.base_rate, action_rates=provenance.action_rates, action_rows=provenance.action_rows,
         split=provenance.split,
         calibration=fitted.calibration, dataset_fingerprint=provenance.dataset_fingerprint, parity=parity,
-        seed=fitted.settings.seed, metrics={**fitted.metrics, "trees": float(fitted.rounds)}, libraries=_libraries(),
+        seed=fitted.settings.seed, metrics={**fitted.metrics, "trees": float(fitted.rounds)}, libraries=libraries(),
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -72,10 +72,10 @@ def _warmup(fitted: Fitted, inputs: Matrix) -> bytes:
     return data.getvalue()
 
 
-def _booster(fitted: Fitted) -> bytes:
+def booster_text(fitted: Fitted) -> bytes:
     text: str = fitted.booster.model_to_string(num_iteration=fitted.rounds)
     return text.encode()
 
 
-def _libraries() -> dict[str, str]:
+def libraries() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
