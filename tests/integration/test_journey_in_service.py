@@ -16,6 +16,7 @@ from service.app import Desks, create_app
 from service.bundles.archive import EngineArchive
 from service.bundles.engines import EngineSource
 from service.catalog.validate import parse_catalog
+from service.consents import ConsentIntake
 from service.decision.records import EventRecord
 from service.events import EventIntake
 from service.explaining import Explainer
@@ -25,6 +26,7 @@ from service.pipeline import Parts
 from service.registry import Registry
 from service.settings import Settings
 from service.stores.completeness import nothing_written
+from service.stores.consents import RedisConsents
 from service.stores.contact_history import RedisContactHistory
 from service.stores.customer_reader import RedisCustomerReader
 from service.stores.decisions import find_decision
@@ -107,7 +109,8 @@ async def shop(home, redis_url):
         intake = EventIntake(log, RedisLiveFeatures(link, CONTRACT), home_event_types(home, CONTRACT), metrics, lambda: made.now)
         explainer = Explainer(lambda name: find_decision(home / "log" / "decisions", name), EngineArchive(registry, CONTRACT))
         linking = IdentityIntake(log, RedisIdentities(link, CONTRACT), lambda: made.now)
-        app = create_app(Settings(watch_interval_s=0.05), parts, engines, Desks(explainer, intake, linking))
+        consenting = ConsentIntake(log, RedisConsents(link), tuple, lambda: made.now)
+        app = create_app(Settings(watch_interval_s=0.05), parts, engines, Desks(explainer, intake, linking, consenting))
         made.web = await stack.enter_async_context(AsyncTestClient(app))
         yield made
 
