@@ -15,6 +15,7 @@ from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple, Self
+from zlib import crc32
 
 import msgspec
 import pyarrow.parquet as pq
@@ -33,6 +34,7 @@ from training.live_log import read_log, write_segment
 from training.tables import read_table
 
 AT_ONCE = 50_000  # events: a file in the lake for each of their days, fed while the next ones are read
+FEEDERS = 2
 TIMEOUT_MS = 60_000.0
 
 Progress = Callable[[int, int], None]
@@ -128,12 +130,12 @@ def _quarantined(home: Path) -> Iterator[Row]:
 
 
 class _Store:
-    """Feeds features in Redis: in a process of its own, beside the reading of what comes next, where there is much to feed."""
+    """Feeds features in Redis: in processes of their own, beside the reading of what comes next, where there is much to feed."""
 
     def __init__(self, home: Path, redis_url: str, *, is_first: bool) -> None:
         self._told = (str(home), redis_url, is_first)
         self._pool: ProcessPoolExecutor | None = None
-        self._fed: Future[None] | None = None
+        self._fed: list[Future[None]] = []
 
     def __enter__(self) -> Self:
         return self
@@ -145,12 +147,13 @@ class _Store:
             feed(*self._told, msgspec.msgpack.encode(records))
             return
         if self._pool is None:
-            self._pool = ProcessPoolExecutor(1, get_context("spawn"))
-        self._fed = self._pool.submit(feed, *self._told, msgspec.msgpack.encode(records))
+            self._pool = ProcessPoolExecutor(FEEDERS, get_context("spawn"))
+        for part in _shared_out(records):
+            self._fed.append(self._pool.submit(feed, *self._told, msgspec.msgpack.encode(part)))
 
     def _wait(self) -> None:
-        if self._fed is not None:
-            self._fed.result()
+        while self._fed:
+            self._fed.pop().result()
 
     def __exit__(self, *_exception: object) -> None:
         try:
@@ -158,6 +161,14 @@ class _Store:
         finally:
             if self._pool is not None:
                 self._pool.shutdown()
+
+
+def _shared_out(records: Sequence[EventRecord]) -> list[list[EventRecord]]:
+    """A share for each feeder; all events of an id in one of them."""
+    parts: list[list[EventRecord]] = [[] for _ in range(FEEDERS)]
+    for record in records:
+        parts[crc32(record.customer_id.encode()) % FEEDERS].append(record)
+    return parts
 
 
 def feed(home: str, redis_url: str, is_first: bool, records: bytes) -> None:  # noqa: FBT001  # called across processes
