@@ -24,17 +24,22 @@ DAYS = 20.0
 
 def measure(context: Context) -> Measured:
     home = context.scratch / "rate"
-    contract = live_home(home)
+    contract = live_home(home, with_journey=False)
     with resolve_redis(None, home):
         with serving(home, context) as (_, url, _ready):
             over_http = _over_http(url, context.seed)
         from_file, rows = _from_file(home, context)
+    other = context.scratch / "rate-journey"
+    live_home(other)
+    with resolve_redis(None, other):
+        with_journey, _ = _from_file(other, context)
     live = LiveFeatures(contract)
     properties = [{"category": f"c{n}", "channel": f"x{n}"} for n in range(20_000)]
     flood = (LiveEvent(f"e{n}", "product_viewed", 1e9 + 600.0 * n, some) for n, some in enumerate(properties))
     kilobytes = len(encode_state(live.apply({}, flood))) / 1e3
     figure = (
-        f"{over_http:,.0f} events/s over HTTP to one worker in calls of {A_CALL}; {from_file:,.0f}/s from a file of {rows:,}; "
+        f"{over_http:,.0f} events/s over HTTP to one worker in calls of {A_CALL}; {from_file:,.0f}/s from a file of {rows:,}, "
+        f"{with_journey:,.0f}/s with three features of a journey beside the 12; "
         f"{kilobytes:.1f} kB kept of a customer with 20,000 events"
     )
     return Measured(figure, over_http >= HTTP_BAR and from_file >= FILE_BAR and kilobytes <= MOST_KB)

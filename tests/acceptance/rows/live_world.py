@@ -29,9 +29,11 @@ features:
   - {{name: categories_30d, type: number, origin: activity, events: {{aggregate: distinct, property: category, window: 30d}}}}
   - {{name: last_category, {CATEGORY}, events: {{{RECENT}}}}}
   - {{name: category_before, {CATEGORY}, events: {{{RECENT}, position: 2}}}}
-  - {{name: journey_stage, type: category, origin: activity, journey: stage}}
-  - {{name: journey_days_in_stage, type: number, origin: activity, journey: days_in_stage}}
-  - {{name: journey_previous_stage, type: category, origin: activity, journey: previous_stage}}
+"""
+JOURNEY = """\
+  - {name: journey_stage, type: category, origin: activity, journey: stage}
+  - {name: journey_days_in_stage, type: number, origin: activity, journey: days_in_stage}
+  - {name: journey_previous_stage, type: category, origin: activity, journey: previous_stage}
 """
 CATALOG = """catalog: 1
 consent: {marketing: {needed_for: {kinds: [offer]}}}
@@ -44,9 +46,10 @@ placements: [{id: hero, channel: web, fallback: {action: welcome, kind: content}
 """
 
 
-def live_home(folder: Path) -> Contract:
+def live_home(folder: Path, *, with_journey: bool = True) -> Contract:
     """A home with these features and a catalog whose one action needs a view within the last half hour."""
-    contract = parse_contract(FEATURES, journey=parse_journey((EXAMPLES / "journey.yaml").read_text()))
+    features = FEATURES + JOURNEY if with_journey else FEATURES
+    contract = parse_contract(features, journey=parse_journey((EXAMPLES / "journey.yaml").read_text()) if with_journey else None)
     write_home_contract(folder, contract)
     (folder / "catalog.yaml").write_text(CATALOG)
     command(folder, "catalog", "publish", str(folder / "catalog.yaml"))
