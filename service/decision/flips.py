@@ -123,7 +123,7 @@ def _distance(was: Scalar, to: float | str) -> float:
 
 
 def _pool(name: str, parts: Sequence[_Part], known: Known) -> list[float | str]:
-    """Values to try for one name, nearest first."""
+    """Values to try for one name: those at which a comparison turns, then others; of each the nearest first."""
     comparisons = [(node, part.condition) for part in parts for node in _comparisons(name, part.tree)]
     texts = [t for node, c in comparisons for t in (*_literals(node), *c.categories.get(name, ())) if isinstance(t, str)]
     if texts:
@@ -134,7 +134,7 @@ def _pool(name: str, parts: Sequence[_Part], known: Known) -> list[float | str]:
     grid |= {base + sign * reach for base in (own or [0.0]) for reach in REACHES for sign in (1, -1)}
     turns = {turn for node, c in comparisons for turn in _turns(name, node, c, known, sorted(grid))}
     before = own[0] if own else 0.0
-    nearest: list[float] = sorted(grid | turns, key=lambda value: (abs(value - before), value))
+    nearest: list[float] = sorted(grid | turns, key=lambda value: (value not in turns, abs(value - before), value))
     return [*nearest]
 
 

@@ -97,6 +97,15 @@ def test_the_parts_that_failed_are_told_with_what_was_found(source, customer, ex
     assert failing_parts(rule(source), customer, {}) == expected
 
 
+def test_three_values_far_from_what_they_were_are_found_together():
+    """A missing region, a missing age, and a missing spend that only 51 and more would do for."""
+    source = (
+        "customer.region == 'north' and (customer.region == 'south' or (action.price < customer.spend / 1 and customer.age < 1))"
+    )
+    found = smallest_flip([rule(source)], {}, {})
+    assert rule(source).passes({flip.name.removeprefix("customer."): flip.to for flip in found}, {})
+
+
 atoms = st.one_of(
     st.builds(
         lambda n, o, v: f"customer.{n} {o} {v}",
