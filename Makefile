@@ -40,7 +40,7 @@ demo: install ## the whole loop: import, train, serve, learn, swap (ARGS=--once,
 	$(BIN)/nextbest demo $(ARGS)
 
 test: install ## all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: install ## format, lint, types, arrows; changes nothing
 	$(BIN)/ruff format --check

@@ -46,7 +46,7 @@ def columns(values, kind=None) -> Columns:
     [
         ("t.csv", CSV),
         ("windows.csv", b"\xef\xbb\xbf" + CSV.replace("\n", "\r\n").encode()),
-        ("t.csv.gz", gzip.compress(CSV.encode())),
+        ("t.csv.gz", gzip.compress(CSV.encode(), mtime=0)),
         ("t.parquet", TABLE),
         ("t.pq", TABLE),
     ],
@@ -79,7 +79,7 @@ def test_what_people_write_for_nothing_is_missing_in_a_csv_text_or_number(folder
         ("ragged.csv", "a,b\n1,2\n3\n", "Row #3: Expected 2 columns, got 1: 3"),
         ("latin.csv", b"k,n\nx,1\ncaf\xe9,2\n", "Row #3: CSV conversion error to string: invalid UTF8 data"),
         ("plain.csv.gz", CSV, "incorrect header check"),
-        ("torn.csv.gz", gzip.compress(CSV.encode() * 100)[:-20], "Truncated compressed stream"),
+        ("torn.csv.gz", gzip.compress(CSV.encode() * 100, mtime=0)[:-20], "Truncated compressed stream"),
         ("text.parquet", CSV, "not a parquet file"),
     ],
 )
