@@ -40,6 +40,7 @@ from service.identities import IdentityIntake
 from service.keys import KeyRing, Rates, WatchedKeys
 from service.logs import configure_logging, logger
 from service.metrics import Metrics
+from service.past import LoggedPast
 from service.pipeline import Limits, Parts, Pipeline
 from service.registry import Registry
 from service.settings import Settings, settings_from
@@ -135,6 +136,7 @@ def create_from_settings(settings: Settings, files: Files = DISK) -> Litestar:
     registry, log = Registry(settings.folder / "registry"), settings.folder / "log"
     engines = EngineSource(registry, contract, EngineEvents(counted))
     link = RedisLink(settings.redis_url or "", timeout_ms=settings.redis_timeout_ms)
+    archive = EngineArchive(registry, contract)
     parts = Parts(
         reader=RedisCustomerReader(link, contract, lambda: nothing_written(settings.folder)),
         history=RedisContactHistory(link),
@@ -143,8 +145,9 @@ def create_from_settings(settings: Settings, files: Files = DISK) -> Litestar:
         metrics=counted,
         limits=Limits(settings.coalesce_limit, settings.batches_in_flight),
         ids_kept_s=settings.ids_kept_s,
+        past=LoggedPast(lambda name: find_decision(log / DECISIONS, name), archive),
     )
-    explainer = Explainer(lambda name: find_decision(log / DECISIONS, name), EngineArchive(registry, contract))
+    explainer = Explainer(lambda name: find_decision(log / DECISIONS, name), archive)
     # a connection of its own: nobody has a deadline here, and decisions do not wait behind a thousand events
     patient = RedisLink(settings.redis_url or "", timeout_ms=settings.redis_intake_timeout_ms)
     linking = IdentityIntake(parts.log, RedisIdentities(patient, contract), parts.clock)

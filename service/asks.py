@@ -10,11 +10,11 @@ from service.catalog.entities import Scalar
 from service.catalog.policies import Purpose
 from service.catalog.rulebook import CONSENT_FEATURE
 from service.decision.contact_policy import NO_CONTACT_HISTORY
-from service.decision.contacts import SERVED, Contact
+from service.decision.contacts import SERVED, Contact, not_yet_in, without_decision
 from service.decision.decide import decide
 from service.decision.engine import Engine, without_models
 from service.decision.entities import UNKNOWN_CUSTOMER, CustomerState, DecisionRequest, PlacementRequest
-from service.decision.records import DecisionRecord
+from service.decision.records import DecisionRecord, sent_as
 from service.errors import ModelFailed
 from service.ids import key_in, with_key
 from service.ports import Claim, Reading, Terms
@@ -36,7 +36,13 @@ class Ask(msgspec.Struct, frozen=True):
     candidates: tuple[str, ...] | None = None
     deadline: float = 0.1  # seconds
     dry_run: bool = False
-    repeatable: bool = False  # the client chose the id: the same id gets the same answer
+    sent: str = ""  # what the client asked under an id of its own (`sent_as`): the same id gets the same answer
+
+
+def as_sent(ask: Ask) -> Ask:
+    """The request under an id that its client chose. Who asks with another deadline asks for the same."""
+    sent = sent_as(ask.customer_id, ask.context, ask.placements, ask.exclude_actions, ask.candidates)
+    return msgspec.structs.replace(ask, sent=sent)
 
 
 def terms_of(engine: Engine) -> Terms:
@@ -58,6 +64,14 @@ def _of_owner(ask: Ask, owner: str | None) -> Ask:
     return msgspec.structs.replace(ask, customer_id=owner, decision_id=own)
 
 
+def _as_if_never_tried(ask: Ask, customer: CustomerState) -> CustomerState:
+    """A request that is sent again does not count what its first try took before the process died."""
+    if not ask.sent or not customer.contacts:
+        return customer
+    kept = without_decision(customer.contacts, ask.decision_id)
+    return customer if kept is customer.contacts else msgspec.structs.replace(customer, contacts=kept)
+
+
 @dataclass(slots=True)
 class Made:
     """A decision as it stands, and the state of the customer that it was made from. A later one may take its place."""
@@ -77,6 +91,8 @@ class Made:
             return None
         policy = engine.of(self.record.experiment).catalog.contact
         served = {contact.action_id for contact in contacts}
+        if self.ask.sent and self.state.contacts:
+            contacts = not_yet_in(self.state.contacts, contacts)
         budgets = tuple(budget for budget in policy.budgets if budget.action in served)
         seen = self.state.contacts or b"" if policy.reads_history else None
         return Claim(self.record.customer_id, self.record.decision_id, contacts, seen, budgets)
@@ -108,6 +124,7 @@ class Turn:
 
     def _request(self, ask: Ask, customer: CustomerState, exhausted: tuple[str, ...]) -> DecisionRequest:
         nothing = (NO_CUSTOMER_FEATURES,) if customer is UNKNOWN_CUSTOMER else ()
+        customer = _as_if_never_tried(ask, customer)
         if not nothing and any(customer.values.get(CONSENT_FEATURE + p.name) != 1.0 for p in self._needed_for_profile()):
             customer, nothing = unprofiled(customer), (NO_PROFILE_CONSENT,)
         zone = customer.values.get(TIME_ZONE) or ask.context.get(TIME_ZONE) or self.engine.catalog.time_zone
@@ -123,6 +140,7 @@ class Turn:
             candidates=ask.candidates,
             degraded=(*nothing, *self._unknown_contacts(customer), *model, *(STALE + name for name in customer.stale)),
             exhausted=exhausted,
+            sent=ask.sent,
         )
 
     def _needed_for_profile(self) -> list[Purpose]:

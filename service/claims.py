@@ -1,6 +1,7 @@
 """A decision takes something: contacts with its customer, a share of budgets. Before it is told, it must hold."""
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 
@@ -8,10 +9,11 @@ import msgspec
 
 from service.asks import Made, Turn, terms_of
 from service.decision.entities import UNKNOWN_CUSTOMER
-from service.errors import DependencyFailed
+from service.errors import DependencyDown, DependencyFailed
 from service.metrics import Metrics
 from service.ports import Claim, ContactHistory, CustomerReader, Reading
 
+DOUBT_S = 1.0  # between two tries to take back what Redis may have taken
 ATTEMPTS = 8  # to make a decision that holds; a customer who asks so often at once gets what no cap can forbid
 
 
@@ -23,6 +25,8 @@ class Claims:
     history: ContactHistory
     metrics: Metrics
     _later: set[asyncio.Task[None]] = field(default_factory=set)
+    _doubtful: list[Claim] = field(default_factory=list)
+    _doubting: asyncio.Task[None] | None = None
 
     async def settle(self, turn: Turn, made: Sequence[Made]) -> list[Claim]:
         """When this returns, every decision holds as it then stands. Returns what was claimed, in no order.
@@ -44,7 +48,9 @@ class Claims:
         claims = [(m, c) for m in bound if (c := m.claim(turn.engine)) is not None]
         try:
             answers = await self.history.claim([c for _, c in claims], turn.now, turn.engine.catalog.contact.reservation)
-        except DependencyFailed:
+        except DependencyFailed as error:
+            if not isinstance(error, DependencyDown):  # asked, and not answered: nobody knows whether they were taken
+                self._doubt([c._replace(budgets=()) for _, c in claims])
             turn.make_again(bound, unknown(turn, len(bound), known=bound))
             return []
         held += [c for (_, c), holds in zip(claims, answers, strict=True) if holds]
@@ -66,6 +72,26 @@ class Claims:
         if claims:
             self._after(self.history.release(claims, turn.now))
 
+    def _doubt(self, claims: Sequence[Claim]) -> None:
+        """Take back, once Redis answers again, contacts that it may have taken.
+
+        Budgets are not given back: they may not have been taken. Few claims come here, since Redis then counts as down.
+        """
+        self._doubtful += claims
+        if self._doubting is None or self._doubting.done():
+            self._doubting = asyncio.create_task(self._until_no_doubt_is_left())
+
+    async def _until_no_doubt_is_left(self) -> None:
+        while self._doubtful:
+            with contextlib.suppress(DependencyFailed):
+                await self._take_back()
+            await asyncio.sleep(DOUBT_S)
+
+    async def _take_back(self) -> None:
+        claims = list(self._doubtful)
+        await self.history.release(claims, 0.0)
+        del self._doubtful[: len(claims)]
+
     async def _claim_freely(self, claims: Sequence[Claim], turn: Turn) -> None:
         await self.history.claim(claims, turn.now, turn.engine.catalog.contact.reservation)
 
@@ -85,6 +111,12 @@ class Claims:
         """Wait for what is under way."""
         if self._later:
             await asyncio.wait(self._later)
+        if self._doubting is not None:
+            self._doubting.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._doubting
+            with contextlib.suppress(DependencyFailed):
+                await self._take_back()
 
 
 def must_hold(claim: Claim) -> bool:

@@ -6,13 +6,14 @@ NextbestError
 │   ├── UnknownDecision     404  no such decision in the log
 │   ├── TooLarge            413  the body is longer than it may be
 │   ├── UnknownAlert        404  no such alert in the log
-│   └── DecisionIdReused    422  the same decision id with another request
+│   └── IdReused            422  the same id with other content
 ├── Unauthorized            401  no active key
 ├── Forbidden               403  a key for something else
 ├── TooManyRequests         429  more than a key allows
 ├── NotReady                503  nothing to answer with yet, or the log cannot take more
 │   └── LogUnavailable      503  the disk refused a record: nothing was acknowledged
 ├── DependencyFailed        503  a store did not answer; caught where the answer degrades
+│   └── DependencyDown      503  it is known not to answer, and was not asked
 ├── ModelFailed             503  a model gave no sensible rates; caught where the answer degrades
 ├── CatalogInvalid          422  every mistake of a catalog, each with its line
 ├── AlertsInvalid           422  every mistake of alerts.yaml, each with its line
@@ -78,11 +79,20 @@ class UnknownAlert(BadRequest):
         super().__init__(f"Expected the id of an alert that was raised, got `{alert_id}`")
 
 
-class DecisionIdReused(BadRequest):
-    """A client-chosen decision id names one request for good."""
+class IdReused(BadRequest):
+    """An id that a client chose names one request, outcome or event for good."""
 
     status = 422
-    title = "Decision id reused"
+    title = "Id reused"
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+def id_reused(field: str, name: str) -> str:
+    """What is said of it."""
+    return f"Expected what was sent with this `{field}` before, got something else: `{name}`"
 
 
 class Unauthorized(NextbestError):
@@ -124,6 +134,12 @@ class DependencyFailed(NextbestError):
 
     status = 503
     title = "Dependency failed"
+
+
+class DependencyDown(DependencyFailed):
+    """A store is known not to answer, and was not asked."""
+
+    title = "Dependency down"
 
 
 class ModelFailed(NextbestError):

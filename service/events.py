@@ -13,7 +13,7 @@ from service.alerts import AlertDesk
 from service.decision.records import EventRecord, QuarantinedRecord
 from service.errors import DependencyFailed
 from service.metrics import Metrics
-from service.ports import DecisionLog, LiveStore
+from service.ports import DecisionLog, LiveStore, Taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,22 +28,22 @@ class EventIntake:
     sentiment: Sentiment = field(default_factory=Sentiment)
     alerts: AlertDesk | None = None
 
-    async def take(self, events: Sequence[EventRecord], spoiled: Sequence[QuarantinedRecord]) -> tuple[EventRecord, ...]:
-        """Write events down and update features; returns those that were new. Raises LogUnavailable.
+    async def take(self, events: Sequence[EventRecord], spoiled: Sequence[QuarantinedRecord]) -> Taken[EventRecord]:
+        """Write events down and update features. Raises LogUnavailable.
 
         Where Redis does not answer, events are on disk all the same, and `nextbest rebuild` brings the features up to date.
         """
         await self.log.quarantine(spoiled)
-        new = await self.log.append_events(await self._scored(events))
+        new, reused = taken = await self.log.append_events(await self._scored(events))
         fed = [(record.customer_id, record.event) for record in new if record.declared]
         known = await self._feed(fed)
         if self.alerts is not None:
             await self.alerts.look(new, fed=known)
-        counts = {"accepted": len(new), "duplicate": len(events) - len(new), "quarantined": len(spoiled)}
-        counts["undeclared"] = sum(not record.declared for record in new)
+        counts = {"accepted": len(new), "duplicate": len(events) - len(new) - len(reused), "quarantined": len(spoiled)}
+        counts |= {"undeclared": sum(not record.declared for record in new), "reused": len(reused)}
         for result, count in counts.items():
             self.metrics.events.labels(result).inc(count)
-        return new
+        return taken
 
     async def _feed(self, events: Sequence[tuple[str, Event]]) -> bool:
         """Whether features know of them."""

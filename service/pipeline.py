@@ -5,7 +5,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -13,7 +13,7 @@ from service.asks import Ask, Made, Turn, terms_of
 from service.claims import Claims, unknown
 from service.decision.engine import Engine
 from service.decision.records import DecisionRecord
-from service.errors import DecisionIdReused, DependencyFailed, LogUnavailable, UnknownPlacement
+from service.errors import DependencyFailed, IdReused, LogUnavailable, UnknownPlacement, id_reused
 from service.metrics import Metrics
 from service.ports import ContactHistory, CustomerReader, DecisionLog, Reading
 
@@ -27,6 +27,20 @@ class Answer(NamedTuple):
 
     record: DecisionRecord
     engine: Engine
+
+
+class Past(Protocol):
+    """Decisions of before, to be told again."""
+
+    async def answer(self, decision_id: str) -> Answer | None:
+        """None where it cannot be found, or not be told any more."""
+
+
+class NoPast:
+    """Where nothing was decided before."""
+
+    async def answer(self, decision_id: str) -> Answer | None:  # noqa: ARG002  # the port's name for it
+        return None
 
 
 class Limits(NamedTuple):
@@ -51,6 +65,7 @@ class Parts:
     clock: Callable[[], float] = time.time
     limits: Limits = field(default_factory=Limits)
     ids_kept_s: float = 31 * 86_400.0
+    past: Past = field(default_factory=NoPast)
 
 
 @dataclass(slots=True)
@@ -70,27 +85,45 @@ class Pipeline:
         self._claims = Claims(parts.reader, parts.history, parts.metrics)
         self._waiting: list[_Waiting] = []
         self._running: set[asyncio.Task[None]] = set()
-        self._remembered: OrderedDict[str, tuple[Ask, asyncio.Future[Answer]]] = OrderedDict()
+        self._remembered: OrderedDict[str, tuple[str, asyncio.Future[Answer]]] = OrderedDict()
 
     async def recommend(self, ask: Ask) -> Answer:
         """Decide, at the latest when the deadline ends.
 
-        Raises UnknownPlacement, DecisionIdReused, and NotReady where no catalog was ever published.
+        Raises UnknownPlacement, IdReused, and NotReady where no catalog was ever published.
         """
         check_placements(ask, self._parts.engine())
-        if not ask.repeatable or ask.dry_run:
+        if not ask.sent or ask.dry_run:
             return await self._enqueue(ask)
-        known = self._remembered.get(ask.decision_id) or self._remember(ask)
-        if known[0] != ask:
-            raise DecisionIdReused(f"Expected the request that used this `decision_id` before, got another: `{ask.decision_id}`")
-        return await asyncio.shield(known[1])  # one caller's disconnection must not cancel another's answer
+        sent, answer = self._remembered.get(ask.decision_id) or self._remember(ask)
+        if sent != ask.sent:
+            raise IdReused([id_reused("decision_id", ask.decision_id)])
+        return await asyncio.shield(answer)  # one caller's disconnection must not cancel another's answer
 
-    def _remember(self, ask: Ask) -> tuple[Ask, asyncio.Future[Answer]]:
-        known = self._remembered[ask.decision_id] = (ask, self._enqueue(ask))
-        known[1].add_done_callback(lambda future: self._forget_failure(ask.decision_id, future))
+    def _remember(self, ask: Ask) -> tuple[str, asyncio.Future[Answer]]:
+        is_new = not self._parts.log.has_decision(ask.decision_id)
+        answer = self._enqueue(ask) if is_new else asyncio.ensure_future(self._tell_again(ask))
+        known = self._remembered[ask.decision_id] = (ask.sent, answer)
+        answer.add_done_callback(lambda future: self._forget_failure(ask.decision_id, future))
         if len(self._remembered) > REMEMBERED_IDS:
             self._remembered.popitem(last=False)
         return known
+
+    async def _tell_again(self, ask: Ask) -> Answer:
+        """What was answered before this process started, or by another one. Raises IdReused."""
+        begun = time.monotonic()
+        try:
+            answer = await asyncio.wait_for(self._parts.past.answer(ask.decision_id), ask.deadline)
+        except TimeoutError:
+            self._remembered.pop(ask.decision_id, None)  # whoever asks again may have more time
+            blind = self._decide_blindly(ask)
+            return blind._replace(record=_degrade(blind.record, NOT_LOGGED))
+        if answer is None:
+            left = max(0.001, ask.deadline - (time.monotonic() - begun))
+            return await self._enqueue(msgspec.structs.replace(ask, deadline=left))
+        if answer.record.sent and answer.record.sent != ask.sent:
+            raise IdReused([id_reused("decision_id", ask.decision_id)])
+        return answer
 
     def _forget_failure(self, decision_id: str, answer: asyncio.Future[Answer]) -> None:
         if answer.cancelled() or answer.exception() is not None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -20,12 +20,27 @@ from service.decision.records import (
     QuarantinedRecord,
 )
 
+Record = TypeVar("Record", bound=msgspec.Struct)
+Key = TypeVar("Key")
+
+
+class Taken(NamedTuple, Generic[Record]):
+    """What of a call is on disk: the records that were `new`, and by index those whose id stood for something else before."""
+
+    new: tuple[Record, ...]
+    reused: tuple[int, ...] = ()
+
+
+def reused_of(sent: Sequence[tuple[Key, int]], known: Mapping[Key, int]) -> tuple[int, ...]:
+    """Indexes of what has an id under which something else was sent: checksums that differ; 0 is like any."""
+    return tuple(index for index, (key, check) in enumerate(sent) if check and known[key] and known[key] != check)
+
 
 @dataclass(frozen=True)
 class Acknowledgement:
     """How a call of outcomes was taken, once it is on disk. `orphans` and `late` are among the accepted, and no outcome is both.
 
-    `new` are those written.
+    `new` are those written; `reused`, by index, have an id that stood for something else before, and are no duplicates.
     """
 
     accepted: int
@@ -33,13 +48,17 @@ class Acknowledgement:
     orphans: int
     late: int = 0
     new: tuple[OutcomeRecord, ...] = field(default=(), compare=False, repr=False)
+    reused: tuple[int, ...] = ()
 
 
-def acknowledged(sent: Sequence[OutcomeRecord], written: Sequence[OutcomeRecord]) -> Acknowledgement:
+def acknowledged(
+    sent: Sequence[OutcomeRecord], written: Sequence[OutcomeRecord], reused: tuple[int, ...] = ()
+) -> Acknowledgement:
     """How the outcomes of a call were taken, of which these are on disk."""
     late = sum(record.late for record in written)
     orphans = sum(record.orphan and not record.late for record in written)
-    return Acknowledgement(len(written), len(sent) - len(written), orphans, late, tuple(written))
+    duplicates = len(sent) - len(written) - len(reused)
+    return Acknowledgement(len(written), duplicates, orphans, late, tuple(written), reused)
 
 
 class Reading(NamedTuple):
@@ -146,8 +165,11 @@ class DecisionLog(Protocol):
         Raises LogUnavailable, having acknowledged nothing.
         """
 
-    async def append_events(self, records: Sequence[EventRecord]) -> tuple[EventRecord, ...]:
-        """Write down events whose id is new, and return those. Raises LogUnavailable, having acknowledged nothing."""
+    async def append_events(self, records: Sequence[EventRecord]) -> Taken[EventRecord]:
+        """Write down events whose id is new. Raises LogUnavailable, having acknowledged nothing."""
+
+    def has_decision(self, decision_id: str) -> bool:
+        """Whether this id was decided, as long ago as ids are known."""
 
     async def append_identities(self, records: Sequence[IdentityRecord]) -> None:
         """Write down links. Raises LogUnavailable."""

@@ -11,8 +11,6 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-import numpy as np
-
 from features.contract import Contract
 from features.homes import home_contract
 from features.layout import CustomerLayout
@@ -20,7 +18,7 @@ from features.live import Event, LiveFeatures
 from features.materialize import materialize
 from service.catalog.policies import DECISIONS, Budget
 from service.catalog.validate import load_catalog
-from service.decision.contacts import IMPRESSION, SERVED, SIZE, Contact, encode_contacts, type_code
+from service.decision.contacts import IMPRESSION, SERVED, Contact, Served, encode_contacts, is_served, split_entries, type_code
 from service.decision.records import ConsentRecord, IdentityRecord, OutcomeRecord
 from service.errors import DependencyFailed, NotReady
 from service.ids import customer_key, key_in
@@ -274,11 +272,14 @@ def timely_outcomes(home: Path) -> Iterator[OutcomeRecord]:
 
 
 def joined(rebuilt: bytes, added: bytes) -> bytes:
-    """Two histories of one customer, each entry once, by moment."""
-    both = np.frombuffer(rebuilt + added[: len(added) // SIZE * SIZE], f"V{SIZE}")
-    entries = list(dict.fromkeys(both.tolist()))
-    entries.sort(key=lambda entry: int.from_bytes(entry[:4], "little"))
-    return b"".join(entries)[-KEPT_BYTES:]
+    """Two histories of one customer, each entry once, by moment. What was served stands as it was added, not as it was logged."""
+    served, entries = Served(added), dict[bytes, None].fromkeys(split_entries(added))
+    for entry in split_entries(rebuilt):
+        new = served.with_new(entry) if is_served(entry) else entry
+        if new is not None:
+            entries.setdefault(new)
+    by_moment = sorted(entries, key=lambda entry: int.from_bytes(entry[:4], "little"))
+    return b"".join(by_moment)[-KEPT_BYTES:]
 
 
 def budget_counts(home: Path, budgets: Iterable[Budget]) -> dict[str, int]:

@@ -13,8 +13,9 @@ from service.api.bodies import customer_of, decoded
 from service.api.guarding import INGEST
 from service.api.openapi import PROBLEMS, EventsOperation
 from service.api.recommend import as_ask, render
+from service.api.reused import all_rejected
 from service.api.wire import EventSent, EventsRequest, EventsResponse, Rejection
-from service.decision.records import EventRecord, QuarantinedRecord
+from service.decision.records import EventRecord, QuarantinedRecord, sent_as
 from service.errors import BadRequest
 from service.events import EventIntake
 from service.pipeline import Pipeline
@@ -38,19 +39,23 @@ KEPT_CHARACTERS = 20_000  # of an event in quarantine
     tags=["ingest"],
 )
 async def events(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """Write events down and update features. Sending the same `event_id` again changes nothing."""
+    """Write events down and update features.
+
+    Sending the same `event_id` again changes nothing; with other content, it is refused.
+    """
     started = time.perf_counter()
     intake: EventIntake = request.app.state.events
     call = decoded(CALL_DECODER, await request.body())
     ask = None if call.decide is None else as_ask(call.decide, request.app.state.parts.engine())
     taken, spoiled, rejected = judge(call, intake)
-    new = await intake.take(taken, spoiled)
+    new, reused = await intake.take(taken, spoiled)
+    refused = all_rejected(rejected, reused, [record.event_id for record in taken], "event_id", alone=ask is None)
     decision = None
     if ask is not None and call.decide is not None:
         pipeline: Pipeline = request.app.state.pipeline
         decision = render(await pipeline.recommend(ask), call.decide.explain, started)
     undeclared = sum(not record.declared for record in new)
-    body = EventsResponse(len(new), len(taken) - len(new), undeclared, tuple(rejected), decision)
+    body = EventsResponse(len(new), len(taken) - len(new) - len(reused), undeclared, refused, decision)
     return Response(ENCODER.encode(body), status_code=202, media_type=MediaType.JSON)
 
 
@@ -75,5 +80,7 @@ def record_of(sent: EventSent, intake: EventIntake, now: float) -> EventRecord:
     if problem is not None:
         raise BadRequest(problem)
     return EventRecord(
-        sent.event_id, customer, sent.type, sent.channel, at, now, sent.properties, declared=sent.type in intake.types
-    )
+        sent.event_id, customer, sent.type, sent.channel, at, now, sent.properties,
+        declared=sent.type in intake.types,
+        sent=sent_as(customer, sent.type, sent.channel, None if sent.at is None else at, sent.properties),
+    )  # fmt: skip

@@ -12,8 +12,9 @@ from service.api import examples
 from service.api.bodies import decoded
 from service.api.guarding import INGEST
 from service.api.openapi import PROBLEMS, OutcomesOperation
+from service.api.reused import all_rejected
 from service.api.wire import Outcome, OutcomesRequest, OutcomesResponse, Rejection
-from service.decision.records import OutcomeRecord
+from service.decision.records import OutcomeRecord, sent_as
 from service.errors import BadRequest
 from service.feedback import take_outcomes
 from service.metrics import Metrics
@@ -37,12 +38,13 @@ OUTCOME_DECODER = msgspec.json.Decoder(Outcome)
     tags=["ingest"],
 )
 async def outcomes(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """Write outcomes down. Sending the same `outcome_id` again changes nothing."""
+    """Write outcomes down. Sending the same `outcome_id` again changes nothing; with other content, it is refused."""
     parts: Parts = request.app.state.parts
     accepted, rejected = judge(await request.body(), parts.clock(), parts.ids_kept_s)
     done = await take_outcomes(parts, accepted) if accepted else Acknowledgement(0, 0, 0)
-    _count(parts.metrics, done, len(rejected))
-    body = OutcomesResponse(done.accepted, done.duplicates, done.orphans, done.late, tuple(rejected))
+    _count(parts.metrics, done, len(rejected) + len(done.reused))
+    refused = all_rejected(rejected, done.reused, [record.outcome_id for record in accepted], "outcome_id")
+    body = OutcomesResponse(done.accepted, done.duplicates, done.orphans, done.late, refused)
     return Response(msgspec.json.encode(body), status_code=202, media_type=MediaType.JSON)
 
 
@@ -71,6 +73,7 @@ def _record(outcome: Outcome, now: float, kept_s: float) -> OutcomeRecord:
         outcome_id=outcome.outcome_id, decision_id=outcome.decision_id, type=outcome.type, at=at, received_at=now,
         placement=outcome.placement, action_id=outcome.action_id, value=outcome.value,
         late=at < now - kept_s,
+        sent=sent_as(outcome.decision_id, outcome.type, at, outcome.placement, outcome.action_id, outcome.value),
     )  # fmt: skip
 
 

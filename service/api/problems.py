@@ -7,7 +7,7 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException
 
 from service.api.wire import Problem
-from service.errors import CatalogInvalid, DependencyFailed, NextbestError, NotReady, TooManyRequests, Unauthorized
+from service.errors import CatalogInvalid, DependencyFailed, IdReused, NextbestError, NotReady, TooManyRequests, Unauthorized
 from service.logs import logger
 from service.metrics import Metrics
 
@@ -22,7 +22,7 @@ def problem_response(problem: Problem, headers: dict[str, str] | None = None) ->
 def from_nextbest(request: Request[Any, Any, Any], error: NextbestError) -> Response[bytes]:
     """Ours: expected, found, where; and when to come back."""
     _count(request, error.status)
-    errors = error.problems if isinstance(error, CatalogInvalid) else ()
+    errors = error.problems if isinstance(error, CatalogInvalid | IdReused) else ()
     headers = {"Retry-After": str(RETRY_AFTER_S)} if isinstance(error, NotReady | DependencyFailed | TooManyRequests) else {}
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"

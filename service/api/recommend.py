@@ -23,7 +23,7 @@ from service.api.wire import (
     RecommendRequest,
     RecommendResponse,
 )
-from service.asks import Ask
+from service.asks import Ask, as_sent
 from service.decision.engine import Engine
 from service.decision.entities import PlacementRequest
 from service.decision.explain import PlacementExplained, explain
@@ -64,7 +64,7 @@ async def recommend(request: Request[Any, Any, Any]) -> Response[bytes]:
 def as_ask(wanted: RecommendRequest, engine: Engine) -> Ask:
     """The request in the pipeline's terms, short forms written out. Raises BadRequest and UnknownPlacement."""
     customer = customer_of(wanted.customer_id, wanted.anonymous_id)
-    return Ask(
+    ask = Ask(
         decision_id=wanted.decision_id or new_decision_id(customer),
         customer_id=customer,
         context=wanted.context,
@@ -73,8 +73,8 @@ def as_ask(wanted: RecommendRequest, engine: Engine) -> Ask:
         candidates=wanted.candidates,
         deadline=max(0.001, wanted.deadline_ms / 1000 - RESERVE_S),
         dry_run=wanted.dry_run,
-        repeatable=wanted.decision_id is not None,
     )
+    return ask if wanted.decision_id is None else as_sent(ask)
 
 
 def _placements(wanted: RecommendRequest, engine: Engine) -> Iterator[PlacementRequest]:

@@ -1,6 +1,7 @@
 """Engines of the past: rebuilt from the registry, for decisions that are to be explained or made again."""
 
 from collections import OrderedDict
+from threading import Lock
 
 from features.contract import Contract
 from service.bundles.assembling import Choice, assemble
@@ -15,13 +16,14 @@ KEPT = 4  # engines, and bundles; an engine of 100 actions takes about 0.1 s to 
 
 
 class EngineArchive:
-    """Gives the engine that made a decision. Blocks while it loads: call it from a thread."""
+    """Gives the engine that made a decision. Blocks while it loads: call it from a thread, or from several."""
 
     def __init__(self, registry: Registry, contract: Contract) -> None:
         self._registry = registry
         self._contract = contract
         self._engines: OrderedDict[tuple[object, ...], Engine] = OrderedDict()
         self._bundles: OrderedDict[str, Bundle] = OrderedDict()
+        self._one_at_a_time = Lock()
 
     def engine_of(self, record: DecisionRecord) -> Engine:
         """Raises RegistryError where the contract has changed since, or a version is gone, and BundleRefused."""
@@ -33,13 +35,14 @@ class EngineArchive:
             )
         champion = versions.champion or versions.bundle
         key = (versions.catalog, champion, tuple(sorted(versions.others.items())), versions.bundle is None)
-        if key not in self._engines:
-            engine = self._build(versions.catalog, champion, versions.others)
-            self._engines[key] = engine if versions.bundle is not None else without_models(engine)
-            if len(self._engines) > KEPT:
-                self._engines.popitem(last=False)
-        self._engines.move_to_end(key)
-        engine = self._engines[key]
+        with self._one_at_a_time:
+            if key not in self._engines:
+                engine = self._build(versions.catalog, champion, versions.others)
+                self._engines[key] = engine if versions.bundle is not None else without_models(engine)
+                if len(self._engines) > KEPT:
+                    self._engines.popitem(last=False)
+            self._engines.move_to_end(key)
+            engine = self._engines[key]
         if engine.of(record.experiment).versions.bundle != versions.bundle:
             raise RegistryError(f"Expected bundle `{versions.bundle}` of decision `{record.decision_id}`, found that it is gone")
         return engine

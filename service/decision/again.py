@@ -26,6 +26,7 @@ def request_of(record: DecisionRecord) -> DecisionRequest:
         candidates=record.requested_candidates,
         degraded=record.degraded,
         exhausted=record.exhausted,
+        sent=record.sent,
     )
 
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from service.catalog.entities import Action, Placement
 from service.catalog.policies import DECISIONS, IMPRESSIONS, OUTCOMES, Cap, ContactPolicy, CoolDown, Exclusion
-from service.decision.contacts import CANCELLED, IMPRESSION, SERVED, decode_contacts, hash16, hash32, type_code
+from service.decision.contacts import CANCELLED, IMPRESSION, SERVED, decode_contacts, hash16, hash32, is_taken_back, type_code
 from service.decision.entities import Batch
 from service.decision.limits import NO_UNIT, Limit, Mask, Rows, Scope, ScopeMaker
 
@@ -118,9 +118,9 @@ class ContactTable:
         keys = (entries["decision"].astype(np.uint64) << np.uint64(32)) | entries["action"]
         keys ^= row.astype(np.uint64) * MIX  # two customers' decisions may share a hash of 32 bits
         served = entries["type"] == SERVED
-        taken_back = entries["type"] == CANCELLED
-        if taken_back.any():
-            served &= ~np.isin(keys, keys[taken_back])
+        cancelled = entries["type"] == CANCELLED
+        if cancelled.any():
+            served &= ~is_taken_back(keys, entries["at"], cancelled)
         pending = served & ~np.isin(keys, keys[entries["type"] == IMPRESSION])
         return _Past(
             row, now[row] - entries["at"], self._actions.of(entries["action"]), self._placements.of(entries["placement"]),

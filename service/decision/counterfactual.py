@@ -143,14 +143,19 @@ def _timed(engine: Engine) -> set[str]:
 
 
 def _moments(situation: Situation, placement: str, action: str) -> Iterator[float]:
-    """Moments within its dates at which no rule that time heals drops the action: when contacts leave their windows."""
+    """Moments within its dates at which no rule that time heals drops the action: when contacts leave their windows.
+
+    Nor does one of its own rules, which all pass by now: an hour may be as wrong for it as for the contact policy.
+    """
     engine, request = situation
-    timed, quiet = _timed(engine) | {ACTIVE_DATES}, {rule.name for rule in engine.catalog.contact.quiet_hours}
+    one = engine.actions[engine.positions[action]]
+    own = {rule.name for rule in (*one.rules, *(rule for t in one.treatments for rule in t.rules))}
+    timed, quiet = _timed(engine) | {ACTIVE_DATES} | own, {rule.name for rule in engine.catalog.contact.quiet_hours}
     for begin in _ends(engine, request):
         reasons = _reasons_at(situation, placement, action, begin) & timed
         if not reasons:
             yield begin
-        elif reasons <= quiet:
+        elif reasons <= quiet | own:
             hours = (begin + step * QUARTER for step in range(1, QUARTERS_A_DAY + 1))
             yield from (moment for moment in hours if not _reasons_at(situation, placement, action, moment) & timed)
 

@@ -299,6 +299,7 @@ def _record(engine: Engine, request: DecisionRequest, placements: list[Placement
         exhausted=request.exhausted,
         stale=request.customer.stale,
         seal=seal(request.at, request.customer.values, request.context, contacts, request.exhausted),
+        sent=request.sent,
     )
 
 

@@ -32,7 +32,7 @@ class DecisionRequest(msgspec.Struct, frozen=True):
     """One request, complete: everything that the decision may depend on.
 
     `at` is in seconds since 1970 UTC. `decision_id` also seeds the randomness. `degraded` names what could not be read,
-    `exhausted` the budgets that are used up.
+    `exhausted` the budgets that are used up. `sent` is kept in the record, where the client chose the id (`records.sent_as`).
     """
 
     decision_id: str
@@ -45,6 +45,7 @@ class DecisionRequest(msgspec.Struct, frozen=True):
     candidates: tuple[str, ...] | None = None
     degraded: tuple[str, ...] = ()
     exhausted: tuple[str, ...] = ()
+    sent: str = ""
 
 
 Batch = Sequence[DecisionRequest]

@@ -64,7 +64,8 @@ class DecisionRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     `at` is in seconds since 1970 UTC. `customer` and `context` hold the raw values (missing ones left out) from which both
     the rules and the model's inputs are derived. `contacts` is the history that the contact policy read, in base64; None
     where it could not be read. `exhausted` names the budgets that were used up. `seal` is a checksum of the inputs: it makes a
-    replay notice a changed one even where the decision does not depend on it.
+    replay notice a changed one even where the decision does not depend on it. Where the client chose the id, `sent` is what it
+    asked (`sent_as`).
     """
 
     decision_id: str
@@ -82,13 +83,14 @@ class DecisionRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     exhausted: tuple[str, ...] = ()
     stale: tuple[str, ...] = ()
     seal: str = ""
+    sent: str = ""
 
 
 class OutcomeRecord(msgspec.Struct, frozen=True):
     """What came of one served item. `at` and `received_at` are in seconds since 1970 UTC.
 
     `late`: it came so long after it happened that nobody knows any more whether its id came before. It is kept, readers count an
-    id once, and contacts and budgets do not know it.
+    id once, and contacts and budgets do not know it. `sent`: see `sent_as`.
     """
 
     outcome_id: str
@@ -101,10 +103,12 @@ class OutcomeRecord(msgspec.Struct, frozen=True):
     value: float = 0.0
     orphan: bool = False
     late: bool = False
+    sent: str = ""
 
 
 _decoder = msgspec.json.Decoder(DecisionRecord)
 _encoder = msgspec.json.Encoder()
+_sorting = msgspec.json.Encoder(order="sorted")
 
 
 def seal(*inputs: object) -> str:
@@ -112,10 +116,18 @@ def seal(*inputs: object) -> str:
     return f"{google_crc32c.value(_encoder.encode(inputs)):08x}"
 
 
+def sent_as(*content: object) -> str:
+    """CRC32C of what a client sent under an id, 8 hexadecimal digits: the same id with other content is told from a retry.
+
+    It is the last field of a record, where it is found without reading the others. The order of keys does not matter.
+    """
+    return f"{google_crc32c.value(_sorting.encode(content)):08x}"
+
+
 class EventRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """Something a customer did, on any channel. `at` and `received_at` are in seconds since 1970 UTC.
 
-    `declared` is false where events.yaml does not know the type: it is kept, and feeds nothing.
+    `declared` is false where events.yaml does not know the type: it is kept, and feeds nothing. `sent`: see `sent_as`.
     """
 
     event_id: str
@@ -126,6 +138,7 @@ class EventRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     received_at: float
     properties: dict[str, float | str | bool] = {}
     declared: bool = True
+    sent: str = ""
 
     @property
     def counts_from(self) -> float:

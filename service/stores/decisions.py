@@ -2,12 +2,28 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from service.decision import records
 from service.decision.records import DecisionRecord
+from service.stores.id_index import hash_id, read_index
 from service.stores.segments import segment_paths
 
 
 def find_decision(folder: Path, decision_id: str) -> DecisionRecord | None:
     """The decision of this id; None where no segment holds it."""
-    found = (records.find_decision(path.read_bytes(), decision_id) for path in reversed(segment_paths(folder)))
+    newest_first = segment_paths(folder)[::-1]
+    likely = [path for path in newest_first if _may_hold(path, decision_id)]
+    unlikely = [path for path in newest_first if path not in likely]
+    found = (records.find_decision(path.read_bytes(), decision_id) for path in (*likely, *unlikely))
     return next((record for record in found if record is not None), None)
+
+
+def _may_hold(path: Path, decision_id: str) -> bool:
+    """Its index says so, or it has none. An index may be damaged: those that say no are read last."""
+    found = read_index(path)
+    if found is None:
+        return True
+    hashes, hashed = found[1].hashes, np.uint64(hash_id(decision_id))
+    at = int(np.searchsorted(hashes, hashed))
+    return at < len(hashes) and hashes[at] == hashed

@@ -1,6 +1,7 @@
 """What is known of a segment that grows no more: length, checksum, and the ids in it, to be found without reading it.
 
-The file beside a segment is a header of 56 bytes, then sorted 64-bit hashes of ids, little-endian. It can be made again.
+The file beside a segment is a header of 56 bytes, then sorted 64-bit hashes of ids, then for each the 32-bit checksum of what
+was sent under it (0 where nobody compares), little-endian. It can be made again.
 """
 
 import struct
@@ -18,11 +19,33 @@ from service.decision.records import decode_lines
 from service.files import Files, put_file
 
 Hashes = npt.NDArray[np.uint64]
+Checks = npt.NDArray[np.uint32]
 
-MAGIC = b"nb-ids-1"
+MAGIC = b"nb-ids-2"
 HEADER = struct.Struct("<8sQQQdIIQ")  # magic, bytes, records, ids, moment, checksums of segment, ids, and what is before it
 CHECKED = HEADER.size - 8  # of the header: what its own checksum covers
 INDEX_SUFFIX = ".ids"
+ID_BYTES = 8 + 4
+SENT = b'"sent":"'  # before 8 digits, a quote and a brace
+
+
+class Ids(NamedTuple):
+    """Sorted hashes of ids, and a checksum of what was sent under each: (ids,)."""
+
+    hashes: Hashes
+    checks: Checks
+
+    def __len__(self) -> int:
+        return len(self.hashes)
+
+
+NO_IDS = Ids(np.empty(0, np.uint64), np.empty(0, np.uint32))
+
+
+def sorted_ids(hashes: Iterable[int], checks: Iterable[int]) -> Ids:
+    """Each id once: the first of equal ones counts."""
+    found, first = np.unique(np.fromiter(hashes, np.uint64), return_index=True)
+    return Ids(found, np.fromiter(checks, np.uint32)[first])
 
 
 def hash_id(name: str) -> int:
@@ -50,6 +73,13 @@ def id_of(payload: bytes, field: str) -> str:
     return name
 
 
+def sent_of(payload: bytes) -> int:
+    """The checksum of what was sent, the last field of a record; 0 where there is none."""
+    if payload[-18:-10] != SENT or payload[-2:] != b'"}':
+        return 0
+    return int(payload[-10:-2], 16)
+
+
 class Index(NamedTuple):
     """Length in bytes, readable records and CRC32C of a segment; when it was last written to, seconds since 1970 UTC."""
 
@@ -64,17 +94,15 @@ def index_path(segment: Path) -> Path:
     return segment.with_suffix(INDEX_SUFFIX)
 
 
-def write_index(files: Files, segment: Path, index: Index, ids: Iterable[int], field: str) -> None:
-    """Say how a segment ended. `field`: which id was hashed; without one there are none. Raises OSError."""
-    hashes = np.unique(np.fromiter(ids, np.uint64)) if field else np.empty(0, np.uint64)
-    body = hashes.tobytes()
-    head = HEADER.pack(MAGIC, index.bytes, index.records, len(hashes), index.last, index.checksum, google_crc32c.value(body), 0)[
-        :CHECKED
-    ]
+def write_index(files: Files, segment: Path, index: Index, ids: Ids) -> None:
+    """Say how a segment ended. Raises OSError."""
+    body = ids.hashes.tobytes() + ids.checks.tobytes()
+    head = HEADER.pack(MAGIC, index.bytes, index.records, len(ids), index.last, index.checksum, google_crc32c.value(body), 0)
+    head = head[:CHECKED]
     put_file(files, index_path(segment), head + struct.pack("<Q", google_crc32c.value(head)) + body, keep_name=False)
 
 
-def read_index(segment: Path) -> tuple[Index, Hashes] | None:
+def read_index(segment: Path) -> tuple[Index, Ids] | None:
     """What was said of a segment, its ids mapped from the file; None where nothing readable was. The ids are not checked."""
     path = index_path(segment)
     try:
@@ -86,10 +114,15 @@ def read_index(segment: Path) -> tuple[Index, Hashes] | None:
     if len(head) < HEADER.size or struct.unpack_from("<Q", head, CHECKED)[0] != google_crc32c.value(head[:CHECKED]):
         return None
     magic, length, records, ids, last, checksum, _, _ = HEADER.unpack(head)
-    if magic != MAGIC or size != HEADER.size + 8 * ids:
+    if magic != MAGIC or size != HEADER.size + ID_BYTES * ids:
         return None
-    hashes: Hashes = np.memmap(path, np.uint64, "r", HEADER.size, (ids,)) if ids else np.empty(0, np.uint64)
-    return Index(length, records, checksum, last), hashes
+    return Index(length, records, checksum, last), _mapped(path, ids) if ids else NO_IDS
+
+
+def _mapped(path: Path, ids: int) -> Ids:
+    hashes: Hashes = np.memmap(path, np.uint64, "r", HEADER.size, (ids,))
+    checks: Checks = np.memmap(path, np.uint32, "r", HEADER.size + 8 * ids, (ids,))
+    return Ids(hashes, checks)
 
 
 def ids_hold(segment: Path) -> bool:
@@ -99,11 +132,15 @@ def ids_hold(segment: Path) -> bool:
     return bool(expected == google_crc32c.value(data[HEADER.size :]))
 
 
-def make_index(files: Files, segment: Path, field: str) -> tuple[Index, Hashes]:
-    """The index of a segment whose writer left none. Whatever of it is unreadable is no record, and its id is not known."""
+def make_index(files: Files, segment: Path, field: str) -> tuple[Index, Ids]:
+    """The index of a segment whose writer left none. Whatever of it is unreadable is no record, and its id is not known.
+
+    `field`: which id is hashed; without one there are none.
+    """
     data = segment.read_bytes()
     payloads = [line.payload for line in decode_lines(data) if line.payload is not None]
-    ids = [hash_id(id_of(payload, field)) for payload in payloads] if field else []
+    hashes = [hash_id(id_of(payload, field)) for payload in payloads] if field else []
+    ids = sorted_ids(hashes, map(sent_of, payloads)) if field else NO_IDS
     index = Index(len(data), len(payloads), google_crc32c.value(data), segment.stat().st_mtime)
-    write_index(files, segment, index, ids, field)
-    return index, np.unique(np.array(ids, np.uint64))
+    write_index(files, segment, index, ids)
+    return index, ids

@@ -4,7 +4,7 @@ An id is known for as long as its segment is kept in mind: `kept_s` after the la
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from service.files import DISK, Files, is_written
-from service.stores.id_index import Hashes, Index, hash_id, id_of, make_index, read_index
+from service.stores.id_index import NO_IDS, Hashes, Ids, Index, hash_id, id_of, make_index, read_index, sent_of, sorted_ids
 from service.stores.segments import FolderStamp, SegmentFollower, segment_paths
 
 DAY = 86_400.0
 KEPT_S = 31 * DAY
-YOUNG = 65_536  # ids in a set, about 6 MB; then they go into a sorted array of 8 bytes each
-MERGED = 2_000_000  # ids of small segments that are read into one array at start: 16 MB; larger ones stay in their files
+YOUNG = 65_536  # ids in a dictionary, about 10 MB; then they go into sorted arrays of 12 bytes each
+MERGED = 2_000_000  # ids of small segments that are read into one array at start: 24 MB; larger ones stay in their files
 SMALL = 65_536  # ids
 READ_BYTES = 64 * 2**20  # of segments without an index, newest first, that a start reads: those of writers that were killed
 
@@ -26,20 +26,23 @@ Clock = Callable[[], float]
 
 
 class _Run(NamedTuple):
-    """Sorted hashes, and when they may be forgotten."""
+    """Ids, and when they may be forgotten."""
 
     until: float
-    hashes: Hashes
+    ids: Ids
 
 
 class KnownIds:
-    """Ids of one kind. `writer`: the mark of a writer whose ids are told by `add`; those of others are looked up in files."""
+    """Ids of one kind, each with the checksum of what was sent under it.
+
+    `writer`: the mark of a writer whose ids are told by `add`; those of others are looked up in files.
+    """
 
     def __init__(
         self, folder: Path, field: str, *, writer: str = "", kept_s: float = KEPT_S, files: Files = DISK, clock: Clock = time.time
     ) -> None:
         self._folder, self._field, self._kept_s, self._files, self._clock = folder, field, kept_s, files, clock
-        self._young: set[int] = set()
+        self._young: dict[int, int] = {}
         self._growing: list[_Run] = []  # in memory; they leave when the segments that hold them end
         self._ended: list[_Run] = []
         self._taken: set[Path] = set()  # segments whose ids are in `_ended`
@@ -48,7 +51,7 @@ class KnownIds:
         self._start()
 
     def _start(self) -> None:
-        now, unread, small = self._clock(), READ_BYTES, [_Run(0.0, np.empty(0, np.uint64))]
+        now, unread, small = self._clock(), READ_BYTES, [_Run(0.0, NO_IDS)]
         for path in reversed(segment_paths(self._folder)):
             found = read_index(path)
             if found is None and (not path.stat().st_size or is_written(path)):
@@ -61,9 +64,10 @@ class KnownIds:
                 continue
             run = _Run(found[0].last + self._kept_s, found[1])
             if run.until >= now:
-                merge = len(run.hashes) <= SMALL and sum(len(one.hashes) for one in small) <= MERGED
+                merge = len(run.ids) <= SMALL and sum(len(one.ids) for one in small) <= MERGED
                 (small if merge else self._ended).append(run)
-        merged = np.unique(np.concatenate([run.hashes for run in small]))
+        oldest_first = [run.ids for run in reversed(small)]
+        merged = sorted_ids(np.concatenate([i.hashes for i in oldest_first]), np.concatenate([i.checks for i in oldest_first]))
         if len(merged):
             self._ended.append(_Run(max(run.until for run in small), merged))
 
@@ -71,29 +75,30 @@ class KnownIds:
         self._taken.add(path)
         self._others.pass_over(path)
 
-    def among(self, hashed: Iterable[int], *, look: bool = True) -> set[int]:
-        """Those that are known; with `look`, after looking into the files that others write."""
+    def among(self, hashed: Iterable[int], *, look: bool = True) -> dict[int, int]:
+        """Those that are known, and what was sent under each; with `look`, after looking into the files that others write."""
         if look:
             self._look()
         asked = set(hashed)
-        found = asked & self._young
+        found = {one: self._young[one] for one in asked if one in self._young}
         if len(found) == len(asked) or not (self._growing or self._ended):
             return found
-        left = np.array(list(asked - found), np.uint64)
+        left = np.array(list(asked - found.keys()), np.uint64)
         for run in (*self._growing, *self._ended):
             if not len(left):
                 break
-            hits = _within(left, run.hashes)
-            found.update(left[hits].tolist())
+            hits, at = _within(left, run.ids.hashes)
+            found.update(zip(left[hits].tolist(), run.ids.checks[at[hits]].tolist(), strict=True))
             left = left[~hits]
         return found
 
-    def add(self, hashed: Iterable[int]) -> None:
+    def add(self, ids: Mapping[int, int]) -> None:
         """These are on disk."""
-        self._young.update(hashed)
+        for hashed, sent in ids.items():
+            self._young.setdefault(hashed, sent)
         if len(self._young) >= YOUNG:
-            self._growing.append(_Run(self._clock() + self._kept_s, np.sort(np.fromiter(self._young, np.uint64))))
-            self._young = set()
+            self._growing.append(_Run(self._clock() + self._kept_s, sorted_ids(self._young, self._young.values())))
+            self._young = {}
 
     def _look(self) -> None:
         if self._stamp.changed():
@@ -101,22 +106,28 @@ class KnownIds:
             for path in segment_paths(self._folder):
                 if path not in self._taken and (found := read_index(path)) is not None:
                     self._take(path, *found)
-        self.add(hash_id(id_of(payload, self._field)) for payload in self._others.look())
+        self.add({hash_id(id_of(payload, self._field)): sent_of(payload) for payload in self._others.look()})
 
-    def _take(self, path: Path, index: Index, hashes: Hashes) -> None:
+    def _take(self, path: Path, index: Index, ids: Ids) -> None:
         """A segment has ended: its ids are in its file from here on. 30 ms for 300,000 ids."""
         self._pass_over(path)
         now = self._clock()
-        self._ended = [run for run in (*self._ended, _Run(index.last + self._kept_s, hashes)) if run.until >= now]
+        self._ended = [run for run in (*self._ended, _Run(index.last + self._kept_s, ids)) if run.until >= now]
         young = np.fromiter(self._young, np.uint64)
-        self._young = set(young[~_within(young, hashes)].tolist())
-        kept = [_Run(run.until, run.hashes[~_within(run.hashes, hashes)]) for run in self._growing]
-        self._growing = [run for run in kept if len(run.hashes) and run.until >= now]
+        for hashed in young[_within(young, ids.hashes)[0]].tolist():
+            del self._young[hashed]
+        kept = [_Run(run.until, _left(run.ids, ids)) for run in self._growing]
+        self._growing = [run for run in kept if len(run.ids) and run.until >= now]
 
 
-def _within(asked: Hashes, known: Hashes) -> npt.NDArray[np.bool_]:
-    """Which of some hashes are among sorted ones."""
+def _left(ids: Ids, others: Ids) -> Ids:
+    hits, _ = _within(ids.hashes, others.hashes)
+    return Ids(ids.hashes[~hits], ids.checks[~hits])
+
+
+def _within(asked: Hashes, known: Hashes) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.intp]]:
+    """Which of some hashes are among sorted ones, and where."""
     if not len(known):
-        return np.zeros(len(asked), np.bool_)
-    found: npt.NDArray[np.bool_] = known[np.minimum(np.searchsorted(known, asked), len(known) - 1)] == asked
-    return found
+        return np.zeros(len(asked), np.bool_), np.zeros(len(asked), np.intp)
+    at = np.minimum(np.searchsorted(known, asked), len(known) - 1)
+    return known[at] == asked, at

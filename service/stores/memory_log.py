@@ -13,7 +13,7 @@ from service.decision.records import (
     OutcomeRecord,
     QuarantinedRecord,
 )
-from service.ports import Acknowledgement, LogStatus, acknowledged
+from service.ports import Acknowledgement, LogStatus, Taken, acknowledged, reused_of
 
 
 class MemoryDecisionLog:
@@ -28,25 +28,26 @@ class MemoryDecisionLog:
         self.consents: list[ConsentRecord] = []
         self.alerts: list[AlertRaised] = []
         self._decision_ids: set[str] = set()
-        self._event_ids: set[str] = set()
-        self._outcome_ids: set[str] = set()
+        self._events_sent: dict[str, int] = {}
+        self._outcomes_sent: dict[str, int] = {}
 
     async def append_decisions(self, records: Sequence[DecisionRecord]) -> None:
         self.decisions.extend(records)
         self._decision_ids.update(r.decision_id for r in records)
 
     async def append_outcomes(self, records: Sequence[OutcomeRecord]) -> Acknowledgement:
-        new = list({r.outcome_id: r for r in reversed(records) if r.outcome_id not in self._outcome_ids}.values())[::-1]
-        written = [msgspec.structs.replace(r, orphan=r.decision_id not in self._decision_ids) for r in new]
+        new, reused = _taken(self._outcomes_sent, [(r.outcome_id, r.sent) for r in records])
+        written = [msgspec.structs.replace(records[i], orphan=records[i].decision_id not in self._decision_ids) for i in new]
         self.outcomes.extend(written)
-        self._outcome_ids.update(r.outcome_id for r in written)
-        return acknowledged(records, written)
+        return acknowledged(records, written, reused)
 
-    async def append_events(self, records: Sequence[EventRecord]) -> tuple[EventRecord, ...]:
-        new = tuple({r.event_id: r for r in reversed(records) if r.event_id not in self._event_ids}.values())[::-1]
-        self.events.extend(new)
-        self._event_ids.update(r.event_id for r in new)
-        return new
+    async def append_events(self, records: Sequence[EventRecord]) -> Taken[EventRecord]:
+        new, reused = _taken(self._events_sent, [(r.event_id, r.sent) for r in records])
+        self.events.extend(records[i] for i in new)
+        return Taken(tuple(records[i] for i in new), reused)
+
+    def has_decision(self, decision_id: str) -> bool:
+        return decision_id in self._decision_ids
 
     async def append_identities(self, records: Sequence[IdentityRecord]) -> None:
         self.identities.extend(records)
@@ -65,3 +66,13 @@ class MemoryDecisionLog:
 
     async def close(self) -> None:
         """Nothing is open."""
+
+
+def _taken(known: dict[str, int], sent: Sequence[tuple[str, str]]) -> tuple[list[int], tuple[int, ...]]:
+    """Which ones of a call are new, and which have an id that stood for something else. `known` learns of the new ones."""
+    new = []
+    for index, (name, content) in enumerate(sent):
+        if name not in known:
+            known[name] = int(content or "0", 16)
+            new.append(index)
+    return new, reused_of([(name, int(content or "0", 16)) for name, content in sent], known)

@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import Sequence
 from typing import Any
 
-from service.errors import DependencyFailed
+from service.errors import DependencyDown, DependencyFailed
 from service.stores.resp import Connection, check, connect, encode, parse_address
 
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0  # between two looks whether Redis is back
@@ -36,7 +36,7 @@ class RedisLink:
         if not count:
             return []
         if self._down is not None:
-            raise DependencyFailed(f"Expected Redis to answer, found it down: {self._down}")
+            raise DependencyDown(f"Expected Redis to answer, found it down: {self._down}")
         try:
             replies = await self._asked(commands, count)
         except (OSError, DependencyFailed) as error:  # TimeoutError is an OSError

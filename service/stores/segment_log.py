@@ -23,7 +23,7 @@ from service.decision.records import (
 )
 from service.errors import LogUnavailable
 from service.files import DISK, Files
-from service.ports import Acknowledgement, LogStatus, Position, acknowledged
+from service.ports import Acknowledgement, LogStatus, Position, Taken, acknowledged, reused_of
 from service.stores.id_index import hash_id
 from service.stores.known_ids import KEPT_S, KnownIds
 from service.stores.segments import SegmentWriter
@@ -37,9 +37,10 @@ QUEUE_BYTES = 32 * 2**20  # more waits nowhere: the disk is not keeping up
 LOOK_EVERY_S = 0.5  # how often an unknown decision id makes us look into the segments of other processes
 
 
-Record = TypeVar("Record", bound=msgspec.Struct)
-# puts records with these hashes of ids on disk; returns them as they were written
-Write = Callable[[Sequence[int], Sequence[Record]], Awaitable[tuple[Record, ...]]]
+Record = TypeVar("Record", OutcomeRecord, EventRecord)
+Sent = tuple[int, int]  # the hash of an id, and the checksum of what was sent under it
+# puts records with these ids on disk; returns them as they were written
+Write = Callable[[Sequence[Sent], Sequence[Record]], Awaitable[tuple[Record, ...]]]
 
 
 class _Write(NamedTuple):
@@ -47,7 +48,7 @@ class _Write(NamedTuple):
 
     kind: str
     data: bytes
-    ids: Sequence[int]
+    ids: Sequence[Sent]
     loop: asyncio.AbstractEventLoop
     done: asyncio.Future[None]
 
@@ -88,27 +89,31 @@ class SegmentLog:
 
     async def append_decisions(self, records: Sequence[DecisionRecord]) -> None:
         """Write down decisions. Raises LogUnavailable, having acknowledged nothing."""
-        hashed = [hash_id(r.decision_id) for r in records]
-        await self._write(DECISIONS, records, hashed)
-        self._known_decisions.add(hashed)
+        ids = [(hash_id(r.decision_id), _check(r.sent)) for r in records]
+        await self._write(DECISIONS, records, ids)
+        self._known_decisions.add(dict(ids))
+
+    def has_decision(self, decision_id: str) -> bool:
+        """Whether this id was decided, by any process, as long ago as ids are known."""
+        return bool(self._known_decisions.among([hash_id(decision_id)]))
 
     async def append_outcomes(self, records: Sequence[OutcomeRecord]) -> Acknowledgement:
         """Write down outcomes whose id is new. Raises LogUnavailable, having acknowledged nothing."""
-        written = await self._outcomes.append(records, self._write_outcomes)
-        return acknowledged(records, written)
+        written, reused = await self._outcomes.append(records, self._write_outcomes)
+        return acknowledged(records, written, reused)
 
-    async def _write_outcomes(self, hashed: Sequence[int], records: Sequence[OutcomeRecord]) -> tuple[OutcomeRecord, ...]:
+    async def _write_outcomes(self, ids: Sequence[Sent], records: Sequence[OutcomeRecord]) -> tuple[OutcomeRecord, ...]:
         decided = self._decided({r.decision_id for r in records})
         marked = tuple(msgspec.structs.replace(r, orphan=r.decision_id not in decided) for r in records)
-        await self._write(OUTCOMES, marked, hashed)
+        await self._write(OUTCOMES, marked, ids)
         return marked
 
-    async def append_events(self, records: Sequence[EventRecord]) -> tuple[EventRecord, ...]:
-        """Write down events whose id is new, and return those. Raises LogUnavailable, having acknowledged nothing."""
+    async def append_events(self, records: Sequence[EventRecord]) -> Taken[EventRecord]:
+        """Write down events whose id is new. Raises LogUnavailable, having acknowledged nothing."""
         return await self._events.append(records, self._write_events)
 
-    async def _write_events(self, hashed: Sequence[int], records: Sequence[EventRecord]) -> tuple[EventRecord, ...]:
-        await self._write(EVENTS, records, hashed)
+    async def _write_events(self, ids: Sequence[Sent], records: Sequence[EventRecord]) -> tuple[EventRecord, ...]:
+        await self._write(EVENTS, records, ids)
         return tuple(records)
 
     async def append_identities(self, records: Sequence[IdentityRecord]) -> None:
@@ -131,13 +136,13 @@ class SegmentLog:
     def _decided(self, decision_ids: set[str]) -> set[str]:
         """Those that name a decision that is known."""
         hashed = {hash_id(name): name for name in decision_ids}
-        found = self._known_decisions.among(hashed, look=False)
+        found = set(self._known_decisions.among(hashed, look=False))
         if len(found) < len(hashed) and time.monotonic() - self._looked > LOOK_EVERY_S:
             self._looked = time.monotonic()
-            found |= self._known_decisions.among(hashed.keys() - found)
+            found |= self._known_decisions.among(hashed.keys() - found).keys()
         return {hashed[one] for one in found}
 
-    async def _write(self, kind: str, records: Sequence[msgspec.Struct], ids: Sequence[int] = ()) -> None:
+    async def _write(self, kind: str, records: Sequence[msgspec.Struct], ids: Sequence[Sent] = ()) -> None:
         data = b"".join([encode_line(self._encoder.encode(r)) for r in records])
         if self._waiting_bytes + len(data) > self._queue_bytes:
             raise LogUnavailable(f"Expected the disk to keep up, found {self._waiting_bytes} bytes waiting for it")
@@ -229,29 +234,39 @@ class _Once(Generic[Record]):
         self._field = field
         self._in_flight: dict[int, asyncio.Task[tuple[Record, ...]]] = {}
 
-    async def append(self, records: Sequence[Record], write: Write[Record]) -> tuple[Record, ...]:
-        """Those that were new, as they were written."""
-        by_id = {hash_id(getattr(r, self._field)): r for r in reversed(records)}  # the first of a call counts
+    async def append(self, records: Sequence[Record], write: Write[Record]) -> Taken[Record]:
+        """Those that were new, as they were written; and which ones have an id that stood for something else before."""
+        sent = [(hash_id(getattr(r, self._field)), _check(r.sent)) for r in records]
+        by_id = {
+            hashed: record for (hashed, _), record in zip(reversed(sent), reversed(records), strict=True)
+        }  # the first counts
         while others := {self._in_flight[h] for h in by_id if h in self._in_flight}:
             await asyncio.wait(others)  # an id on its way to disk: its fate decides whether ours is a duplicate
         known = self._known.among(by_id)
         new = {h: r for h, r in reversed(by_id.items()) if h not in known}
+        reused = reused_of(sent, known | {h: _check(r.sent) for h, r in new.items()})
         if not new:
-            return ()
+            return Taken((), reused)
         claim = asyncio.create_task(self._append_new(new, write))
         self._in_flight.update(dict.fromkeys(new, claim))
         claim.add_done_callback(_retrieve)
-        return await asyncio.shield(claim)  # a caller who leaves does not stop the write
+        return Taken(await asyncio.shield(claim), reused)  # a caller who leaves does not stop the write
 
     async def _append_new(self, new: dict[int, Record], write: Write[Record]) -> tuple[Record, ...]:
         """Write, and remember the ids once they are on disk."""
+        ids = [(hashed, _check(record.sent)) for hashed, record in new.items()]
         try:
-            written = await write(list(new), list(new.values()))
-            self._known.add(new)
+            written = await write(ids, list(new.values()))
+            self._known.add(dict(ids))
             return written
         finally:
             for hashed in new:
                 del self._in_flight[hashed]
+
+
+def _check(sent: str) -> int:
+    """0 where nobody compares."""
+    return int(sent, 16) if sent else 0
 
 
 def _retrieve(claim: asyncio.Task[tuple[Record, ...]]) -> None:

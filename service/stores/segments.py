@@ -11,7 +11,7 @@ import google_crc32c
 
 from service.decision.records import Line, decode_lines
 from service.files import DISK, Files, make_folders, write_whole
-from service.stores.id_index import Index, write_index
+from service.stores.id_index import NO_IDS, Index, sorted_ids, write_index
 
 SUFFIX = ".log"
 ENDED = -1  # in place of an offset: nothing more will come
@@ -33,7 +33,7 @@ class SegmentWriter:
         self._path: Path | None = None
         self._descriptor = -1
         self._written = self._records = self._checksum = 0
-        self._ids = array("Q")
+        self._ids, self._sent = array("Q"), array("I")
         self._unsynced = False
 
     @property
@@ -42,8 +42,8 @@ class SegmentWriter:
         path = self._path
         return None if path is None else (path.name, self._written)
 
-    def write(self, data: bytes, ids: Iterable[int] = (), *, wait: bool = True) -> None:
-        """Append some lines, and with `wait` wait for the disk. `ids`: hashes of what they carry.
+    def write(self, data: bytes, ids: Iterable[tuple[int, int]] = (), *, wait: bool = True) -> None:
+        """Append some lines, and with `wait` wait for the disk. `ids`: hashes of those they carry, and what was sent under each.
 
         Raises OSError; then this segment is finished, whatever of `data` is in it.
         """
@@ -60,7 +60,9 @@ class SegmentWriter:
         self._written += len(data)
         self._records += data.count(b"\n")
         self._checksum = google_crc32c.extend(self._checksum, data)
-        self._ids.extend(ids)
+        for hashed, sent in ids:
+            self._ids.append(hashed)
+            self._sent.append(sent)
         if self._written >= self._limit:
             self.close()
 
@@ -85,7 +87,7 @@ class SegmentWriter:
         self._descriptor = self._files.create(path)
         self._path = path
         self._written = self._records = self._checksum = 0
-        self._ids = array("Q")
+        self._ids, self._sent = array("Q"), array("I")
         self._files.sync_folder(self._folder)
 
     def _end(self) -> None:
@@ -101,7 +103,7 @@ class SegmentWriter:
         path, index = self._path, Index(self._written, self._records, self._checksum, self._clock())
         if self._written:
             with contextlib.suppress(OSError):  # the records are on disk, and an index can be made again
-                write_index(self._files, path, index, self._ids, self._field)
+                write_index(self._files, path, index, sorted_ids(self._ids, self._sent) if self._field else NO_IDS)
         self._end()
 
 

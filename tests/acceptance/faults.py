@@ -12,8 +12,8 @@ from tests.acceptance.rows import (
     overload,
     power_loss,
     redis_faults,
+    repeats,
 )
-from tests.acceptance.rows.unwritten import unwritten
 
 ROWS = [
     crashes.ROW,
@@ -24,7 +24,7 @@ ROWS = [
     model_faults.ROW,
     hot_swaps.ROW,
     overload.ROW,
-    unwritten(9, "200 ids x 50 concurrent duplicates across a restart", "exactly one effect each; a different body: 422"),
+    repeats.ROW,
     conservation.ROW,
     front_door.ROW,
     described.ROW,

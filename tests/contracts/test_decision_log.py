@@ -2,10 +2,11 @@
 
 import asyncio
 
+import msgspec
 import pytest
 
-from service.decision.records import DecisionRecord, OutcomeRecord, Versions
-from service.ports import Acknowledgement
+from service.decision.records import DecisionRecord, EventRecord, OutcomeRecord, Versions
+from service.ports import Acknowledgement, Taken
 from service.stores.memory_log import MemoryDecisionLog
 from service.stores.segment_log import SegmentLog
 
@@ -43,6 +44,22 @@ async def test_two_callers_with_the_same_id_at_the_same_time_are_not_both_accept
     acks = await asyncio.gather(*(log.append_outcomes([outcome("a"), outcome(f"own-{i}")]) for i in range(50)))
     assert sum(ack.accepted for ack in acks) == 51
     assert sum(ack.duplicates for ack in acks) == 49
+
+
+async def test_an_id_that_stood_for_something_else_is_no_duplicate(log):
+    """Told by index, in the same call, in a later one and in one without content to compare; the first one stands."""
+    first, other = (msgspec.structs.replace(outcome("a"), sent=sent) for sent in ("0000000a", "0000000b"))
+    assert (await log.append_outcomes([first, other, first])) == Acknowledgement(1, 1, 1, reused=(1,))
+    assert (await log.append_outcomes([outcome("b"), other, outcome("a")])) == Acknowledgement(1, 1, 1, reused=(1,))
+    one, two = (EventRecord("e1", "c1", "viewed", "web", 1e9, 1e9, sent=sent) for sent in ("0000000a", "0000000b"))
+    assert await log.append_events([one]) == Taken((one,))
+    assert await log.append_events([two, one]) == Taken((), (0,))
+
+
+async def test_a_decision_is_known_by_its_id(log):
+    """As the outcomes that name it."""
+    await log.append_decisions([decision("d1")])
+    assert (log.has_decision("d1"), log.has_decision("d2")) == (True, False)
 
 
 async def test_nothing_to_append_is_no_error(log):

@@ -6,7 +6,7 @@ import pytest
 
 from features.redis_server import resolve_redis
 from tests.acceptance.row import Context
-from tests.acceptance.rows import conservation, corruption, crashes, disk_faults, power_loss
+from tests.acceptance.rows import conservation, corruption, crashes, disk_faults, power_loss, repeats
 from tests.acceptance.rows.live_world import live_home
 
 
@@ -88,3 +88,10 @@ def test_every_outcome_is_counted_once_as_exactly_one_thing():
     """60 of the 2,000 runs; a log that forgets its ids at a restart is found out."""
     assert conservation.first_violation(60, 1, conservation.segment_log) is None
     assert conservation.first_violation(300, 1, conservation.forgetful) is not None
+
+
+def test_what_is_sent_again_and_again_across_kills_happens_once(context):
+    """Twenty ids of each kind, ten times at once, three kills; the same ids with other content are refused."""
+    found = repeats.run(context.scratch / "home", context, ids=20, times=10)
+    assert (found.before.twice, found.after.exactly_once(20), found.differing) == (0, True, 0)
+    assert found.statuses == {422: 2 * 3 * 20}

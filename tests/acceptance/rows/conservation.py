@@ -128,7 +128,7 @@ async def conserved(folder: Path, plan: Sequence[Step], make: Log) -> list[str]:
         accepted, rejected = judge(body, now, KEPT_S)
         parts = Parts(MemoryCustomerReader({}, history), history, log, _no_engine, metrics, clock, ids_kept_s=KEPT_S)
         done = await take_outcomes(parts, accepted) if accepted else Acknowledgement(0, 0, 0)
-        told.add(len(step.call), done, len(rejected))
+        told.add(len(step.call), done, len(rejected) + len(done.reused))
         applied.update(record.outcome_id for record in done.new if not record.late)
     await log.close()
     return list(_problems(folder, told, applied, history))

@@ -5,14 +5,15 @@ from collections.abc import Sequence
 
 import pytest
 
-from service.asks import NO_CUSTOMER_FEATURES, NO_MODEL, Ask
+from service.asks import NO_CUSTOMER_FEATURES, NO_MODEL, Ask, as_sent
 from service.catalog.policies import Budget, Cap, ContactPolicy
 from service.decision.contact_policy import NO_CONTACT_HISTORY
+from service.decision.contacts import SIZE
 from service.decision.entities import CustomerState, PlacementRequest
 from service.decision.records import DecisionRecord, OutcomeRecord
-from service.errors import DecisionIdReused, DependencyFailed, LogUnavailable, NotReady, UnknownPlacement
+from service.errors import DependencyFailed, IdReused, LogUnavailable, NotReady, UnknownPlacement
 from service.metrics import Metrics
-from service.pipeline import NOT_LOGGED, Limits, Parts, Pipeline
+from service.pipeline import NOT_LOGGED, Answer, Limits, Parts, Pipeline
 from service.ports import NO_TERMS, Acknowledgement, Claim, Reading, Terms
 from service.stores.contact_history import MemoryContactHistory
 from service.stores.customer_reader import MemoryCustomerReader
@@ -176,8 +177,8 @@ async def test_the_same_client_chosen_id_gets_the_same_answer_and_one_record(mak
     """A retry after a lost connection, at the same time or later, decides nothing new."""
     log = MemoryDecisionLog()
     pipeline = make(log=log)
-    first, second = await asyncio.gather(*(pipeline.recommend(ask(repeatable=True)) for _ in range(2)))
-    third = await pipeline.recommend(ask(repeatable=True))
+    first, second = await asyncio.gather(*(pipeline.recommend(as_sent(ask())) for _ in range(2)))
+    third = await pipeline.recommend(as_sent(ask()))
     assert first == second == third
     assert len(log.decisions) == 1
 
@@ -185,16 +186,69 @@ async def test_the_same_client_chosen_id_gets_the_same_answer_and_one_record(mak
 async def test_a_client_chosen_id_names_one_request_for_good(make):
     """The same id with another customer is a mistake of the caller."""
     pipeline = make()
-    await pipeline.recommend(ask(repeatable=True))
-    with pytest.raises(DecisionIdReused, match="`d1`"):
-        await pipeline.recommend(ask(repeatable=True, customer_id="old"))
+    await pipeline.recommend(as_sent(ask()))
+    with pytest.raises(IdReused, match="`d1`"):
+        await pipeline.recommend(as_sent(ask(customer_id="old")))
+
+
+class Yesterday:
+    """A log that knows what another process decided; `slow` takes longer than any deadline."""
+
+    def __init__(self, answer: Answer | None, slow: bool = False) -> None:
+        self._answer, self._slow = answer, slow
+
+    async def answer(self, decision_id: str) -> Answer | None:
+        await asyncio.sleep(5.0 if self._slow else 0.0)
+        return self._answer if self._answer is None or decision_id == self._answer.record.decision_id else None
+
+
+async def test_what_was_decided_before_a_restart_is_told_again_and_not_decided(make):
+    """A new process finds the id in the log; the same request gets the same answer, another is refused, and nothing is added."""
+    log = MemoryDecisionLog()
+    first = await make(log=log).recommend(as_sent(ask()))
+    restarted = make(log=log, past=Yesterday(first), clock=lambda: 2e9)
+    assert await restarted.recommend(as_sent(ask(deadline=0.5))) == first
+    with pytest.raises(IdReused, match="`d1`"):
+        await make(log=log, past=Yesterday(first)).recommend(as_sent(ask(customer_id="old")))
+    assert len(log.decisions) == 1
+
+
+async def test_what_a_first_try_claimed_before_its_process_died_does_not_count_against_the_second(make, tiny):
+    """A cap of one: the second try may show the same, the customer has one contact, and the next decision is capped."""
+    capped = tiny.engine([tiny.action("gold")], tiny.placement(), rates={"gold": 0.2}, contact=ONCE)
+    history = MemoryContactHistory()
+    reader = MemoryCustomerReader(STATES, history)
+    await make(engine=lambda: capped, history=history, reader=reader, log=MemoryDecisionLog()).recommend(as_sent(ask()))
+    log = MemoryDecisionLog()  # the first one died with its process
+    second = await make(engine=lambda: capped, history=history, reader=reader, log=log).recommend(as_sent(ask()))
+    third = await make(engine=lambda: capped, history=history, reader=reader, log=log).recommend(as_sent(ask("d2")))
+    assert [a.record.placements[0].fallback for a in (second, third)] == [False, True]
+    assert len(history.contacts("c1")) == SIZE
+
+
+async def test_a_past_that_cannot_be_told_is_decided_again(make):
+    """Its catalog is gone, say: there is an answer all the same."""
+    log = MemoryDecisionLog()
+    await make(log=log).recommend(as_sent(ask()))
+    answer = await make(log=log, past=Yesterday(None), clock=lambda: 2e9).recommend(as_sent(ask()))
+    assert answer.record.at == 2e9
+
+
+async def test_a_past_that_takes_too_long_is_answered_for_now_and_looked_up_the_next_time(make):
+    """At the deadline there is an answer that nobody wrote down; it does not become the answer of that id."""
+    log = MemoryDecisionLog()
+    first = await make(log=log).recommend(as_sent(ask()))
+    restarted = make(log=log, past=Yesterday(first, slow=True))
+    answer = await restarted.recommend(as_sent(ask(deadline=0.02)))
+    assert NOT_LOGGED in answer.record.degraded
+    assert restarted._remembered == {}
 
 
 async def test_a_caller_who_leaves_does_not_take_anothers_answer_along(make):
     """Two wait for one id; the first disconnects; the second is answered."""
     pipeline = make(reader=SlowReader(0.02))
-    leaving = asyncio.create_task(pipeline.recommend(ask(repeatable=True)))
-    staying = asyncio.create_task(pipeline.recommend(ask(repeatable=True)))
+    leaving = asyncio.create_task(pipeline.recommend(as_sent(ask())))
+    staying = asyncio.create_task(pipeline.recommend(as_sent(ask())))
     await asyncio.sleep(0.005)
     leaving.cancel()
     assert (await staying).record.decision_id == "d1"
@@ -389,6 +443,31 @@ async def test_a_budget_is_not_overdrawn_by_requests_that_arrive_together(make, 
     pipeline = make(history=history, reader=MemoryCustomerReader({}, history), engine=lambda: engine)
     answers = await asyncio.gather(*(pipeline.recommend(ask(f"d{i}", customer_id=f"c{i}")) for i in range(10)))
     assert actions_of(answers) == ["gold"] * 3 + ["news"] * 7
+
+
+class LostReply(MemoryContactHistory):
+    """The first claim is taken, and nobody hears of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lost = 0
+
+    async def claim(self, claims: Sequence[Claim], now: float, reservation: float) -> list[bool]:
+        taken = await super().claim(claims, now, reservation)
+        self.lost += 1
+        if self.lost == 1:
+            raise DependencyFailed(f"Expected an answer to {len(taken)} claims, got none")
+        return taken
+
+
+async def test_a_claim_whose_answer_was_lost_is_taken_back(make_capped):
+    """The customer saw the fallback; the gold that Redis had noted down is there for the next request."""
+    history = LostReply()
+    pipeline = make_capped(history=history)
+    assert (await pipeline.recommend(ask("d1"))).record.placements[0].fallback
+    await asyncio.sleep(0)
+    await pipeline.close()
+    assert actions_of([await make_capped(history=history).recommend(ask("d2"))]) == ["gold"]
 
 
 class SlowHistory(MemoryContactHistory):

@@ -34,6 +34,19 @@ async def test_the_same_id_counts_once_in_a_call_and_across_calls(client, servic
     assert len(service.log.events) == 2
 
 
+async def test_an_event_id_with_other_content_is_refused_and_the_first_stands(client, service):
+    """422 where the call holds nothing else and asks for nothing; the order of properties is no content."""
+    priced = {**VIEWED, "properties": {"category": "fashion", "price": 59}}
+    await send(client, priced)
+    code, body = await send(client, {**priced, "channel": "app"})
+    assert (code, body["title"]) == (422, "Id reused")
+    code, body = await send(client, {**priced, "properties": {"price": 59, "category": "fashion"}})
+    assert (code, body["duplicates"]) == (202, 1)
+    code, body = await send(client, {**priced, "channel": "app"}, decide={"customer_id": "c42", "placement": "sidebar"})
+    assert (code, [r["index"] for r in body["rejected"]], body["decision"]["customer_id"]) == (202, [0], "c42")
+    assert len(service.log.events) == 1
+
+
 async def test_a_type_that_nobody_declared_is_kept_and_counted_and_feeds_nothing(client, service):
     """Never guessed at."""
     _, body = await send(client, {**VIEWED, "type": "unheard_of", "properties": {"anything": True}})

@@ -36,6 +36,18 @@ async def test_the_same_outcome_again_changes_nothing(client, service):
     assert len(service.log.outcomes) == 1
 
 
+async def test_an_outcome_id_with_other_content_is_refused_and_the_first_stands(client, service):
+    """422 where the call holds nothing else; beside others, that one is among the rejected, by its index."""
+    await client.post("/outcomes", json={"outcomes": [outcome()]})
+    alone = await client.post("/outcomes", json={"outcomes": [outcome(value=2.0)]})
+    assert (alone.status_code, alone.json()["title"]) == (422, "Id reused")
+    assert alone.json()["errors"] == ["Expected what was sent with this `outcome_id` before, got something else: `o1`"]
+    calls = [outcome("o2"), 3, outcome(type="dismiss"), outcome()]
+    body = (await client.post("/outcomes", json={"outcomes": calls})).json()
+    assert (body["accepted"], body["duplicates"], [r["index"] for r in body["rejected"]]) == (1, 1, [1, 2])
+    assert [(o.outcome_id, o.value) for o in service.log.outcomes] == [("o1", 0.0), ("o2", 0.0)]
+
+
 async def test_an_outcome_of_an_unknown_decision_is_kept_as_an_orphan(client, service):
     """Stored and counted, never dropped."""
     body = (await client.post("/outcomes", json={"outcomes": [outcome(decision_id="elsewhere")]})).json()

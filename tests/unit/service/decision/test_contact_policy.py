@@ -96,6 +96,7 @@ def test_a_cap_per_channel_leaves_other_channels_alone(policed, tiny):
         ("unsubscribe", [contact("subscribe")], False),
         ("decisions", [contact(SERVED), contact(CANCELLED)], False),
         ("impressions", [contact(SERVED, age=60.0), contact(CANCELLED, age=60.0)], False),
+        ("decisions", [contact(SERVED, age=60.0), contact(CANCELLED, age=60.0), contact(SERVED, age=59.0)], True),
     ],
 )
 def test_a_cap_counts_decisions_impressions_clicks_or_any_outcome(policed, tiny, count, history, full):

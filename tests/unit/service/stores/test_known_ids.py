@@ -33,7 +33,7 @@ class Home:
         return KnownIds(self.folder, "event_id", writer=mark, kept_s=KEPT_S, clock=self.clock)
 
     def write(self, writer: SegmentWriter, *names: str) -> None:
-        writer.write(b"".join(map(line, names)), map(hash_id, names))
+        writer.write(b"".join(map(line, names)), [(hash_id(name), 0) for name in names])
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_a_start_makes_the_index_of_a_writer_that_was_killed_and_reads_it_once(h
     (home.folder / "1-dead-1.log").write_bytes(line("a") + line("b")[:-3])
     assert names_among(home.known(), "a", "b") == {"a"}
     found = read_index(home.folder / "1-dead-1.log")
-    assert (found[0].records, found[1].tolist()) == (1, [hash_id("a")])
+    assert (found[0].records, found[1].hashes.tolist()) == (1, [hash_id("a")])
     assert ids_hold(home.folder / "1-dead-1.log")
 
 
@@ -119,11 +119,11 @@ def test_the_memory_of_ids_is_bounded_by_the_segments_that_grow(home):
     for start in range(0, 200_000, 1000):
         names = [f"e{n:06d}" for n in range(start, start + 1000)]
         home.write(writer, *names)
-        known.add(map(hash_id, names))
+        known.add(dict.fromkeys(map(hash_id, names), 0))
         assert names_among(known, names[0], "new") == {names[0]}
-    in_memory = len(known._young) + sum(len(run.hashes) for run in known._growing)
+    in_memory = len(known._young) + sum(len(run.ids) for run in known._growing)
     assert in_memory <= YOUNG + 1000
-    assert all(isinstance(run.hashes, np.memmap) for run in known._ended if len(run.hashes))
+    assert all(isinstance(run.ids.hashes, np.memmap) for run in known._ended if len(run.ids))
     assert len(known.among(hash_id(f"e{n:06d}") for n in range(200_000))) == 200_000
 
 
@@ -138,3 +138,14 @@ def test_an_index_that_cannot_be_written_costs_no_acknowledgement(home):
     files.heal()
     assert names_among(home.known(), "a") == {"a"}
     assert read_index(path) is not None
+
+
+def test_what_was_sent_under_an_id_is_known_as_long_as_the_id(home):
+    """While its segment grows, from its index, from one that a start makes, and of two in one segment the first."""
+    lines = b"".join(encode_line(b'{"event_id":"a","sent":"%b"}' % sent) for sent in (b"0000002a", b"0000002b"))
+    (home.folder / "1-dead-1.log").write_bytes(lines)
+    growing = home.known()
+    assert growing.among([hash_id("a")]) == {hash_id("a"): 0x2A}
+    assert home.known().among([hash_id("a"), hash_id("b")]) == {hash_id("a"): 0x2A}
+    growing.add({hash_id("b"): 7})
+    assert growing.among([hash_id("a"), hash_id("b")]) == {hash_id("a"): 0x2A, hash_id("b"): 7}
