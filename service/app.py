@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import os
 from collections.abc import AsyncIterator, Callable
 from importlib.metadata import version
@@ -168,7 +169,7 @@ def create_from_environment() -> Litestar:
 
 
 class EngineEvents:
-    """Counts and logs what became of a new version."""
+    """Counts and logs what became of a new version, and keeps garbage collection away from it."""
 
     def __init__(self, counted: Metrics) -> None:
         self._counted = counted
@@ -178,6 +179,8 @@ class EngineEvents:
             self._counted.refusals.inc()
             logger.error("version refused, the one before it goes on serving", extra={"fields": {"problem": problem}})
         else:
+            gc.collect()
+            gc.freeze()  # a collection that walks all modules and an engine of 100 actions stops every request for 65 ms
             self._counted.swaps.inc()
             self._counted.catalog.set(engine.versions.catalog)
             logger.info(

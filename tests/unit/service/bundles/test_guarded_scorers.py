@@ -1,5 +1,8 @@
 """A model that fails costs nobody an answer, and is given up where it goes on failing."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
@@ -153,3 +156,24 @@ def test_a_real_model_is_given_up_until_another_version_is_chosen(bundles, tmp_p
     registry.promote("good", at="2026-01-01T00:00:00Z", why="test")
     engines.refresh()
     assert (decided(2e6).versions.bundle, engines.problem) == ("good", None)
+
+
+def test_an_engine_that_was_replaced_is_gone_without_garbage_collection(bundles, tmp_path):
+    """Engines are frozen: one that only a collection could free would stay for good, and memory would grow with each swap."""
+    contract = Contract(INPUTS[:2])
+    registry = Registry(tmp_path / "registry")
+    document, catalog = parse_catalog(CATALOG, contract)
+    registry.publish_catalog(document, fingerprint=catalog.fingerprint, author="me", note="", at="2026-01-01T00:00:00Z")
+    for name in ("first", "second"):
+        registry.add_bundle(bundles.write(name), name)
+    registry.promote("first", at="2026-01-01T00:00:00Z", why="test")
+    engines = EngineSource(registry, contract, lambda _engine, _problem: None)
+    engines.refresh()
+    old = [weakref.ref(engines.engine.levers), *map(weakref.ref, engines.engine.scorers.values())]
+    gc.disable()
+    try:
+        registry.promote("second", at="2026-01-01T00:00:00Z", why="test")
+        engines.refresh()
+        assert [one() for one in old] == [None] * len(old)
+    finally:
+        gc.enable()
