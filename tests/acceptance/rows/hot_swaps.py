@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import statistics
 import time
 from collections.abc import Iterator
 
@@ -17,6 +18,7 @@ from tests.acceptance.rows.swap import another_bundle
 from training.replay import replay
 
 SWAPS, EVERY_S = 20, 3.0
+TRIES = 3
 SHARE = 0.7  # of what the server can answer
 
 
@@ -27,7 +29,8 @@ def measure(context: Context) -> Measured:
     placement, began = placement_of(home), time.time()
     with serving(home, context) as (_, url, _ready):
         address = httpx.URL(url)
-        most = asyncio.run(capacity(address.host, address.port or 80, asks(placement)))
+        tries = [asyncio.run(capacity(address.host, address.port or 80, asks(placement))) for _ in range(TRIES)]
+        most = statistics.median(tries)  # a shared machine is faster in one second than in the next
         answers = asyncio.run(_swapped(url, registry, bundles, placement, SHARE * most))
     failed = [a for a in answers if a.status != httpx.codes.OK]
     report = replay(home, began)
