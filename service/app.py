@@ -116,7 +116,6 @@ def create_app(
 @contextlib.asynccontextmanager
 async def _running(app: Litestar, settings: Settings) -> AsyncIterator[None]:
     """First the newest engine, then requests; at the end, answer what was asked and close what is open."""
-    sys.setswitchinterval(SWITCH_S)
     state: Any = app.state
     await asyncio.to_thread(state.engines.refresh)
     with contextlib.suppress(DependencyFailed):
@@ -169,6 +168,7 @@ def create_from_environment() -> Litestar:
     """For several workers: each builds its own service from the environment its parent set."""
     settings = settings_from(os.environ)
     configure_logging(settings.log_level)
+    sys.setswitchinterval(SWITCH_S)
     return create_from_settings(settings)
 
 

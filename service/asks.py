@@ -94,7 +94,7 @@ class Made:
         if self.ask.sent and self.state.contacts:
             contacts = not_yet_in(self.state.contacts, contacts)
         budgets = tuple(budget for budget in policy.budgets if budget.action in served)
-        seen = self.state.contacts or b"" if policy.reads_history else None
+        seen = self.state.contacts if policy.reads_history else None  # unknown: then no action that a cap speaks of was chosen
         return Claim(self.record.customer_id, self.record.decision_id, contacts, seen, budgets)
 
 

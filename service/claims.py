@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 import msgspec
 
 from service.asks import Made, Turn, terms_of
-from service.decision.entities import UNKNOWN_CUSTOMER
-from service.errors import DependencyDown, DependencyFailed
+from service.decision.entities import UNKNOWN_CUSTOMER, CustomerState
+from service.errors import DependencyDown, DependencyFailed, DependencyRefused
 from service.metrics import Metrics
 from service.ports import Claim, ContactHistory, CustomerReader, Reading
 
+REFUSED_S = 0.5  # how long no claims are made after Redis refused one
 DOUBT_S = 1.0  # between two tries to take back what Redis may have taken
 ATTEMPTS = 8  # to make a decision that holds; a customer who asks so often at once gets what no cap can forbid
 
@@ -25,6 +26,7 @@ class Claims:
     history: ContactHistory
     metrics: Metrics
     _later: set[asyncio.Task[None]] = field(default_factory=set)
+    _refused_until: float = 0.0
     _doubtful: list[Claim] = field(default_factory=list)
     _doubting: asyncio.Task[None] | None = None
 
@@ -49,7 +51,9 @@ class Claims:
         try:
             answers = await self.history.claim([c for _, c in claims], turn.now, turn.engine.catalog.contact.reservation)
         except DependencyFailed as error:
-            if not isinstance(error, DependencyDown):  # asked, and not answered: nobody knows whether they were taken
+            if isinstance(error, DependencyRefused):
+                self._refused_until = turn.now + REFUSED_S
+            elif not isinstance(error, DependencyDown):  # asked, and not answered: nobody knows whether they were taken
                 self._doubt([c._replace(budgets=()) for _, c in claims])
             turn.make_again(bound, unknown(turn, len(bound), known=bound))
             return []
@@ -71,6 +75,13 @@ class Claims:
         """Take back, after the answer, what was claimed for decisions that nobody will see."""
         if claims:
             self._after(self.history.release(claims, turn.now))
+
+    def believed(self, turn: Turn, reading: Reading) -> Reading:
+        """What was read; without histories where none can be written, so that a decision is made once and not twice."""
+        if turn.now >= self._refused_until:
+            return reading
+        states = [_without_history(state) for state in reading.states]
+        return reading._replace(states=states, exhausted=unknown(turn, 0).exhausted)
 
     def _doubt(self, claims: Sequence[Claim]) -> None:
         """Take back, once Redis answers again, contacts that it may have taken.
@@ -124,10 +135,13 @@ def must_hold(claim: Claim) -> bool:
     return claim.seen is not None or bool(claim.budgets)
 
 
+def _without_history(customer: CustomerState) -> CustomerState:
+    return customer if customer.contacts is None else msgspec.structs.replace(customer, contacts=None)
+
+
 def unknown(turn: Turn, count: int, known: Sequence[Made] = ()) -> Reading:
     """Nothing is known of contacts and budgets, and caps count as reached; of `known` customers the features are."""
     used_up = tuple(budget.name for budget in turn.engine.catalog.contact.budgets)
     if known:
-        states = [m.state if m.state.contacts is None else msgspec.structs.replace(m.state, contacts=None) for m in known]
-        return Reading(states, used_up)
+        return Reading([_without_history(m.state) for m in known], used_up)
     return Reading([UNKNOWN_CUSTOMER] * count, used_up)

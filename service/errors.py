@@ -13,7 +13,8 @@ NextbestError
 ├── NotReady                503  nothing to answer with yet, or the log cannot take more
 │   └── LogUnavailable      503  the disk refused a record: nothing was acknowledged
 ├── DependencyFailed        503  a store did not answer; caught where the answer degrades
-│   └── DependencyDown      503  it is known not to answer, and was not asked
+│   ├── DependencyDown      503  it is known not to answer, and was not asked
+│   └── DependencyRefused   503  it answered that it will not
 ├── ModelFailed             503  a model gave no sensible rates; caught where the answer degrades
 ├── CatalogInvalid          422  every mistake of a catalog, each with its line
 ├── AlertsInvalid           422  every mistake of alerts.yaml, each with its line
@@ -140,6 +141,12 @@ class DependencyDown(DependencyFailed):
     """A store is known not to answer, and was not asked."""
 
     title = "Dependency down"
+
+
+class DependencyRefused(DependencyFailed):
+    """A store answered with an error: read-only, or out of memory."""
+
+    title = "Dependency refused"
 
 
 class ModelFailed(NextbestError):

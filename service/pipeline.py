@@ -179,8 +179,7 @@ class Pipeline:
         with stage.labels("read").time():
             reading = await self._read(batch, now)
         turn = Turn(self._parts.engine(), now)
-        if reading is None:
-            reading = unknown(turn, len(batch))
+        reading = unknown(turn, len(batch)) if reading is None else self._claims.believed(turn, reading)
         with stage.labels("decide").time():
             pairs = [(w, s) for w, s in zip(batch, reading.states, strict=True) if not w.answer.done() and _known(w, turn.engine)]
             made = turn.make([w.ask for w, _ in pairs], reading._replace(states=[s for _, s in pairs]))

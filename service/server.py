@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ import uvicorn
 
 from features.redis_server import resolve_redis
 from service.api.admission import AdmittingProtocol
-from service.app import create_from_settings
+from service.app import SWITCH_S, create_from_settings
 from service.errors import BadRequest
 from service.keys import read_keys
 from service.logs import configure_logging, logger
@@ -65,6 +66,7 @@ def serve(settings: Settings) -> None:
         "ssl_keyfile": settings.tls_key,
     }
     if settings.workers == 1:
+        sys.setswitchinterval(SWITCH_S)
         uvicorn.run(create_from_settings(settings), **common)  # type: ignore[arg-type]  # the values fit their parameters
         return
     with tempfile.TemporaryDirectory(prefix="nextbest-metrics-") as shared:

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import hiredis
 
-from service.errors import BadRequest, DependencyFailed
+from service.errors import BadRequest, DependencyFailed, DependencyRefused
 
 
 class Address(NamedTuple):
@@ -129,10 +129,10 @@ def _greeting(address: Address) -> list[tuple[str, ...]]:
 
 
 def check(replies: Sequence[Any]) -> Sequence[Any]:
-    """The replies, none of them an error. Raises DependencyFailed."""
+    """The replies, none of them an error. Raises DependencyRefused."""
     for reply in replies:
         if isinstance(reply, hiredis.ReplyError):
-            raise DependencyFailed(f"Expected a value from Redis, got: {reply}")
+            raise DependencyRefused(f"Expected a value from Redis, got: {reply}")
     return replies
 
 

@@ -12,17 +12,7 @@ from tests.acceptance.row import Context
 from tests.acceptance.runner import all_hold, markdown_table, run_rows, text_table
 
 ROOT = Path(__file__).resolve().parents[2]
-FRAME = {
-    "__init__",
-    "__main__",
-    "row",
-    "runner",
-    "processes",
-    "prepared",
-    "whole",
-    "disks",
-    "faulty_server",
-}  # modules here that are not areas
+AREA = "\nROWS = ["  # what a module here that is an area says
 
 
 def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
@@ -43,7 +33,7 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
 
 def areas() -> list[str]:
     """The areas that have a module here."""
-    return sorted({path.stem for path in Path(__file__).parent.glob("*.py")} - FRAME)
+    return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if AREA in path.read_text())
 
 
 def _tell(message: str) -> None:

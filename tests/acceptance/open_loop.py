@@ -44,6 +44,7 @@ class OpenLoop:
     def __init__(self, host: str, port: int, patience: float = 5.0) -> None:
         self._address = (host, port)
         self._patience = patience
+        self._ends = 0.0
         self._free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter, float]] = []
 
     async def run(self, calls: Iterator[Call], per_second: float, seconds: float) -> list[Answer]:
@@ -56,7 +57,10 @@ class OpenLoop:
 
     async def _run(self, calls: Iterator[Call], per_second: float, seconds: float) -> list[Answer]:
         begun, tasks = time.perf_counter(), list[asyncio.Task[Answer]]()
+        self._ends = begun + seconds
         for number in range(round(per_second * seconds)):
+            if begun + number / per_second > self._ends:
+                break
             due = begun + number / per_second
             wait = due - time.perf_counter()
             if wait > 0:
@@ -97,6 +101,10 @@ class OpenLoop:
                 return reader, writer
             writer.close()
         return None
+
+    def end_in(self, seconds: float) -> None:
+        """The calls under way end so long from now, and not when they were told to."""
+        self._ends = time.perf_counter() + seconds
 
     def close(self) -> None:
         """Let go of every connection."""

@@ -1,17 +1,23 @@
-"""A real Redis that can be stopped, and a line to it that can be cut, slowed and delayed."""
+"""A real Redis that can be stopped, and a line to it that can be cut, slowed and delayed: in a process of its own.
+
+`python -m tests.acceptance.redis_proxy PORT TARGET` takes a trouble a line and says `ok` once it is made.
+"""
 
 import asyncio
 import contextlib
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 import redis
+import uvloop
 
 from features.redis_server import find_server
+from tests.acceptance.processes import clean_environment
 from tests.acceptance.rows.footprint import free_port
 
 Trouble = Literal["none", "refused", "delayed", "reset", "slow"]
@@ -62,8 +68,8 @@ class RealRedis:
 class Proxy:
     """Carries bytes between the service and Redis, or makes trouble."""
 
-    def __init__(self, target: int) -> None:
-        self.port = free_port()
+    def __init__(self, port: int, target: int) -> None:
+        self._port = port
         self._target = target
         self._server: asyncio.Server | None = None
         self._trouble: Trouble = "none"
@@ -71,7 +77,7 @@ class Proxy:
 
     async def open(self) -> None:
         """Listen."""
-        self._server = await asyncio.start_server(self._talk, "127.0.0.1", self.port, limit=2**20)
+        self._server = await asyncio.start_server(self._talk, "127.0.0.1", self._port, limit=2**20)
 
     async def make(self, trouble: Trouble) -> None:
         """From now on; `refused` and `reset` also end what is under way."""
@@ -136,6 +142,38 @@ class Proxy:
             await target.drain()
 
 
+class ProxyProcess:
+    """The proxy, where nothing else keeps it waiting."""
+
+    def __init__(self, target: int, root: Path) -> None:
+        self.port = free_port()
+        command = [sys.executable, "-m", "tests.acceptance.redis_proxy", str(self.port), str(target)]
+        self._process = subprocess.Popen(
+            command, cwd=root, env=clean_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.make("none")
+
+    def make(self, trouble: Trouble) -> None:
+        """From now on."""
+        if self._process.stdin is None or self._process.stdout is None:
+            raise RuntimeError("the proxy has no pipes")
+        print(trouble, file=self._process.stdin, flush=True)
+        if self._process.stdout.readline() != "ok\n":
+            raise RuntimeError("the proxy ended")
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.terminate()
+        self._process.wait(timeout=10)
+
+
+async def _serve(port: int, target: int) -> None:
+    proxy, loop = Proxy(port, target), asyncio.get_running_loop()
+    while word := await loop.run_in_executor(None, sys.stdin.readline):
+        await proxy.make(word.strip())  # type: ignore[arg-type]  # the words are `Trouble`
+        print("ok", flush=True)  # the answer to who started us
+
+
 @contextlib.contextmanager
 def running(server: RealRedis) -> Iterator[RealRedis]:
     """A server for as long as the block lasts."""
@@ -144,3 +182,7 @@ def running(server: RealRedis) -> Iterator[RealRedis]:
         yield server
     finally:
         server.stop()
+
+
+if __name__ == "__main__":
+    uvloop.run(_serve(int(sys.argv[1]), int(sys.argv[2])))

@@ -37,9 +37,9 @@ def measure(context: Context) -> Measured:
     seen = {a.json()["versions"]["bundle"] for a in answers[:: max(1, len(answers) // 2000)] if a.status == httpx.codes.OK}
     kinds = "".join(f" ({count} x {status})" for status, count in Counter(a.status for a in failed).items())
     figure = (
-        f"{SWAPS} swaps at {SHARE * most:.0f}/s ({SHARE:.0%} of {most:.0f}/s): {len(failed)} of {len(answers):,} failed{kinds}, p99 "
-        f"{percentile([a.seconds for a in answers], 0.99) * 1000:.0f} ms; {report.identical:,} of {report.decisions:,} logged "
-        f"decisions the same again, scores and all, from {len(seen)} bundles"
+        f"{SWAPS} swaps at {SHARE * most:.0f}/s ({SHARE:.0%} of {most:.0f}/s): {len(failed)} of {len(answers):,} failed{kinds}; "
+        f"p99 {percentile([a.seconds for a in answers], 0.99) * 1000:.0f} ms, {report.identical:,} of {report.decisions:,} "
+        f"logged decisions the same again, scores and all, from {len(seen)} bundles"
     )
     return Measured(figure, not failed and report.holds and report.decisions >= len(answers) and seen == set(bundles))
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 import pytest
 
 from service.asks import NO_CUSTOMER_FEATURES, NO_MODEL, Ask, as_sent
-from service.catalog.policies import Budget, Cap, ContactPolicy
+from service.catalog.policies import Budget, Cap, ContactPolicy, Selector
 from service.decision.contact_policy import NO_CONTACT_HISTORY
 from service.decision.contacts import SIZE
 from service.decision.entities import CustomerState, PlacementRequest
 from service.decision.records import DecisionRecord, OutcomeRecord
-from service.errors import DependencyFailed, IdReused, LogUnavailable, NotReady, UnknownPlacement
+from service.errors import DependencyFailed, DependencyRefused, IdReused, LogUnavailable, NotReady, UnknownPlacement
 from service.metrics import Metrics
 from service.pipeline import NOT_LOGGED, Answer, Limits, Parts, Pipeline
 from service.ports import NO_TERMS, Acknowledgement, Claim, Reading, Terms
@@ -443,6 +443,66 @@ async def test_a_budget_is_not_overdrawn_by_requests_that_arrive_together(make, 
     pipeline = make(history=history, reader=MemoryCustomerReader({}, history), engine=lambda: engine)
     answers = await asyncio.gather(*(pipeline.recommend(ask(f"d{i}", customer_id=f"c{i}")) for i in range(10)))
     assert actions_of(answers) == ["gold"] * 3 + ["news"] * 7
+
+
+class ReadOnlyHistory(MemoryContactHistory):
+    """Redis answers, and takes nothing; counts how often it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+
+    async def claim(self, claims: Sequence[Claim], now: float, reservation: float) -> list[bool]:
+        self.asked += 1
+        raise DependencyRefused(f"Expected {len(claims)} claims to be taken at {now} for {reservation}, got READONLY")
+
+
+async def test_where_redis_takes_nothing_decisions_are_made_once_and_not_twice(make_capped):
+    """After a claim that was refused none is tried for half a second; caps count as reached; then one is tried again."""
+    history, moments = ReadOnlyHistory(), [1e9, 1e9 + 0.4, 1e9 + 0.6]
+    pipeline = make_capped(history=history, clock=lambda: moments[0])
+    asked = []
+    for number in range(3):
+        answer = await pipeline.recommend(ask(f"d{number}"))
+        asked.append((history.asked, answer.record.placements[0].fallback, NO_CONTACT_HISTORY in answer.record.degraded))
+        moments[:1] = []
+        moments.append(1e9 + 9)
+    assert asked == [(1, True, True), (1, True, True), (2, True, True)]
+
+
+class EmptiedReader(SlowReader):
+    """Redis answers, and has lost everything."""
+
+    async def read(self, customer_ids: Sequence[str], now: float, terms: Terms = NO_TERMS) -> Reading:
+        reading = await super().read(customer_ids, now, terms)
+        return Reading([CustomerState(state.values, contacts=None) for state in reading.states])
+
+
+class HistoryOfNobody(MemoryContactHistory):
+    """Appends whatever comes; nobody can read it, as after FLUSHALL."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[bytes | None] = []
+
+    async def claim(self, claims: Sequence[Claim], now: float, reservation: float) -> list[bool]:
+        self.seen += [claim.seen for claim in claims]
+        return await super().claim(claims, now, reservation)
+
+
+async def test_what_is_shown_where_no_history_can_be_read_needs_none_to_hold(make, tiny):
+    """No cap speaks of it, so it is noted down after the answer, whatever is there: ten at once are decided once each."""
+    policy = ContactPolicy(caps=(Cap("once", 1, "action", 86_400.0, "impressions", Selector(actions=("gold",))),))
+    engine = tiny.engine(
+        [tiny.action("gold"), tiny.action("news")], tiny.placement(), rates={"gold": 0.2, "news": 0.1}, contact=policy
+    )
+    history, counted = HistoryOfNobody(), Metrics()
+    pipeline = make(engine=lambda: engine, history=history, reader=EmptiedReader(0.0), metrics=counted)
+    answers = await asyncio.gather(*(pipeline.recommend(ask(f"d{n}")) for n in range(10)))
+    await pipeline.close()
+    assert {a.record.placements[0].items[0].action_id for a in answers} == {"news"}
+    assert history.seen == [None] * 10
+    assert "nextbest_reclaims_total 0.0" in counted.text().decode()
 
 
 class LostReply(MemoryContactHistory):
