@@ -25,15 +25,17 @@ from service.api.events import events
 from service.api.guarding import Guard, check_routes
 from service.api.identities import identities
 from service.api.openapi import openapi_config
-from service.api.operations import live, metrics, ready, status
+from service.api.operations import live, metrics, ready
 from service.api.outcomes import outcomes
 from service.api.problems import from_framework, from_nextbest, from_unexpected
 from service.api.recommend import recommend
+from service.api.status import Standing, status
 from service.bundles.archive import EngineArchive
 from service.bundles.engines import EngineSource, watch
 from service.catalog.alerting import home_alerts
 from service.consents import ConsentIntake, purposes_of
 from service.decision.engine import Engine
+from service.draining import drained
 from service.errors import DependencyFailed, NextbestError
 from service.events import EventIntake
 from service.explaining import Explainer
@@ -73,6 +75,8 @@ def create_app(
     settings: Settings, parts: Parts, engines: EngineSource, desks: Desks, keys: Callable[[], KeyRing] = KeyRing
 ) -> Litestar:
     """The service, from parts that somebody built: the real ones, or their in-memory twins. Without `keys` it asks for none."""
+    limiter = Limiter(parts.metrics)
+    standing = Standing(lambda: parts.engine().versions, version("nextbest"), parts.clock)
     state = {
         "parts": parts,
         "engines": engines,
@@ -81,9 +85,16 @@ def create_app(
         "identities": desks.identities,
         "consents": desks.consents,
         "metrics": parts.metrics,
-        "limiter": Limiter(parts.metrics),
+        "limiter": limiter,
         "pipeline": Pipeline(parts),
-        "status": {"log": parts.log.status},
+        "status": {
+            "process": standing.process,
+            "versions": standing.versions,
+            "degraded": parts.metrics.shares,
+            "admission": limiter.status,
+            "log": parts.log.status,
+        },
+        "draining": False,
     }
     app = Litestar(
         route_handlers=[
@@ -169,7 +180,7 @@ def create_from_environment() -> Litestar:
     settings = settings_from(os.environ)
     configure_logging(settings.log_level)
     sys.setswitchinterval(SWITCH_S)
-    return create_from_settings(settings)
+    return drained(create_from_settings(settings), settings.drain_s)
 
 
 class EngineEvents:

@@ -21,6 +21,7 @@ from service.ports import Claim, Reading, Terms
 
 NO_CUSTOMER_FEATURES = "no_customer_features"  # the feature store did not answer: decided from context alone
 NO_MODEL = "no_model"  # no bundle serves, or it failed: actions rank by priority
+NOT_PERSONALISED = "not_personalised"  # one customer in a hundred is answered as if nobody knew them, and no model served
 NO_PROFILE_CONSENT = "no_profile_consent"  # the customer does not want to be known: decided from context alone
 STALE = "stale:"  # prefix of a feature that is past its age and counts as missing
 
@@ -127,6 +128,8 @@ class Turn:
         customer = _as_if_never_tried(ask, customer)
         if not nothing and any(customer.values.get(CONSENT_FEATURE + p.name) != 1.0 for p in self._needed_for_profile()):
             customer, nothing = unprofiled(customer), (NO_PROFILE_CONSENT,)
+        if not self.engine.assignment.is_personalised(ask.customer_id):
+            customer, nothing = unprofiled(customer), (*nothing, NOT_PERSONALISED)
         zone = customer.values.get(TIME_ZONE) or ask.context.get(TIME_ZONE) or self.engine.catalog.time_zone
         model = () if self.engine.versions.bundle else (NO_MODEL,)
         return DecisionRequest(

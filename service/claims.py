@@ -9,7 +9,7 @@ import msgspec
 
 from service.asks import Made, Turn, terms_of
 from service.decision.entities import UNKNOWN_CUSTOMER, CustomerState
-from service.errors import DependencyDown, DependencyFailed, DependencyRefused
+from service.errors import DependencyFailed, DependencyRefused, no_answer
 from service.metrics import Metrics
 from service.ports import Claim, ContactHistory, CustomerReader, Reading
 
@@ -53,7 +53,8 @@ class Claims:
         except DependencyFailed as error:
             if isinstance(error, DependencyRefused):
                 self._refused_until = turn.now + REFUSED_S
-            elif not isinstance(error, DependencyDown):  # asked, and not answered: nobody knows whether they were taken
+            elif no_answer(error):
+                self.metrics.in_vain.inc(len(claims))
                 self._doubt([c._replace(budgets=()) for _, c in claims])
             turn.make_again(bound, unknown(turn, len(bound), known=bound))
             return []

@@ -149,6 +149,11 @@ class DependencyRefused(DependencyFailed):
     title = "Dependency refused"
 
 
+def no_answer(error: DependencyFailed) -> bool:
+    """Whether the store was asked, and nobody knows what it did."""
+    return not isinstance(error, DependencyDown | DependencyRefused)
+
+
 class ModelFailed(NextbestError):
     """A model gave no sensible rates: the answer does without it."""
 

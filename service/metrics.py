@@ -1,7 +1,11 @@
 """What the service counts and times, for Prometheus."""
 
+from collections.abc import Iterator
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.samples import Sample
 
 SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 1.0)
 SIZES = (1, 2, 4, 8, 16, 32, 64)
@@ -20,6 +24,7 @@ class Metrics:
         self.degraded = Counter("nextbest_degraded", "Decisions that had to do without something", ["reason"], registry=own)
         self.reclaims = Counter("nextbest_reclaims", "Decisions made again, since a contact came in between", registry=own)
         self.forgotten = Counter("nextbest_contacts_forgotten", "Contacts in the log that Redis did not take", registry=own)
+        self.in_vain = Counter("nextbest_redis_waits", "Requests that waited for Redis and got no answer", registry=own)
         self.outcomes = Counter("nextbest_outcomes", "Outcomes by what became of them", ["result"], registry=own)
         self.events = Counter("nextbest_events", "Events by what became of them", ["result"], registry=own)
         self.unfed = Counter("nextbest_events_unfed", "Events in the log that features do not know", registry=own)
@@ -32,6 +37,11 @@ class Metrics:
         self.refusals = Counter("nextbest_engine_refusals", "Catalogs or bundles that were refused", registry=own)
         self.catalog = Gauge("nextbest_catalog_revision", "Catalog that serves", registry=own, multiprocess_mode="max")
 
+    def shares(self) -> dict[str, float]:
+        """What part of this process's decisions had to do without something, by reason."""
+        made = sum(sample.value for sample in _totals(self.decisions))
+        return {sample.labels["reason"]: round(sample.value / made, 6) for sample in _totals(self.degraded)} if made else {}
+
     def text(self) -> bytes:
         """The exposition format, version 0.0.4."""
         if not self._shared:
@@ -39,3 +49,8 @@ class Metrics:
         together = CollectorRegistry()
         MultiProcessCollector(together)  # type: ignore[no-untyped-call]  # the library is partly annotated
         return generate_latest(together)
+
+
+def _totals(counter: Counter) -> Iterator[Sample]:
+    families: Iterator[Metric] = iter(counter.collect())
+    return (sample for family in families for sample in family.samples if sample.name.endswith("_total"))

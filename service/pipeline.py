@@ -13,7 +13,7 @@ from service.asks import Ask, Made, Turn, terms_of
 from service.claims import Claims, unknown
 from service.decision.engine import Engine
 from service.decision.records import DecisionRecord
-from service.errors import DependencyFailed, IdReused, LogUnavailable, UnknownPlacement, id_reused
+from service.errors import DependencyFailed, IdReused, LogUnavailable, UnknownPlacement, id_reused, no_answer
 from service.metrics import Metrics
 from service.ports import ContactHistory, CustomerReader, DecisionLog, Reading
 
@@ -206,7 +206,9 @@ class Pipeline:
         terms = terms_of(self._parts.engine())
         try:
             return await self._parts.reader.read([w.ask.customer_id for w in batch], now, terms)
-        except DependencyFailed:
+        except DependencyFailed as error:
+            if no_answer(error):
+                self._parts.metrics.in_vain.inc(len(batch))
             return None
 
     async def _append(self, records: Sequence[DecisionRecord]) -> tuple[str, ...]:

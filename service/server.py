@@ -12,6 +12,7 @@ import uvicorn
 from features.redis_server import resolve_redis
 from service.api.admission import AdmittingProtocol
 from service.app import SWITCH_S, create_from_settings
+from service.draining import drained
 from service.errors import BadRequest
 from service.keys import read_keys
 from service.logs import configure_logging, logger
@@ -51,7 +52,7 @@ def _options(argv: Sequence[str]) -> dict[str, object]:
 
 
 def serve(settings: Settings) -> None:
-    """Run until SIGTERM or SIGINT: then stop accepting, answer what was asked, and close the log."""
+    """Run until SIGTERM or SIGINT: then say so, stop accepting, answer what was asked, and close the log."""
     logger.info("serving", extra={"fields": {"host": settings.host, "port": settings.port, "workers": settings.workers}})
     common = {
         "host": settings.host,
@@ -67,7 +68,7 @@ def serve(settings: Settings) -> None:
     }
     if settings.workers == 1:
         sys.setswitchinterval(SWITCH_S)
-        uvicorn.run(create_from_settings(settings), **common)  # type: ignore[arg-type]  # the values fit their parameters
+        uvicorn.run(drained(create_from_settings(settings), settings.drain_s), **common)  # type: ignore[arg-type]  # the values fit their parameters
         return
     with tempfile.TemporaryDirectory(prefix="nextbest-metrics-") as shared:
         os.environ.update(_environment(settings), PROMETHEUS_MULTIPROC_DIR=shared)

@@ -51,6 +51,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     attribution_days: float = 30.0
     """How long after it happened an outcome counts, in days; ids of outcomes and events are known a day longer."""
 
+    drain_s: float = 1.0
+    """After SIGTERM, how long requests are still accepted while `/ready` says no, in seconds."""
+
     watch_interval_s: float = 0.25
     """How often to look whether a new catalog or bundle was published, in seconds."""
 

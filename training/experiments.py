@@ -18,7 +18,7 @@ from scipy.stats import chi2
 
 from features.homes import home_contract
 from service.catalog.validate import load_catalog
-from service.decision.experiments import Assigned
+from service.decision.experiments import NOT_PERSONALISED, PLAIN_ARM, Assigned
 from service.decision.records import OutcomeRecord
 from service.errors import NotReady
 from service.registry import Registry
@@ -102,6 +102,9 @@ def difference(arm: str, tried: ArmSums, first: ArmSums, alpha: float = ALPHA) -
     return Difference(arm, Gain(gained, (low, high)), verdict)
 
 
+EVERYBODY_ELSE = Assigned(NOT_PERSONALISED, "personalised")
+
+
 class _Decided(msgspec.Struct, frozen=True):
     """What of a decision is counted."""
 
@@ -111,18 +114,22 @@ class _Decided(msgspec.Struct, frozen=True):
 
 
 def experiments(home: Path, objective: str, progress: Progress = lambda _done, _of: None) -> list[ExperimentReport]:
-    """Every experiment that the log knows. `objective`: the type of outcome; a decision has it or not. Raises NotReady."""
+    """Every experiment that the log knows. `objective`: the type of outcome; a decision has it or not. Raises NotReady.
+
+    `not_personalised` compares those who are in no experiment with the one in a hundred for whom nothing known of them counts.
+    """
     successes = {o.decision_id for o in read_log(home, "outcomes", OutcomeRecord) if o.type == objective}
     counts: defaultdict[Assigned, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(lambda: [0.0, 0.0]))
     decoder, parts = msgspec.json.Decoder(_Decided), sources(home, "decisions")
     for done, part in enumerate(parts, 1):
         for payload in payloads(part):
             decided = decoder.decode(payload)
-            if decided.experiment is not None:
-                count = counts[decided.experiment][decided.customer_id]
-                count[0] += 1.0
-                count[1] += decided.decision_id in successes
+            count = counts[decided.experiment or EVERYBODY_ELSE][decided.customer_id]
+            count[0] += 1.0
+            count[1] += decided.decision_id in successes
         progress(done, len(parts))
+    if PLAIN_ARM not in counts:
+        counts.pop(EVERYBODY_ELSE, None)
     if not counts:
         raise NotReady("Expected logged decisions of an experiment, found none: declare `experiments` in the catalog")
     planned = _planned(home)
@@ -139,7 +146,10 @@ def _planned(home: Path) -> dict[str, dict[str, float]]:
     if revision is None:
         return {}
     catalog = load_catalog(registry.catalog(revision).document, home_contract(home))
-    return {e.id: {arm.id: arm.share for arm in e.arms} for e in catalog.experiments}
+    plain = catalog.not_personalised.share if catalog.not_personalised else 0.0
+    neither = (1.0 - plain) * (1.0 - sum(e.share for e in catalog.experiments))
+    plan = {e.id: {arm.id: arm.share for arm in e.arms} for e in catalog.experiments}
+    return {**plan, NOT_PERSONALISED: {PLAIN_ARM.arm: plain, EVERYBODY_ELSE.arm: neither}}
 
 
 def _report(name: str, objective: str, counts: Mapping[str, Counts], planned: Mapping[str, float]) -> ExperimentReport:

@@ -113,7 +113,7 @@ def _work(part: Part) -> Tally:
 def build(home: Path, draft: Draft) -> Engine:
     """The engine of the draft, experiments aside. Raises CatalogInvalid and BundleRefused."""
     contract, registry = home_contract(home), Registry(home / "registry")
-    catalog = msgspec.structs.replace(load_catalog(draft.document, contract), experiments=(), holdout=None)
+    catalog = msgspec.structs.replace(load_catalog(draft.document, contract), experiments=(), holdout=None, not_personalised=None)
     others = registry.current().others
     names = [name for name in (draft.bundle, *others.values()) if name]
     loaded = {name: load_bundle(registry.bundle_folder(name), contract) for name in names}

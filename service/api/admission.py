@@ -57,6 +57,10 @@ class Limiter:
         self._rejected[priority].inc()
         return False
 
+    def status(self) -> dict[str, float]:
+        """Where the limit stands, and how many are under way."""
+        return {"limit": round(self.limit), "under_way": self.under_way}
+
     def start(self) -> float:
         """One more is under way: since when."""
         self.under_way += 1

@@ -1,6 +1,5 @@
 """What operators ask: is it alive, is it ready, what does it count."""
 
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -34,20 +33,15 @@ async def live() -> Response[bytes]:
     responses={200: ResponseSpec(Health, generate_examples=False), 503: ResponseSpec(Health, generate_examples=False)},
 )
 async def ready(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """200 once a catalog serves; `problem` says why a newer version does not."""
+    """200 once a catalog serves; `problem` says why a newer version does not. 503 from the moment it is told to stop."""
+    if request.app.state.draining:
+        return _health(Health("stopping"), 503)
     problem: str | None = request.app.state.engines.problem
     try:
         versions = request.app.state.engines.engine.versions
     except NotReady as error:
         return _health(Health("not ready", problem=str(error)), 503)
     return _health(Health("ready", versions.catalog, versions.bundle, problem), 200)
-
-
-@get("/status", opt=OPERATE, summary="What it promises, and where it stands", tags=["operate"])
-async def status(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """One section for each part that has something to say, in words and figures for people."""
-    sections: dict[str, Callable[[], Any]] = request.app.state.status
-    return Response(msgspec.json.encode({name: tell() for name, tell in sections.items()}), media_type=MediaType.JSON)
 
 
 @get("/metrics", opt=OPERATE, summary="Prometheus metrics", tags=["operate"], media_type=MediaType.TEXT)

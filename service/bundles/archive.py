@@ -33,7 +33,7 @@ class EngineArchive:
                 f"Expected a decision made with the feature contract {self._contract.fingerprint} of this home, found "
                 f"{versions.contract} - at `{record.decision_id}`"
             )
-        champion = versions.champion or versions.bundle
+        champion = versions.champion or versions.bundle or versions.rates
         key = (versions.catalog, champion, tuple(sorted(versions.others.items())), versions.bundle is None)
         with self._one_at_a_time:
             if key not in self._engines:
@@ -43,8 +43,11 @@ class EngineArchive:
                     self._engines.popitem(last=False)
             self._engines.move_to_end(key)
             engine = self._engines[key]
-        if engine.of(record.experiment).versions.bundle != versions.bundle:
-            raise RegistryError(f"Expected bundle `{versions.bundle}` of decision `{record.decision_id}`, found that it is gone")
+        found = engine.of(record.experiment).versions
+        if (found.bundle, found.rates) != (versions.bundle, versions.rates):
+            raise RegistryError(
+                f"Expected bundle `{versions.bundle or versions.rates}` of decision `{record.decision_id}`, found that it is gone"
+            )
         return engine
 
     def _build(self, revision: int, champion: str | None, others: dict[str, str]) -> Engine:

@@ -5,10 +5,13 @@ from typing import NamedTuple
 
 from features.contract import Contract
 from service.bundles.loading import Bundle
+from service.bundles.manifest import Manifest
 from service.catalog.entities import PRIMARY, Catalog
 from service.decision.engine import Engine, arm_catalogs, build_engine, by_priority, with_arms
 from service.decision.records import Versions
 from service.decision.scoring import FlatScorer, Scorer
+
+PRIOR_ROWS = 100  # as many rows as an action needs before its own rate counts half
 
 BundleOf = Callable[[str], Bundle | None]  # by id; None where it cannot be used
 Guarding = Callable[[Scorer, int], Scorer]  # (a scorer, how many actions it scores)
@@ -47,12 +50,26 @@ def assemble(catalog: Catalog, contract: Contract, chosen: Choice, bundle_of: Bu
             chosen.revision, primary if bundle else None, contract.fingerprint,
             champion=chosen.champion if primary != chosen.champion else None, others=dict(chosen.others),
         )  # fmt: skip
-        return build_engine(part, contract, scorers, versions, bundle.manifest.action_rows if bundle else None)
+        seen = bundle.manifest if bundle else None
+        rates = last_known_rates(seen) if seen else None
+        return build_engine(part, contract, scorers, versions, seen.action_rows if seen else None, last_rates=rates)
 
     arms = {
         arm: build(part, own if own and bundle_of(own) else chosen.champion) for arm, (part, own) in arm_catalogs(catalog).items()
     }
     return with_arms(build(catalog, chosen.champion), arms)
+
+
+def last_known_rates(manifest: Manifest) -> dict[str, float]:
+    """The rate of each action in a bundle's training rows, drawn to the overall rate where they are few; "" for any other action.
+
+    (n r + k R) / (n + k) with n rows at rate r, overall rate R and k prior rows: the m-estimate (Cestnik 1990).
+    """
+    rates = {"": manifest.base_rate}
+    for action, rate in manifest.action_rates.items():
+        rows = manifest.action_rows.get(action, 0)
+        rates[action] = (rows * rate + PRIOR_ROWS * manifest.base_rate) / (rows + PRIOR_ROWS)
+    return rates
 
 
 def _scorer(catalog: Catalog, bundle: Bundle | None, guard: Guarding) -> Scorer:

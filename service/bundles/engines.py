@@ -10,6 +10,7 @@ from service.bundles.guarded import GuardedScorer, ModelWatch
 from service.bundles.loading import Bundle, load_bundle
 from service.catalog.validate import load_catalog
 from service.decision.engine import Engine, without_models
+from service.decision.experiments import PLAIN_ARM
 from service.errors import NextbestError, NotReady
 from service.registry import Pointer, Registry
 
@@ -68,7 +69,7 @@ class EngineSource:
         )
         self._bundles = {name: bundle for name, bundle in loaded.items() if bundle is not None}
         self._champion, self._serving = champion, key
-        if self._engine is None or self._engine.versions != engine.versions or engine.arms:
+        if self._engine is None or self._engine.versions != engine.versions or engine.arms.keys() > {PLAIN_ARM}:
             self._engine = engine
             self._listener(engine, None)
 

@@ -185,4 +185,5 @@ class Catalog(msgspec.Struct, frozen=True):
     purposes: tuple[Purpose, ...] = ()
     experiments: tuple[Experiment, ...] = ()
     holdout: Holdout | None = None
+    not_personalised: Holdout | None = None
     time_zone: str = "UTC"

@@ -12,6 +12,7 @@ ABLATIONS: tuple[str, ...] = get_args(Ablation)
 EXPERIMENT_KEYS = ("id", "salt", "share", "arms")
 ARM_KEYS = ("id", "weight", "ablation", "bundle", "overrides")
 HOLDOUT_KEYS = ("share", "salt")
+NOT_PERSONALISED_SHARE = 0.01
 OVERRIDABLE = (
     "rules", "segments", "issues", "groups", "actions", "placements", "weights", "contact", "constraints", "lever_range",
 )  # fmt: skip
@@ -30,11 +31,18 @@ class _ReadArm(NamedTuple):
 
 def read_holdout(place: Place | None) -> Holdout | None:
     """The section `holdout`."""
-    if place is None:
-        return None
+    return None if place is None else _share(place, "holdout")
+
+
+def read_not_personalised(place: Place | None) -> Holdout:
+    """The section `not_personalised`; without it one customer in a hundred."""
+    return Holdout(NOT_PERSONALISED_SHARE, "not_personalised") if place is None else _share(place, "not_personalised")
+
+
+def _share(place: Place, salt: str) -> Holdout:
     fields = place.fields(HOLDOUT_KEYS, ("share",))
     share = fields["share"].number(0.0, 1.0) if "share" in fields else 0.0
-    return Holdout(share, fields["salt"].text() if "salt" in fields else "holdout")
+    return Holdout(share, fields["salt"].text() if "salt" in fields else salt)
 
 
 def read_experiments(place: Place | None, document: Mapping[str, Any], build: Build) -> tuple[Experiment, ...]:
@@ -80,7 +88,9 @@ def _arms(place: Place, document: Mapping[str, Any], build: Build) -> Iterator[_
 def _overridden(place: Place, document: Mapping[str, Any], build: Build) -> Catalog | None:
     """The catalog of the document with this laid over it."""
     sections = place.fields(OVERRIDABLE)
-    changed = {key: deepcopy(value) for key, value in document.items() if key not in ("experiments", "holdout")}
+    changed = {
+        key: deepcopy(value) for key, value in document.items() if key not in ("experiments", "holdout", "not_personalised")
+    }
     for key, section in sections.items():
         changed[key] = _laid_over(changed.get(key), section, key)
     return build(changed, place)

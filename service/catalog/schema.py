@@ -80,6 +80,7 @@ def catalog_schema() -> Schema:
         constraints=_list(_constraint()),
         experiments=_list(_experiment()),
         holdout=_object(("share",), share=SHARE, salt=NAME),
+        not_personalised=_object(("share",), share=SHARE, salt=NAME),
     )  # fmt: skip
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "nextbest catalog", **document}
 

@@ -13,7 +13,7 @@ from service.catalog.consenting import fallbacks_in_need, read_purposes, selects
 from service.catalog.contacting import SELECTOR_KEYS, Known, named, read_constraints, read_policy, read_selector
 from service.catalog.documents import read_document
 from service.catalog.entities import Action, Catalog, CompiledValue, Kind, Placement, Treatment, Weight
-from service.catalog.experimenting import read_experiments, read_holdout
+from service.catalog.experimenting import read_experiments, read_holdout, read_not_personalised
 from service.catalog.expressions import Name, nearest
 from service.catalog.placing import KINDS, read_content, read_placement
 from service.catalog.policies import Purpose, Selector
@@ -26,7 +26,7 @@ WIDEST_LEVER_RANGE = (0.001, 1000.0)
 WEIGHT_RANGE = (0.01, 100.0)
 TOP_LEVEL = (
     "catalog", "note", "attributes", "rules", "segments", "issues", "groups", "actions", "placements", "weights", "contact",
-    "constraints", "experiments", "holdout", "lever_range", "time_zone", "consent",
+    "constraints", "experiments", "holdout", "not_personalised", "lever_range", "time_zone", "consent",
 )  # fmt: skip
 LAYER_KEYS = ("eligibility", "applicability", "suitability")
 ISSUE_KEYS = ("id", "lever", *LAYER_KEYS)
@@ -127,7 +127,8 @@ class _Builder:
             contact=read_policy(top.get("contact"), known), constraints=read_constraints(top.get("constraints"), known),
             purposes=self._purposes,
             experiments=read_experiments(top.get("experiments"), self._document, self._overridden),
-            holdout=read_holdout(top.get("holdout")), time_zone=_time_zone(top.get("time_zone")),
+            holdout=read_holdout(top.get("holdout")), not_personalised=read_not_personalised(top.get("not_personalised")),
+            time_zone=_time_zone(top.get("time_zone")),
         )  # fmt: skip
 
     def _overridden(self, document: dict[str, Any], place: Place) -> Catalog | None:

@@ -11,7 +11,7 @@ from features.contract import Contract
 from service.catalog.entities import PRIMARY, Ablation, Action, Catalog, Exploration, Placement, Treatment
 from service.decision.contact_policy import ContactTable
 from service.decision.eligibility import RuleTable, TreatmentTable
-from service.decision.experiments import Assigned, Assignment
+from service.decision.experiments import PLAIN_ARM, Assigned, Assignment
 from service.decision.limits import Mask
 from service.decision.records import Versions
 from service.decision.scoring import FlatScorer, Scorer
@@ -34,8 +34,8 @@ class Engine:
     """Immutable: a new catalog or bundle makes a new engine. Build it with `build_engine`.
 
     `actions` fixes the order of every array over actions: highest priority first, then the catalog's own order, so that the
-    first of several equal utilities is the one that marketers rank higher. `levers` and `mandatory` are (actions,). `arms`
-    holds the engine of every arm of every experiment.
+    first of several equal utilities is the one that marketers rank higher. `levers`, `mandatory` and `last_rates`, what the
+    bundle saw of each action in training, are (actions,). `arms` holds the engine of every arm of every experiment.
     """
 
     actions: tuple[Action, ...]
@@ -54,6 +54,7 @@ class Engine:
     catalog: Catalog
     assignment: Assignment
     contents: Mapping[tuple[str, str], dict[str, object]]
+    last_rates: npt.NDArray[np.float64]
     arms: Mapping[Assigned, "Engine"] = field(default_factory=dict)
 
     def content(self, action_id: str, treatment_id: str) -> dict[str, object]:
@@ -81,8 +82,13 @@ def build_engine(
     scorer: Scorer | Mapping[str, Scorer],
     versions: Versions,
     evidence: Mapping[str, int] | None = None,
+    *,
+    last_rates: Mapping[str, float] | None = None,
 ) -> Engine:
-    """Compile. A scorer's columns are the actions in the order of `by_priority(catalog)`; `evidence`: rows it learned from."""
+    """Compile. A scorer's columns are the actions in the order of `by_priority(catalog)`; `evidence`: rows it learned from.
+
+    `last_rates`: of each action that the bundle knows, and under the empty name of any other.
+    """
     actions, placements = by_priority(catalog), tuple(catalog.placements.values())
     rules = RuleTable(actions)
     known = np.array([(evidence or {}).get(a.id, 0) for a in actions])
@@ -104,26 +110,28 @@ def build_engine(
         versions=versions,
         contract=contract,
         catalog=catalog,
-        assignment=Assignment(catalog.experiments, catalog.holdout),
+        assignment=Assignment(catalog.experiments, catalog.holdout, catalog.not_personalised),
         contents={(a.id, t.id): t.content for a in actions for t in a.treatments},
+        last_rates=np.array([(last_rates or {}).get(a.id, (last_rates or {}).get("", 0.0)) for a in actions], np.float64),
     )
 
 
 def without_models(engine: Engine) -> Engine:
-    """The same engine as if no bundle had been chosen: actions rank by priority."""
-    flat: Scorer = FlatScorer([0.0] * len(engine.actions))
+    """The same engine without its models: actions rank by their last known rates, and where there are none by priority."""
+    flat: Scorer = FlatScorer(engine.last_rates.tolist())
     plans = {
         name: replace(plan, thin=np.full(len(engine.actions), plan.placement.explore.floor_below > 0))
         for name, plan in engine.plans.items()
     }
-    versions = Versions(engine.versions.catalog, None, engine.versions.contract)
+    rates = engine.versions.bundle or engine.versions.rates
+    versions = Versions(engine.versions.catalog, None, engine.versions.contract, rates=rates)
     arms = {arm: without_models(own) for arm, own in engine.arms.items()}
     return replace(engine, plans=plans, scorers={PRIMARY: flat}, versions=versions, arms=arms)
 
 
 def with_arms(engine: Engine, arms: Mapping[Assigned, Engine]) -> Engine:
-    """The engine that sends customers of its experiments to these."""
-    return replace(engine, arms=arms)
+    """The engine that sends customers of its experiments to these, and those who are not personalised to one without models."""
+    return replace(engine, arms={**arms, PLAIN_ARM: without_models(engine)})
 
 
 def ablated(catalog: Catalog, ablation: Ablation | None) -> Catalog:

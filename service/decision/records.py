@@ -48,7 +48,8 @@ class PlacementRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 class Versions(msgspec.Struct, frozen=True, omit_defaults=True):
     """Which immutable versions made the decision. `bundle` is None where no model served.
 
-    `champion` is told where an experiment's arm had another bundle; `others` predicted further objectives, by objective.
+    `champion` is told where an experiment's arm had another bundle; `others` predicted further objectives, by objective. `rates`
+    is the bundle whose rates of actions stood in for its model.
     """
 
     catalog: int
@@ -56,6 +57,7 @@ class Versions(msgspec.Struct, frozen=True, omit_defaults=True):
     contract: str
     champion: str | None = None
     others: dict[str, str] = {}
+    rates: str | None = None
 
 
 class DecisionRecord(msgspec.Struct, frozen=True, omit_defaults=True):

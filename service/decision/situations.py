@@ -34,7 +34,7 @@ def without_chance(engine: Engine) -> Engine:
 
 
 def _rebuilt(engine: Engine, catalog: Catalog) -> Engine:
-    plain = msgspec.structs.replace(catalog, experiments=(), holdout=None)
+    plain = msgspec.structs.replace(catalog, experiments=(), holdout=None, not_personalised=None)
     return build_engine(plain, engine.contract, engine.scorers, engine.versions)
 
 

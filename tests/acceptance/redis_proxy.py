@@ -125,7 +125,7 @@ class Proxy:
         while data := await source.read(65_536):
             match self._trouble:
                 case "delayed":
-                    asyncio.get_running_loop().call_later(DELAY_S, target.write, data)
+                    asyncio.get_running_loop().call_later(DELAY_S, _write_if_open, target, data)
                     continue
                 case "reset":
                     target.write(data[: len(data) // 2])
@@ -140,6 +140,11 @@ class Proxy:
                 case _:
                     target.write(data)
             await target.drain()
+
+
+def _write_if_open(target: asyncio.StreamWriter, data: bytes) -> None:
+    if not target.is_closing():
+        target.write(data)
 
 
 class ProxyProcess:

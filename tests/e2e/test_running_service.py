@@ -123,6 +123,20 @@ def test_a_stopped_server_answers_what_it_was_asked_and_leaves_in_peace(serving_
     assert {r["decision_id"] for r in records(serving_home, "decisions")} == set(answered)
 
 
+def test_a_server_that_is_told_to_stop_says_so_before_it_stops(serving_home, filled_redis):
+    """`/ready` says 503 at once, and requests are answered until the end; a second signal ends the wait."""
+    with running_server(serving_home, filled_redis, NEXTBEST_DRAIN_S="30") as server:
+        assert httpx.get(f"{server.url}/ready").status_code == 200
+        os.kill(server.pid, signal.SIGTERM)
+        assert becomes(lambda: httpx.get(f"{server.url}/ready").status_code == 503, patience=2.0)
+        assert httpx.get(f"{server.url}/ready").json() == {"status": "stopping"}
+        answer = httpx.post(f"{server.url}/recommend", json=ASK)
+        assert (answer.status_code, answer.json()["degraded"]) == (200, [])
+        os.kill(server.pid, signal.SIGTERM)
+        assert becomes(lambda: not is_alive(server.url), patience=5.0)
+    assert answer.json()["decision_id"] in {r["decision_id"] for r in records(serving_home, "decisions")}
+
+
 def is_alive(url: str) -> bool:
     try:
         return httpx.get(f"{url}/live", timeout=1.0).status_code == 200

@@ -28,13 +28,17 @@ class RunningServer(NamedTuple):
 
 
 @contextlib.contextmanager
-def running_server(home: Path, redis_url: str, port: int | None = None) -> Iterator[RunningServer]:
-    """Start `nextbest serve`, wait until it is ready, stop it at the end. Raises NotReady with the end of its log."""
+def running_server(home: Path, redis_url: str, port: int | None = None, **settings: str) -> Iterator[RunningServer]:
+    """Start `nextbest serve`, wait until it is ready, stop it at the end. Raises NotReady with the end of its log.
+
+    `settings`: variables of its environment.
+    """
     port = port or free_port()
     log = home / "server.log"
     command = [sys.executable, "-m", "service.cli", "--home", str(home), "--redis-url", redis_url, "serve", "--port", str(port)]
     started = time.perf_counter()
-    with log.open("ab") as output, subprocess.Popen(command, stderr=output, stdout=output, env=dict(os.environ)) as process:
+    environment = {**os.environ, **settings}
+    with log.open("ab") as output, subprocess.Popen(command, stderr=output, stdout=output, env=environment) as process:
         try:
             wait_until_ready(f"http://127.0.0.1:{port}", process, log)
             yield RunningServer(f"http://127.0.0.1:{port}", process.pid, time.perf_counter() - started, log)

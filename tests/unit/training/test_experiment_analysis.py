@@ -67,13 +67,16 @@ def test_shares_that_chance_would_not_give_are_found(customers, expected):
 
 def test_the_log_tells_what_the_arms_brought(busy_home):
     """Half of the customers, two arms in the catalog's order; chance brings less than the model, or nothing is shown."""
-    [report] = experiments(busy_home, "click")
+    report, plain = sorted(experiments(busy_home, "click"), key=lambda one: one.id)
     assert (report.id, [arm.arm for arm in report.arms]) == ("levels", ["as_it_is", "chance"])
     assert 1200 < sum(arm.decisions for arm in report.arms) < 1800
     assert report.mismatch > 0.001
     [found] = report.differences
     assert found.verdict in ("worse", "no difference shown")
     assert found.gain.value < 0
+    assert (plain.id, [arm.arm for arm in plain.arms]) == ("not_personalised", ["not_personalised", "personalised"])
+    assert 5 < plain.arms[0].customers < 60
+    assert plain.mismatch > 0.001
 
 
 def test_without_an_experiment_there_is_nothing_to_tell(trained_home):

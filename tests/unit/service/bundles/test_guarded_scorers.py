@@ -3,14 +3,17 @@
 import gc
 import weakref
 
+import msgspec
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
 from features.contract import Contract
 from service.asks import NO_MODEL, Ask, Turn
+from service.bundles.assembling import last_known_rates
 from service.bundles.engines import EngineSource
 from service.bundles.guarded import MOST_BAD, SLOW_WEIGHS, GuardedScorer, ModelWatch
+from service.bundles.loading import read_manifest
 from service.catalog.validate import parse_catalog
 from service.decision.engine import build_engine, without_models
 from service.decision.entities import CustomerState, PlacementRequest
@@ -105,17 +108,32 @@ def catalog():
 
 
 def test_the_answer_does_without_a_model_that_fails_and_says_so(catalog):
-    """By priority, as if no bundle had been chosen: so the record can be made again."""
+    """By the last known rates, then by priority, and the record names the bundle they are from: so it can be made again."""
     scorer, _ = guarded(Model([np.nan, 0.2]))
     engine = build_engine(catalog, Contract(()), scorer, Versions(1, "b", "f"), {"gold": 10, "silver": 10})
     ask = Ask("d1", "c1", {}, (PlacementRequest("hero", 1),))
     [made] = Turn(engine, NOW).make([ask], Reading([CustomerState({})]))
     assert made.record.degraded == (NO_MODEL,)
-    assert made.record.versions == Versions(1, None, "f")
-    plain = build_engine(catalog, Contract(()), without_models(engine).scorers, Versions(1, None, "f"))
+    assert made.record.versions == Versions(1, None, "f", rates="b")
+    plain = build_engine(catalog, Contract(()), without_models(engine).scorers, Versions(1, None, "f", rates="b"))
     [again] = Turn(plain, NOW).make([ask], Reading([CustomerState({})]))
     assert made.record == again.record
     assert made.record.placements[0].candidates == ("silver", "gold")
+    knowing = build_engine(catalog, Contract(()), scorer, Versions(1, "b", "f"), last_rates={"gold": 0.3, "": 0.1})
+    [made] = Turn(knowing, NOW).make([ask], Reading([CustomerState({})]))
+    assert dict(zip(made.record.placements[0].candidates, made.record.placements[0].predicted_rates, strict=True)) == {
+        "gold": 0.3, "silver": 0.1,
+    }  # fmt: skip
+
+
+def test_the_last_known_rate_of_an_action_with_few_rows_is_near_the_overall_rate(bundles):
+    """(n r + k R) / (n + k), k = 100: half its own with a hundred rows, the overall rate with none."""
+    manifest = msgspec.structs.replace(
+        read_manifest(bundles.write()), base_rate=0.1, action_rates={"many": 0.3, "some": 0.3, "none": 0.3},
+        action_rows={"many": 99_900, "some": 100},
+    )  # fmt: skip
+    found = last_known_rates(manifest)
+    assert found == {"": 0.1, "many": pytest.approx(0.2998), "some": pytest.approx(0.2), "none": pytest.approx(0.1)}
 
 
 def nan_above_a_million() -> bytes:

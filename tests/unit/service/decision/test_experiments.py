@@ -5,10 +5,16 @@ from collections import Counter
 import pytest
 from scipy.stats import chisquare
 
+from service.asks import Ask, Turn
 from service.catalog.entities import Arm, Experiment, Holdout
+from service.decision.again import decide_again
 from service.decision.decide import decide
-from service.decision.engine import with_arms
-from service.decision.experiments import HOLDOUT, Assigned, Assignment
+from service.decision.engine import build_engine, with_arms
+from service.decision.entities import CustomerState, PlacementRequest
+from service.decision.experiments import HOLDOUT, PLAIN_ARM, Assigned, Assignment
+from service.decision.records import Versions
+from service.decision.scoring import FlatScorer
+from service.ports import Reading
 
 TWO = (
     Experiment("first", "first", 0.0, 0.3, (Arm("a", 0.5), Arm("b", 0.25), Arm("c", 0.25))),
@@ -80,3 +86,31 @@ def test_a_held_out_customer_gets_the_fallback_with_certainty(experiment, tiny):
     placement = decide(experiment, [tiny.request(customer_id=held)])[0].placements[0]
     assert (placement.fallback, placement.candidates, placement.dropped) == (True, (), {})
     assert placement.items[0].choice_probability == 1.0
+
+
+def test_one_in_a_hundred_is_not_personalised_whatever_the_experiments():
+    """Sticky; the universal holdout goes first; in no experiment."""
+    assignment = Assignment(TWO, Holdout(0.1, "h"), Holdout(0.01, "plain"))
+    counts = Counter(assignment.of(c) for c in CUSTOMERS)
+    assert counts[PLAIN_ARM] / len(CUSTOMERS) == pytest.approx(0.009, abs=0.003)
+    plain = [c for c in CUSTOMERS if assignment.of(c) == PLAIN_ARM]
+    assert not any(assignment.is_personalised(c) for c in plain)
+    assert all(assignment.is_personalised(c) for c in CUSTOMERS if assignment.of(c) != PLAIN_ARM)
+
+
+def test_who_is_not_personalised_is_answered_from_last_known_rates_and_rules_hold_all_the_same(tiny):
+    """No model and nothing of the customer but consents, place and contacts; the record says so and can be made again."""
+    adults = tiny.rule("is_adult", lambda customer, _context: customer.get("age", 0.0) >= 18)
+    actions = [tiny.action("gold"), tiny.action("silver"), tiny.action("loan", rules=[adults])]
+    catalog = tiny.catalog(actions, [tiny.placement()], not_personalised=Holdout(1.0, "plain"))
+    scorer, rates = FlatScorer([0.9, 0.1, 0.8]), {"gold": 0.1, "silver": 0.2, "loan": 0.3}
+    engine = with_arms(build_engine(catalog, tiny.contract, scorer, Versions(1, "b", "f"), last_rates=rates), {})
+    ask = Ask("d1", "c1", {}, (PlacementRequest("hero", 1),))
+    [made] = Turn(engine, 1.79e9).make([ask], Reading([CustomerState({"age": 40.0, "time_zone": "Asia/Shanghai"})]))
+    [hero] = made.record.placements
+    assert (hero.candidates, hero.predicted_rates, hero.dropped) == (("gold", "silver"), (0.1, 0.2), {"is_adult": ("loan",)})
+    assert hero.items[0].action_id == "silver"
+    assert (made.record.experiment, made.record.degraded) == (PLAIN_ARM, ("not_personalised",))
+    assert made.record.customer == {"time_zone": "Asia/Shanghai"}
+    assert (made.record.versions.bundle, made.record.versions.rates) == (None, "b")
+    assert decide_again(engine, made.record) == made.record
