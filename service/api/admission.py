@@ -18,7 +18,7 @@ TARGET_S = (
 )
 WINDOW = 50  # answers that are judged together
 FEWEST, MOST = 8, 1024  # the limit stays between
-BEGIN = 128  # two full batches: what may come at once without an answer in a hundred being late
+BEGIN = 128  # two full batches: what may come at once in a quiet hour without an answer in a hundred being late
 SHRINK = 0.9
 NEARLY = 0.8  # of the limit: where fewer are under way, a good latency proves nothing
 LARGE_BYTES = 65_536  # bodies that count as bulk
@@ -71,6 +71,8 @@ class Limiter:
         """It was answered, or nobody waits for it any more."""
         self.under_way -= 1
         self._latencies.append(self._clock() - since)
+        if not self.under_way:
+            self.limit = max(self.limit, BEGIN)  # nobody waits: whatever there was, it is over
         if len(self._latencies) >= WINDOW:
             self._judge()
 
@@ -78,7 +80,7 @@ class Limiter:
         slowest = sorted(self._latencies)[int(0.9 * len(self._latencies))]
         if slowest > TARGET_S:
             self.limit = max(FEWEST, self.limit * SHRINK)
-        elif self._fullest >= NEARLY * self.limit or self.limit < BEGIN:  # after an overload it opens again, however few come
+        elif self._fullest >= NEARLY * self.limit:
             self.limit = min(MOST, self.limit + 1)
         self._latencies.clear()
         self._fullest = self.under_way

@@ -16,7 +16,8 @@ from tests.acceptance.rows.footprint import serving
 from tests.acceptance.rows.frequencies import logged
 from tests.acceptance.whole import command
 
-AT_ONCE = 200
+EACH = 100  # requests at once to a server
+AT_ONCE = 2 * EACH
 CAP = 3
 ROUNDS = 5  # customers who are asked for by 200 at once
 RESERVED_S = 3.0
@@ -80,10 +81,10 @@ def measure(context: Context) -> Measured:
 
 
 async def burst(urls: tuple[str, ...], customer: str, placement: str = "hero") -> Burst:
-    """200 requests for one customer at the same moment, spread over the servers."""
+    """Requests for one customer at the same moment, 100 to each server."""
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(timeout=10.0, limits=limits) as client:
-        answers = await asyncio.gather(*(_ask(client, urls[n % len(urls)], customer, placement) for n in range(AT_ONCE)))
+        answers = await asyncio.gather(*(_ask(client, urls[n % len(urls)], customer, placement) for n in range(EACH * len(urls))))
     offers = [a["decision_id"] for a in answers if a is not None and not a["placements"][0]["fallback"]]
     return Burst(offers, sum(a is None for a in answers))
 
