@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 from litestar import MediaType, Request, Response, get
+from litestar.openapi.datastructures import ResponseSpec
 
 from service.api.guarding import OPERATE
 from service.errors import NotReady
@@ -43,7 +44,13 @@ class Standing:
         return {"catalog": found.catalog, "bundle": found.bundle, "contract": found.contract}
 
 
-@get("/status", opt=OPERATE, summary="What it promises, and where it stands", tags=["operate"])
+@get(
+    "/status",
+    opt=OPERATE,
+    summary="What it promises, and where it stands",
+    tags=["operate"],
+    responses={200: ResponseSpec(dict[str, dict[str, Any]], description="One section for each part", generate_examples=False)},
+)
 async def status(request: Request[Any, Any, Any]) -> Response[bytes]:
     """One section for each part that has something to say; a page where a browser asks."""
     sections: Sections = request.app.state.status
