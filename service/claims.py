@@ -9,7 +9,7 @@ import msgspec
 
 from service.asks import Made, Turn, terms_of
 from service.decision.entities import UNKNOWN_CUSTOMER, CustomerState
-from service.errors import DependencyFailed, DependencyRefused, no_answer
+from service.errors import DependencyFailed, DependencyRefused, DependencyTimedOut, no_answer
 from service.metrics import Metrics
 from service.ports import Claim, ContactHistory, CustomerReader, Reading
 
@@ -54,7 +54,7 @@ class Claims:
             if isinstance(error, DependencyRefused):
                 self._refused_until = turn.now + REFUSED_S
             elif no_answer(error):
-                self.metrics.in_vain.inc(len(claims))
+                self.metrics.in_vain.inc(len(claims) if isinstance(error, DependencyTimedOut) else 0)
                 self._doubt([c._replace(budgets=()) for _, c in claims])
             turn.make_again(bound, unknown(turn, len(bound), known=bound))
             return []

@@ -14,7 +14,8 @@ NextbestError
 │   └── LogUnavailable      503  the disk refused a record: nothing was acknowledged
 ├── DependencyFailed        503  a store did not answer; caught where the answer degrades
 │   ├── DependencyDown      503  it is known not to answer, and was not asked
-│   └── DependencyRefused   503  it answered that it will not
+│   ├── DependencyRefused   503  it answered that it will not
+│   └── DependencyTimedOut  503  it was waited for as long as the settings allow
 ├── ModelFailed             503  a model gave no sensible rates; caught where the answer degrades
 ├── CatalogInvalid          422  every mistake of a catalog, each with its line
 ├── AlertsInvalid           422  every mistake of alerts.yaml, each with its line
@@ -147,6 +148,12 @@ class DependencyRefused(DependencyFailed):
     """A store answered with an error: read-only, or out of memory."""
 
     title = "Dependency refused"
+
+
+class DependencyTimedOut(DependencyFailed):
+    """A store was waited for as long as the settings allow."""
+
+    title = "Dependency timed out"
 
 
 def no_answer(error: DependencyFailed) -> bool:

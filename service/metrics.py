@@ -24,7 +24,7 @@ class Metrics:
         self.degraded = Counter("nextbest_degraded", "Decisions that had to do without something", ["reason"], registry=own)
         self.reclaims = Counter("nextbest_reclaims", "Decisions made again, since a contact came in between", registry=own)
         self.forgotten = Counter("nextbest_contacts_forgotten", "Contacts in the log that Redis did not take", registry=own)
-        self.in_vain = Counter("nextbest_redis_waits", "Requests that waited for Redis and got no answer", registry=own)
+        self.in_vain = Counter("nextbest_redis_waits", "Requests that waited for Redis until the time-out", registry=own)
         self.outcomes = Counter("nextbest_outcomes", "Outcomes by what became of them", ["result"], registry=own)
         self.events = Counter("nextbest_events", "Events by what became of them", ["result"], registry=own)
         self.unfed = Counter("nextbest_events_unfed", "Events in the log that features do not know", registry=own)

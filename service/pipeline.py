@@ -13,7 +13,7 @@ from service.asks import Ask, Made, Turn, terms_of
 from service.claims import Claims, unknown
 from service.decision.engine import Engine
 from service.decision.records import DecisionRecord
-from service.errors import DependencyFailed, IdReused, LogUnavailable, UnknownPlacement, id_reused, no_answer
+from service.errors import DependencyFailed, DependencyTimedOut, IdReused, LogUnavailable, UnknownPlacement, id_reused
 from service.metrics import Metrics
 from service.ports import ContactHistory, CustomerReader, DecisionLog, Reading
 
@@ -207,7 +207,7 @@ class Pipeline:
         try:
             return await self._parts.reader.read([w.ask.customer_id for w in batch], now, terms)
         except DependencyFailed as error:
-            if no_answer(error):
+            if isinstance(error, DependencyTimedOut):
                 self._parts.metrics.in_vain.inc(len(batch))
             return None
 

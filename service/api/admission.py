@@ -20,6 +20,7 @@ WINDOW = 50  # answers that are judged together
 FEWEST, MOST = 8, 1024  # the limit stays between
 BEGIN = 128  # two full batches: what may come at once in a quiet hour without an answer in a hundred being late
 SHRINK = 0.9
+QUIET_S = 1.0  # a batch that is answered together leaves nobody waiting for a moment: that alone is no quiet
 NEARLY = 0.8  # of the limit: where fewer are under way, a good latency proves nothing
 LARGE_BYTES = 65_536  # bodies that count as bulk
 RETRY_AFTER_S = 1
@@ -47,6 +48,7 @@ class Limiter:
         self._rejected = {priority: metrics.rejected.labels(priority) for priority in SHARES}
         self._latencies: list[float] = []
         self._fullest = 0
+        self._rejected_at = -QUIET_S
         self.limit = float(BEGIN)
         self.under_way = 0
 
@@ -55,6 +57,7 @@ class Limiter:
         if self.under_way < self.limit * SHARES[priority]:
             return True
         self._rejected[priority].inc()
+        self._rejected_at = self._clock()
         return False
 
     def status(self) -> dict[str, float]:
@@ -71,8 +74,8 @@ class Limiter:
         """It was answered, or nobody waits for it any more."""
         self.under_way -= 1
         self._latencies.append(self._clock() - since)
-        if not self.under_way:
-            self.limit = max(self.limit, BEGIN)  # nobody waits: whatever there was, it is over
+        if not self.under_way and self._clock() - self._rejected_at > QUIET_S:
+            self.limit = max(self.limit, BEGIN)  # nobody waits, nobody was turned away: whatever there was, it is over
         if len(self._latencies) >= WINDOW:
             self._judge()
 

@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import Sequence
 from typing import Any
 
-from service.errors import DependencyDown, DependencyFailed
+from service.errors import DependencyDown, DependencyFailed, DependencyTimedOut
 from service.stores.resp import Connection, check, connect, encode, parse_address
 
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 1.0  # between two looks whether Redis is back
@@ -59,7 +59,7 @@ class RedisLink:
             now = asyncio.get_running_loop().time()
             self._pause = SHORTEST_PAUSE_S if now - self._since > STEADY_S else min(LONGEST_PAUSE_S, 2 * self._pause)
             self._watching = asyncio.create_task(self._watch())
-        return DependencyFailed(problem)
+        return DependencyTimedOut(problem) if isinstance(error, TimeoutError) else DependencyFailed(problem)
 
     async def _watch(self) -> None:
         """Look until Redis is back."""

@@ -6,7 +6,7 @@ import pytest
 
 from features.redis_server import resolve_redis
 from tests.acceptance.row import Context
-from tests.acceptance.rows import conservation, corruption, crashes, disk_faults, power_loss, repeats
+from tests.acceptance.rows import conservation, corruption, crashes, described, disk_faults, front_door, power_loss, repeats
 from tests.acceptance.rows.live_world import live_home
 
 
@@ -95,3 +95,15 @@ def test_what_is_sent_again_and_again_across_kills_happens_once(context):
     found = repeats.run(context.scratch / "home", context, ids=20, times=10)
     assert (found.before.twice, found.after.exactly_once(20), found.differing) == (0, True, 0)
     assert found.statuses == {422: 2 * 3 * 20}
+
+
+def test_every_route_answers_every_kind_of_key_as_it_should_and_hostile_bodies_at_once(context):
+    """The whole row: it takes three seconds."""
+    assert front_door.measure(context).holds
+
+
+def test_the_service_is_as_its_document_describes_it(context):
+    """A few hundred of the 10,000 cases."""
+    cases, figure, holds = described.tried(context, 10)
+    assert holds, figure
+    assert cases > 300

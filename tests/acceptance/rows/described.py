@@ -19,13 +19,19 @@ LIMIT_S = 600.0
 
 
 def measure(context: Context) -> Measured:
+    cases, figure, holds = tried(context, EXAMPLES)
+    return Measured(figure, holds and cases >= FEWEST)
+
+
+def tried(context: Context, examples: int) -> tuple[int, str, bool]:
+    """How many cases were tried, what was found in words, and whether nothing was. `examples`: of each operation, at most."""
     home = context.scratch / "described"
     live_home(home)
     _, secret = make_key(home, "tester", SCOPES, 0.0)
     with serving(home, context) as (_, url, _ready):
         command = [
             sys.executable, "-m", "schemathesis.cli", "run", f"{url}/schema/openapi.json", "--seed", str(context.seed),
-            "--max-examples", str(EXAMPLES), "--phases", "examples,coverage,fuzzing", "--mode", "all", "--workers", "2",
+            "--max-examples", str(examples), "--phases", "examples,coverage,fuzzing", "--mode", "all", "--workers", "2",
             "--checks", ",".join(CHECKS), "--header", f"Authorization: Bearer {secret}", "--suppress-health-check", "all",
             "--warnings", "off", "--continue-on-failure", "--no-color",
         ]  # fmt: skip
@@ -36,7 +42,7 @@ def measure(context: Context) -> Measured:
     cases, operations = int(counted[1].replace(",", "")), re.search(r"Tested: (\d+)", done.output)
     found = re.findall(r"❌ (ST\d+ [^\n]*?: \d+)", done.output)
     figure = f"{cases:,} cases of {operations[1] if operations else '?'} operations: {'; '.join(found) or 'nothing against it'}"
-    return Measured(figure, cases >= FEWEST and done.code == 0)
+    return cases, figure, done.code == 0
 
 
 ROW = Row(

@@ -12,6 +12,7 @@ from service.api.admission import (
     EVENTS,
     FEWEST,
     OUTCOMES,
+    QUIET_S,
     RECOMMEND,
     TARGET_S,
     WINDOW,
@@ -69,7 +70,16 @@ def test_once_nobody_waits_the_limit_is_what_it_was_at_first(limiter, clock):
     waiting = limiter.start()
     answered(limiter, clock, WINDOW, 2 * TARGET_S, windows=10)
     assert limiter.limit < BEGIN / 2
+    while limiter.admits(RECOMMEND):
+        limiter.start()
+    narrow = limiter.limit
+    while limiter.under_way > 1:
+        limiter.end(clock.now)
     limiter.end(waiting)
+    assert limiter.limit < BEGIN, "a moment after somebody was turned away"
+    assert narrow < BEGIN / 2
+    clock.now += QUIET_S + 0.1
+    limiter.end(limiter.start())
     assert limiter.limit == BEGIN
 
 
