@@ -36,6 +36,7 @@ JOURNEY = """\
   - {name: journey_previous_stage, type: category, origin: activity, journey: previous_stage}
 """
 CATALOG = """catalog: 1
+not_personalised: {share: 0}
 consent: {marketing: {needed_for: {kinds: [offer]}}}
 issues: [{id: all}]
 groups: [{id: all, issue: all}]
