@@ -57,9 +57,9 @@ accept: install ## what the project must show, measured (AREA=loop, ROW=2,4, OUT
 
 lock: install ## resolve requirements/ again, from pyproject.toml: all together first, so that the three agree
 	$(PIP) install --quiet uv
-	$(COMPILE) --upgrade pyproject.toml --extra training --group tests --group load --group build --output-file requirements/dev.txt
-	$(COMPILE) pyproject.toml --extra training --constraint requirements/dev.txt --output-file requirements/training.txt
-	$(COMPILE) pyproject.toml --constraint requirements/dev.txt --output-file requirements/serving.txt
+	$(COMPILE) --upgrade pyproject.toml --extra training --extra tracing --group tests --group load --group build --output-file requirements/dev.txt
+	$(COMPILE) pyproject.toml --extra training --extra tracing --constraint requirements/dev.txt --output-file requirements/training.txt
+	$(COMPILE) pyproject.toml --extra tracing --constraint requirements/dev.txt --output-file requirements/serving.txt
 
 clean: ## remove what make made; keeps .nextbest
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

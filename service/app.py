@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import importlib
 import os
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -30,13 +31,14 @@ from service.api.outcomes import outcomes
 from service.api.problems import from_framework, from_nextbest, from_unexpected
 from service.api.recommend import recommend
 from service.api.status import Standing, status
+from service.api.traced import TracedRequests
 from service.bundles.archive import EngineArchive
 from service.bundles.engines import EngineSource, watch
 from service.catalog.alerting import home_alerts
 from service.consents import ConsentIntake, purposes_of
 from service.decision.engine import Engine
 from service.draining import drained
-from service.errors import DependencyFailed, NextbestError
+from service.errors import BadRequest, DependencyFailed, NextbestError
 from service.events import EventIntake
 from service.explaining import Explainer
 from service.files import DISK, Files
@@ -58,6 +60,7 @@ from service.stores.identities import RedisIdentities
 from service.stores.live_features import RedisLiveFeatures
 from service.stores.redis_link import RedisLink
 from service.stores.segment_log import DECISIONS, SegmentLog
+from service.tracing import NoTracer, Tracer
 
 SWITCH_S = 0.0005  # how soon a thread that loads or explains gives way to the one that answers; Python's own 5 ms are a turn
 
@@ -76,7 +79,7 @@ def create_app(
 ) -> Litestar:
     """The service, from parts that somebody built: the real ones, or their in-memory twins. Without `keys` it asks for none."""
     limiter = Limiter(parts.metrics)
-    standing = Standing(lambda: parts.engine().versions, version("nextbest"), parts.clock)
+    standing = Standing(version("nextbest"), parts.clock)
     state = {
         "parts": parts,
         "engines": engines,
@@ -89,8 +92,10 @@ def create_app(
         "pipeline": Pipeline(parts),
         "status": {
             "process": standing.process,
-            "versions": standing.versions,
+            "versions": engines.standing,
             "degraded": parts.metrics.shares,
+            "stages": parts.metrics.slowest,
+            "store": parts.reader.status,
             "admission": limiter.status,
             "log": parts.log.status,
         },
@@ -117,7 +122,7 @@ def create_app(
         request_max_body_size=settings.body_limit,
         cors_config=CORSConfig(allow_origins=settings.origins, allow_methods=["GET", "POST"]) if settings.origins else None,
         state=State(state),
-        middleware=[Guard(keys, Rates(), settings.body_limit)],
+        middleware=[*([TracedRequests(parts.tracer)] if parts.tracer.is_on else []), Guard(keys, Rates(), settings.body_limit)],
         logging_config=None,
     )
     check_routes(app)
@@ -142,6 +147,21 @@ async def _running(app: Litestar, settings: Settings) -> AsyncIterator[None]:
         await state.events.close()
         await state.parts.log.close()
         await state.parts.reader.close()
+        await asyncio.to_thread(state.parts.tracer.close)
+
+
+def tracer_from(settings: Settings, module: str = "service.otlp") -> Tracer:
+    """Raises BadRequest where a collector is set and what `module` needs to speak to it is not installed."""
+    if settings.otlp_endpoint is None:
+        return NoTracer()
+    try:
+        otlp = importlib.import_module(module)  # 40 MB and half a second that only those pay who trace
+    except ModuleNotFoundError as error:
+        raise BadRequest(
+            f"Expected `pip install nextbest[tracing]`, found no `{error.name}` - at setting `otlp_endpoint`"
+        ) from error
+    tracer: Tracer = otlp.OtlpTracer(settings.otlp_endpoint, settings.trace_share, version("nextbest"))
+    return tracer
 
 
 def create_from_settings(settings: Settings, files: Files = DISK) -> Litestar:
@@ -161,6 +181,7 @@ def create_from_settings(settings: Settings, files: Files = DISK) -> Litestar:
         limits=Limits(settings.coalesce_limit, settings.batches_in_flight),
         ids_kept_s=settings.ids_kept_s,
         past=LoggedPast(lambda name: find_decision(log / DECISIONS, name), archive),
+        tracer=tracer_from(settings),
     )
     explainer = Explainer(lambda name: find_decision(log / DECISIONS, name), archive)
     # a connection of its own: nobody has a deadline here, and decisions do not wait behind a thousand events

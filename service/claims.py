@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -18,6 +18,10 @@ DOUBT_S = 1.0  # between two tries to take back what Redis may have taken
 ATTEMPTS = 8  # to make a decision that holds; a customer who asks so often at once gets what no cap can forbid
 
 
+def _nobody(_made: Made) -> bool:
+    return False
+
+
 @dataclass(slots=True)
 class Claims:
     """Claims what decisions take, and has those made again that came too late."""
@@ -30,10 +34,10 @@ class Claims:
     _doubtful: list[Claim] = field(default_factory=list)
     _doubting: asyncio.Task[None] | None = None
 
-    async def settle(self, turn: Turn, made: Sequence[Made]) -> list[Claim]:
+    async def settle(self, turn: Turn, made: Sequence[Made], gone: Callable[[Made], bool] = _nobody) -> list[Claim]:
         """When this returns, every decision holds as it then stands. Returns what was claimed, in no order.
 
-        What no rule depends on is claimed after the answer.
+        What no rule depends on is claimed after the answer. `gone`: for whom nobody waits any more; nothing is tried again.
         """
         bound = [m for m in made if (c := m.claim(turn.engine)) is not None and must_hold(c)]
         free = [c for m in made if (c := m.claim(turn.engine)) is not None and not must_hold(c)]
@@ -42,7 +46,7 @@ class Claims:
         held: list[Claim] = []
         for attempt in range(ATTEMPTS):
             if bound:
-                bound = await self._attempt(turn, bound, held, last=attempt == ATTEMPTS - 1)
+                bound = [m for m in await self._attempt(turn, bound, held, last=attempt == ATTEMPTS - 1) if not gone(m)]
         return held
 
     async def _attempt(self, turn: Turn, bound: Sequence[Made], held: list[Claim], *, last: bool) -> list[Made]:

@@ -1,9 +1,10 @@
 """The sentence as code: read, decide, claim, append, answer. Requests that arrive together are decided together."""
 
 import asyncio
+import contextlib
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -16,6 +17,7 @@ from service.decision.records import DecisionRecord
 from service.errors import DependencyFailed, DependencyTimedOut, IdReused, LogUnavailable, UnknownPlacement, id_reused
 from service.metrics import Metrics
 from service.ports import ContactHistory, CustomerReader, DecisionLog, Reading
+from service.tracing import Lap, NoTracer, Traced, Tracer
 
 NOT_LOGGED = "not_logged"  # the decision is not on disk (yet): it cannot be learned from
 
@@ -66,6 +68,7 @@ class Parts:
     limits: Limits = field(default_factory=Limits)
     ids_kept_s: float = 31 * 86_400.0
     past: Past = field(default_factory=NoPast)
+    tracer: Tracer = field(default_factory=NoTracer)
 
 
 @dataclass(slots=True)
@@ -75,6 +78,7 @@ class _Waiting:
     ask: Ask
     answer: asyncio.Future[Answer]
     decided: Answer | None = None
+    traced: Traced = None
 
 
 class Pipeline:
@@ -131,7 +135,7 @@ class Pipeline:
 
     def _enqueue(self, ask: Ask) -> asyncio.Future[Answer]:
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(ask, loop.create_future())
+        waiting = _Waiting(ask, loop.create_future(), traced=self._parts.tracer.current())
         alarm = loop.call_later(ask.deadline, self._expire, waiting)
         waiting.answer.add_done_callback(lambda _: alarm.cancel())
         self._waiting.append(waiting)
@@ -153,49 +157,71 @@ class Pipeline:
 
     def _start(self) -> None:
         while self._waiting and len(self._running) < self._parts.limits.in_flight:
-            batch, self._waiting = self._waiting[: self._parts.limits.coalesce], self._waiting[self._parts.limits.coalesce :]
+            batch = self._next()
+            if not batch:
+                return
             task = asyncio.create_task(self._run(batch))
             self._running.add(task)
             task.add_done_callback(self._finish)
+
+    def _next(self) -> list[_Waiting]:
+        """The longest waiting; what was answered meanwhile, since its deadline came, is not begun."""
+        due = [waiting for waiting in self._waiting if not waiting.answer.done()]
+        batch, self._waiting = due[: self._parts.limits.coalesce], due[self._parts.limits.coalesce :]
+        return batch
 
     def _finish(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
         self._start()
 
     async def _run(self, batch: Sequence[_Waiting]) -> None:
+        laps: list[Lap] = []
         try:
-            await self._answer(batch)
+            await self._answer(batch, laps)
         except BaseException as error:
             for waiting in batch:  # nobody may be left without an answer
                 if not waiting.answer.done():
                     waiting.answer.set_exception(error)
             if not isinstance(error, Exception):
                 raise
+        self._parts.tracer.decided([w.traced for w in batch], laps)
 
-    async def _answer(self, batch: Sequence[_Waiting]) -> None:
-        stage = self._parts.metrics.stage
+    @contextlib.contextmanager
+    def _stage(self, name: str, laps: list[Lap]) -> Iterator[None]:
+        begun = time.perf_counter_ns()
+        try:
+            yield
+        finally:
+            took = time.perf_counter_ns() - begun
+            self._parts.metrics.stages[name].observe(took / 1e9)
+            if self._parts.tracer.is_on:
+                ended = time.time_ns()
+                laps.append(Lap(name, ended - took, ended))
+
+    async def _answer(self, batch: Sequence[_Waiting], laps: list[Lap]) -> None:
         self._parts.metrics.batch.observe(len(batch))
         now = self._parts.clock()
-        with stage.labels("read").time():
+        with self._stage("read", laps):
             reading = await self._read(batch, now)
         turn = Turn(self._parts.engine(), now)
         reading = unknown(turn, len(batch)) if reading is None else self._claims.believed(turn, reading)
-        with stage.labels("decide").time():
+        with self._stage("decide", laps):
             pairs = [(w, s) for w, s in zip(batch, reading.states, strict=True) if not w.answer.done() and _known(w, turn.engine)]
             made = turn.make([w.ask for w, _ in pairs], reading._replace(states=[s for _, s in pairs]))
-        with stage.labels("claim").time():
-            held = await self._claims.settle(turn, made)
+        with self._stage("claim", laps):
+            awaited = {m.ask.decision_id: w.answer for (w, _), m in zip(pairs, made, strict=True)}
+            held = await self._claims.settle(turn, made, lambda m: awaited[m.ask.decision_id].done())
         waiting = [w for w, _ in pairs]
         # answered from nothing when their deadline came
         late = {m.ask.decision_id for w, m in zip(waiting, made, strict=True) if w.answer.done()}
         await self._claims.release([claim for claim in held if claim.decision_id in late], turn)
-        await self._tell(turn, [(w, m) for w, m in zip(waiting, made, strict=True) if not w.answer.done()])
+        await self._tell(turn, [(w, m) for w, m in zip(waiting, made, strict=True) if not w.answer.done()], laps)
 
-    async def _tell(self, turn: Turn, decided: Sequence[tuple[_Waiting, Made]]) -> None:
+    async def _tell(self, turn: Turn, decided: Sequence[tuple[_Waiting, Made]], laps: list[Lap]) -> None:
         """Write down, then answer."""
         for waiting, made in decided:
             waiting.decided = Answer(made.record, turn.engine)
-        with self._parts.metrics.stage.labels("append").time():
+        with self._stage("append", laps):
             missing = await self._append([m.record for w, m in decided if not w.ask.dry_run])
         for waiting, made in decided:
             if not waiting.answer.done():

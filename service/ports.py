@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -131,6 +131,9 @@ class CustomerReader(Protocol):
         Values say of each purpose whether the customer consents, under `consent_<purpose>`: 1 or 0. Raises DependencyFailed
         where the store does not answer in time.
         """
+
+    def status(self) -> Mapping[str, Any]:
+        """Whether the store answers, and why it does not."""
 
     async def close(self) -> None:
         """Release connections."""

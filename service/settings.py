@@ -57,6 +57,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     watch_interval_s: float = 0.25
     """How often to look whether a new catalog or bundle was published, in seconds."""
 
+    otlp_endpoint: str | None = None
+    """Collector of traces, such as `http://localhost:4318`: needs the extra `tracing`. Without it nothing is traced."""
+
+    trace_share: float = 0.01
+    """Part of the requests that is traced, 0 to 1, beside those whose caller sends `traceparent` and asks for it."""
+
     log_level: str = "info"
     """Least severe message that is logged: debug, info, warning or error."""
 

@@ -53,7 +53,7 @@ async def events(request: Request[Any, Any, Any]) -> Response[bytes]:
     decision = None
     if ask is not None and call.decide is not None:
         pipeline: Pipeline = request.app.state.pipeline
-        decision = render(await pipeline.recommend(ask), call.decide.explain, started)
+        decision = render(await pipeline.recommend(ask), call.decide, started)
     undeclared = sum(not record.declared for record in new)
     body = EventsResponse(len(new), len(taken) - len(new) - len(reused), undeclared, refused, decision)
     return Response(ENCODER.encode(body), status_code=202, media_type=MediaType.JSON)

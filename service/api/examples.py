@@ -36,6 +36,7 @@ RECOMMEND_ANSWER = [
             "experiment": None,
             "versions": {"catalog": 7, "bundle": "visit-20260101-120000-a1b2c3"},
             "degraded": [],
+            "logged": True,
             "took_ms": 2.1,
         },
     )

@@ -30,7 +30,7 @@ from service.decision.explain import PlacementExplained, explain
 from service.decision.records import PlacementRecord, ServedItem
 from service.errors import BadRequest, UnknownPlacement
 from service.ids import new_decision_id
-from service.pipeline import Answer, Pipeline
+from service.pipeline import NOT_LOGGED, Answer, Pipeline
 
 DECODER = msgspec.json.Decoder(RecommendRequest)
 ENCODER = msgspec.json.Encoder()
@@ -57,7 +57,7 @@ async def recommend(request: Request[Any, Any, Any]) -> Response[bytes]:
     pipeline: Pipeline = request.app.state.pipeline
     wanted = decoded(DECODER, await request.body())
     answer = await pipeline.recommend(as_ask(wanted, request.app.state.parts.engine()))
-    body = render(answer, wanted.explain, started)
+    body = render(answer, wanted, started)
     return Response(ENCODER.encode(body), media_type=MediaType.JSON)
 
 
@@ -100,17 +100,18 @@ def _asked(wanted: RecommendRequest) -> list[tuple[str, int | None]]:
     return [(p.id, p.slots) for p in wanted.placements]
 
 
-def render(answer: Answer, asked: Explain, started: float) -> RecommendResponse:
+def render(answer: Answer, asked: RecommendRequest, started: float) -> RecommendResponse:
     """The answer as it goes over the wire, creatives included."""
     record, engine = answer.record, answer.engine.of(answer.record.experiment)
-    explained = explain(answer.engine, record).placements if asked == "full" else (None,) * len(record.placements)
+    explained = explain(answer.engine, record).placements if asked.explain == "full" else (None,) * len(record.placements)
     return RecommendResponse(
         decision_id=record.decision_id,
         customer_id=record.customer_id,
-        placements=tuple(_placement(p, engine, asked, e) for p, e in zip(record.placements, explained, strict=True)),
+        placements=tuple(_placement(p, engine, asked.explain, e) for p, e in zip(record.placements, explained, strict=True)),
         experiment=Experiment(record.experiment.id, record.experiment.arm) if record.experiment else None,
         versions=AnswerVersions(record.versions.catalog, record.versions.bundle),
         degraded=record.degraded,
+        logged=not asked.dry_run and NOT_LOGGED not in record.degraded,
         took_ms=round((time.perf_counter() - started) * 1000, 3),
     )
 

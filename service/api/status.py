@@ -11,7 +11,6 @@ from litestar import MediaType, Request, Response, get
 from litestar.openapi.datastructures import ResponseSpec
 
 from service.api.guarding import OPERATE
-from service.errors import NotReady
 
 Sections = Mapping[str, Callable[[], Any]]
 STYLE = """
@@ -25,23 +24,15 @@ td:first-child { width: 45%; opacity: .7 }
 
 
 class Standing:
-    """Sections that every worker has. `versions`: those of the engine; raises NotReady where there is none."""
+    """What every worker tells of itself."""
 
-    def __init__(self, versions: Callable[[], Any], package: str, clock: Callable[[], float]) -> None:
-        self._versions, self._package, self._clock = versions, package, clock
+    def __init__(self, package: str, clock: Callable[[], float]) -> None:
+        self._package, self._clock = package, clock
         self._started = clock()
 
     def process(self) -> dict[str, Any]:
-        """Of several workers each tells of itself."""
+        """Which one answers, and since when."""
         return {"worker": os.getpid(), "package": self._package, "up_s": round(self._clock() - self._started)}
-
-    def versions(self) -> dict[str, Any]:
-        """What decides, and what contract it was trained for."""
-        try:
-            found = self._versions()
-        except NotReady as error:
-            return {"problem": str(error)}
-        return {"catalog": found.catalog, "bundle": found.bundle, "contract": found.contract}
 
 
 @get(

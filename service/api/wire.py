@@ -93,6 +93,7 @@ class RecommendResponse(msgspec.Struct, frozen=True):
     experiment: Experiment | None
     versions: AnswerVersions
     degraded: tuple[str, ...]
+    logged: bool
     took_ms: float
 
 

@@ -1,6 +1,7 @@
 """The engine that serves, and the watch over the registry that replaces it."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +21,12 @@ Listener = Callable[[Engine | None, str | None], None]  # (the engine that took 
 class EngineSource:
     """Holds the engine that serves. A version that cannot be loaded changes nothing: the one before it goes on serving."""
 
-    def __init__(self, registry: Registry, contract: Contract, listener: Listener) -> None:
+    def __init__(
+        self, registry: Registry, contract: Contract, listener: Listener, clock: Callable[[], float] = time.time
+    ) -> None:
+        """`clock`: seconds since 1970 UTC."""
+        self._clock = clock
+        self._since = 0.0
         self._registry = registry
         self._contract = contract
         self._listener = listener
@@ -37,6 +43,20 @@ class EngineSource:
         if self._engine is None:
             raise NotReady(self.problem or "Expected a published catalog, found none: run `nextbest catalog publish FILE`")
         return self._engine
+
+    def standing(self) -> dict[str, object]:
+        """What decides, since when (seconds), how old its model is, and why a newer version does not."""
+        if self._engine is None:
+            return {"problem": self.problem or "no catalog was published"}
+        versions, model = self._engine.versions, self._bundles.get(self._engine.versions.bundle or "")
+        return {
+            "catalog": versions.catalog,
+            "bundle": versions.bundle,
+            "contract": versions.contract,
+            "serving_for_s": round(self._clock() - self._since),
+            "trained_at": model.manifest.created_at if model else None,
+            "problem": self.problem,
+        }
 
     def refresh(self) -> None:
         """Look whether the pointer moved, and follow it. Blocks while it loads: call it from a thread."""
@@ -70,7 +90,7 @@ class EngineSource:
         self._bundles = {name: bundle for name, bundle in loaded.items() if bundle is not None}
         self._champion, self._serving = champion, key
         if self._engine is None or self._engine.versions != engine.versions or engine.arms.keys() > {PLAIN_ARM}:
-            self._engine = engine
+            self._engine, self._since = engine, self._clock()
             self._listener(engine, None)
 
     def _give_up_models(self, problem: str) -> None:

@@ -113,6 +113,9 @@ class RedisCustomerReader:
             values |= consent_values(purposes, replies[-1])
         return CustomerState(cast("dict[str, Scalar]", values), stale, contacts or b"")
 
+    def status(self) -> Mapping[str, Any]:
+        return {"answers": self._link.problem is None, "problem": self._link.problem}
+
     async def close(self) -> None:
         """Release the connection."""
         await self._link.close()
@@ -142,6 +145,9 @@ class MemoryCustomerReader:
             for s, c in zip(known, customer_ids, strict=True)
         ]
         return Reading(states, self._history.exhausted(terms.budgets, now))
+
+    def status(self) -> Mapping[str, Any]:
+        return {"answers": True, "problem": None}
 
     async def close(self) -> None:
         """Nothing is open."""

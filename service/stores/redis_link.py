@@ -31,6 +31,11 @@ class RedisLink:
         self._pause = SHORTEST_PAUSE_S
         self._since = 0.0  # the loop's time of the last failure
 
+    @property
+    def problem(self) -> str | None:
+        """Why Redis counts as down; None where it does not."""
+        return self._down
+
     async def ask(self, commands: bytes, count: int) -> Sequence[Any]:
         """Send so many encoded commands in one go; their replies. Raises DependencyFailed, also where a reply is an error."""
         if not count:

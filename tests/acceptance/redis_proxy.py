@@ -168,8 +168,8 @@ class ProxyProcess:
 
     def close(self) -> None:
         """End the process."""
-        self._process.terminate()
-        self._process.wait(timeout=10)
+        with self._process:  # closes its pipes
+            self._process.terminate()
 
 
 async def _serve(port: int, target: int) -> None:

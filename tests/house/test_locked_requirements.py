@@ -23,9 +23,10 @@ def text_of(root, lock):
 def declared(root, lock):
     """The requirements that pyproject.toml declares for a lock."""
     project = tomllib.loads((root / "pyproject.toml").read_text())
-    found = list(project["project"]["dependencies"])
+    extras = project["project"]["optional-dependencies"]
+    found = [*project["project"]["dependencies"], *extras["tracing"]]
     if lock != "serving":
-        found += project["project"]["optional-dependencies"]["training"]
+        found += extras["training"]
     if lock == "dev":
         found += [line for group in project["dependency-groups"].values() for line in group]
     return [Requirement(line) for line in found]

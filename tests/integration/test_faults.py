@@ -1,13 +1,40 @@
 """Short forms of the rows of `make accept AREA=faults`, each with the protection taken away once."""
 
+import asyncio
+import errno
+import itertools
 import random
+import shutil
+import time
 
+import httpx
 import pytest
+import redis
 
 from features.redis_server import resolve_redis
+from service.registry import Registry
+from tests.acceptance.flood import Flood
+from tests.acceptance.redis_proxy import ProxyProcess
 from tests.acceptance.row import Context
-from tests.acceptance.rows import conservation, corruption, crashes, described, disk_faults, front_door, power_loss, repeats
+from tests.acceptance.rows import (
+    conservation,
+    corruption,
+    crashes,
+    described,
+    disk_faults,
+    front_door,
+    hot_swaps,
+    model_faults,
+    overload,
+    power_loss,
+    redis_faults,
+    repeats,
+)
+from tests.acceptance.rows.footprint import placement_of, serving
 from tests.acceptance.rows.live_world import live_home
+from training.learn import train
+from training.promotion import promote_without_evidence
+from training.replay import replay
 
 
 @pytest.fixture(scope="module")
@@ -107,3 +134,91 @@ def test_the_service_is_as_its_document_describes_it(context):
     cases, figure, holds = described.tried(context, 10)
     assert holds, figure
     assert cases > 300
+
+
+@pytest.fixture
+def serving_home(own_home):
+    """A shop whose one bundle serves."""
+    promote_without_evidence(own_home, Registry(own_home / "registry").bundles()[0], "for a test")
+    return own_home
+
+
+@pytest.mark.slow
+def test_whatever_becomes_of_redis_everybody_is_answered(context, serving_home):
+    """Three of nine faults, two of ten seconds, 60 requests a second: valid answers that say what was missing, and full service soon afterwards."""
+    with redis_faults.redis_with(serving_home, context) as server:
+        proxy = ProxyProcess(server.port, context.root)
+        try:
+            with serving(serving_home, context, f"redis://127.0.0.1:{proxy.port}") as (_, url, _ready):
+                setting = redis_faults.Setting(
+                    serving_home, server, proxy, httpx.URL(url), 60.0, context, redis_faults.Spell(1.0, 2.0, 3.0)
+                )
+                faults = [redis_faults.FAULTS[name] for name in ("refused", "reset mid-reply", "READONLY")]
+                found = [asyncio.run(redis_faults.suffered(setting, fault)) for fault in faults]
+        finally:
+            proxy.close()
+    for bad, _late, named, _waited, back, _commands in found:
+        assert bad.startswith("0 of ")
+        assert not named.endswith("!")
+        assert not back.endswith("!")
+
+
+@pytest.mark.parametrize("name", ["NaN", "the wrong shape"])
+def test_a_model_that_fails_costs_nobody_an_answer(context, serving_home, name):
+    """The faults that take no time; it is given up after a few calls, and what serves then says so."""
+    good = Registry(serving_home / "registry").current().champion
+    with serving(serving_home, context) as (_, url, _ready):
+        told, holds = model_faults.tried(serving_home, good, name, url, seconds=2.0)
+    assert holds, told
+
+
+def test_bundles_that_are_swapped_under_load_fail_nobody_and_can_be_told_again(context, serving_home):
+    """Three of twenty swaps, at 60 requests a second."""
+    began = time.time()
+    bundles = [Registry(serving_home / "registry").current().champion, train(serving_home, "click", share=0.7)]
+    with serving(serving_home, context) as (_, url, _ready):
+        answers = asyncio.run(hot_swaps.swapped(url, serving_home, bundles, 60.0, swaps=3, every_s=1.0))
+    assert {a.status for a in answers} == {200}
+    assert {a.json()["versions"]["bundle"] for a in answers} >= set(bundles)
+    report = replay(serving_home, began)
+    assert report.holds
+    assert report.identical == report.decisions >= len(answers)
+
+
+def test_more_requests_than_can_be_served_are_turned_away_and_outcomes_are_not(context, serving_home):
+    """Nobody is left without an answer; a moment later everybody is served again."""
+    with serving(serving_home, context) as (_, url, _ready):
+        address = httpx.URL(url)
+        seen = asyncio.run(Flood(address.host, address.port).run(overload.mixture(placement_of(serving_home)), 5000.0, 2.0))
+        time.sleep(2.0)
+        after = [
+            httpx.post(f"{url}/recommend", json={"customer_id": "c1", "placement": placement_of(serving_home)}) for _ in range(5)
+        ]
+    by_path = {path: {s.status for s in group} for path, group in itertools.groupby(sorted(seen), key=lambda s: s.path)}
+    assert by_path["/recommend"] == {200, 503}
+    assert by_path["/outcomes"] == {202}
+    assert {a.status_code for a in after} == {200}
+
+
+def test_with_everything_down_at_once_a_started_worker_goes_on_from_what_it_has(context, serving_home):
+    """No Redis, no log, no registry: decided from context with the model that was loaded, and the answer says so."""
+    control = serving_home / "control"
+    with resolve_redis(None, serving_home) as redis_url, disk_faults.faulty(serving_home, context, redis_url, control) as port:
+        ask = {"customer_id": "c1", "placement": placement_of(serving_home), "context": {"channel": "web", "device": "mobile"}}
+        url = f"http://127.0.0.1:{port}/recommend"
+        before = httpx.post(url, json=ask).json()
+        control.write_text(f"write {errno.ENOSPC}")
+        shutil.rmtree(serving_home / "registry")
+        with redis.Redis.from_url(redis_url) as client:
+            client.shutdown(nosave=True)
+        answers = [httpx.post(url, json=ask) for _ in range(20)]
+        refused = httpx.post(f"http://127.0.0.1:{port}/outcomes", json={"outcomes": [OUTCOME]})
+    assert {a.status_code for a in answers} == {200}
+    last = answers[-1].json()
+    assert (last["degraded"], last["logged"]) == (["no_customer_features", "not_logged"], False)
+    assert last["versions"] == before["versions"]
+    assert last["placements"][0]["items"]
+    assert refused.status_code == 503
+
+
+OUTCOME = {"outcome_id": "o1", "decision_id": "d1", "type": "click", "at": "2026-01-01T00:00:00Z"}

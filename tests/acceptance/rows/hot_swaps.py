@@ -5,6 +5,7 @@ import itertools
 import time
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 
@@ -24,14 +25,13 @@ SHARE = 0.7  # of what the server can answer
 
 def measure(context: Context) -> Measured:
     home = prepared_home(context)
-    registry = Registry(home / "registry")
-    bundles = [registry.current().champion or "", another_bundle(home, context)]
+    bundles = [Registry(home / "registry").current().champion or "", another_bundle(home, context)]
     placement, began = placement_of(home), time.time()
     with serving(home, context) as (_, url, _ready):
         address = httpx.URL(url)
         tries = [asyncio.run(capacity(address.host, address.port or 80, asks(placement))) for _ in range(TRIES)]
         most = min(tries)  # a shared machine is faster in one second than in the next
-        answers = asyncio.run(_swapped(url, registry, bundles, placement, SHARE * most))
+        answers = asyncio.run(swapped(url, home, bundles, SHARE * most))
     failed = [a for a in answers if a.status != httpx.codes.OK]
     report = replay(home, began)
     seen = {a.json()["versions"]["bundle"] for a in answers[:: max(1, len(answers) // 2000)] if a.status == httpx.codes.OK}
@@ -45,13 +45,16 @@ def measure(context: Context) -> Measured:
     return Measured(figure, not failed and report.holds and report.decisions >= len(answers) and seen == set(bundles))
 
 
-async def _swapped(url: str, registry: Registry, bundles: list[str], placement: str, per_second: float) -> list[Answer]:
+async def swapped(
+    url: str, home: Path, bundles: list[str], per_second: float, *, swaps: int = SWAPS, every_s: float = EVERY_S
+) -> list[Answer]:
+    """Answers under load, while one bundle and the other are made to serve in turn."""
     address = httpx.URL(url)
     loop = OpenLoop(address.host, address.port or 80)
-    load = asyncio.create_task(loop.run(asks(placement), per_second, SWAPS * EVERY_S + EVERY_S))
-    for number in range(1, SWAPS + 1):
-        await asyncio.sleep(EVERY_S)
-        registry.promote(bundles[number % 2], at="2026-01-01T00:00:00Z", why="acceptance: swaps under load")
+    load = asyncio.create_task(loop.run(asks(placement_of(home)), per_second, swaps * every_s + every_s))
+    for number in range(1, swaps + 1):
+        await asyncio.sleep(every_s)
+        Registry(home / "registry").promote(bundles[number % 2], at="2026-01-01T00:00:00Z", why="acceptance: swaps under load")
     answers = await load
     loop.close()
     return answers

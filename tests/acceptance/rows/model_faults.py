@@ -35,24 +35,30 @@ def measure(context: Context) -> Measured:
     home = prepared_home(context)
     registry = Registry(home / "registry")
     good = registry.current().champion or ""
-    placement, told, holds = placement_of(home), list[str](), True
+    told, holds = list[str](), True
     with serving(home, context) as (_, url, _ready):
-        for name, fault in FAULTS.items():
-            bundle = spoiled(home, good, name, fault)
-            _serve(registry, bundle, url)
-            answers = asyncio.run(_load(url, placement))
-            failed = [a for a in answers if a.status != httpx.codes.OK]
-            problem = httpx.get(f"{url}/ready").json().get("problem") or ""
-            counted = re.search(r"given up after (\d+) bad calls", problem)
-            calls = int(counted[1]) if counted else None
-            last = answers[-1].json() if answers[-1].status == httpx.codes.OK else {}
-            without = last.get("versions", {}).get("bundle") is None and "no_model" in last.get("degraded", ())
-            took = re.search(r"after ([\d.]+) s$", problem)
-            slept = f" of {took[1]} s" if took else ""
-            told.append(f"{name}: {len(failed)} of {len(answers)} failed, unloaded after {calls} bad calls{slept}")
-            holds &= not failed and without and calls is not None and calls <= MOST_BAD
+        for name in FAULTS:
+            what, fits = tried(home, good, name, url)
+            told.append(what)
+            holds &= fits
             _serve(registry, good, url)
     return Measured("; ".join(told), holds)
+
+
+def tried(home: Path, good: str, name: str, url: str, *, seconds: float = SECONDS) -> Measured:
+    """A server that is given a bundle with one of these faults, while it is asked."""
+    _serve(Registry(home / "registry"), spoiled(home, good, name, FAULTS[name]), url)
+    answers = asyncio.run(_load(url, placement_of(home), seconds))
+    failed = [a for a in answers if a.status != httpx.codes.OK]
+    problem = httpx.get(f"{url}/ready").json().get("problem") or ""
+    counted = re.search(r"given up after (\d+) bad calls", problem)
+    calls = int(counted[1]) if counted else None
+    last = answers[-1].json() if answers[-1].status == httpx.codes.OK else {}
+    without = last.get("versions", {}).get("bundle") is None and "no_model" in last.get("degraded", ())
+    took = re.search(r"after ([\d.]+) s$", problem)
+    slept = f" of {took[1]} s" if took else ""
+    told = f"{name}: {len(failed)} of {len(answers)} failed, unloaded after {calls} bad calls{slept}"
+    return Measured(told, not failed and without and calls is not None and calls <= MOST_BAD)
 
 
 def _serve(registry: Registry, bundle: str, url: str) -> None:
@@ -63,11 +69,11 @@ def _serve(registry: Registry, bundle: str, url: str) -> None:
         time.sleep(0.1)
 
 
-async def _load(url: str, placement: str) -> list[Any]:
+async def _load(url: str, placement: str, seconds: float) -> list[Any]:
     address = httpx.URL(url)
     loop = OpenLoop(address.host, address.port or 80)
     try:
-        return await loop.run(_asks(placement), PER_SECOND, SECONDS)
+        return await loop.run(_asks(placement), PER_SECOND, seconds)
     finally:
         loop.close()
 

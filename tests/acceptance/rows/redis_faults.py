@@ -1,6 +1,7 @@
 """Row 5: everything that can become of Redis, for ten seconds each, at half of what the server can answer."""
 
 import asyncio
+import contextlib
 import itertools
 import signal
 import time
@@ -24,7 +25,7 @@ from tests.acceptance.row import Context, Measured, Row
 from tests.acceptance.rows.footprint import serving
 
 DEADLINE_MS = 200
-BEFORE_S, FAULT_S, AFTER_S = 3.0, 10.0, 7.0
+FAULT_S = 10.0
 LONGEST_S = 60.0  # a rebuild is a process that shares the cores
 HEALED_WITHIN_S = 5.0
 MOST_WAITING = 20
@@ -44,6 +45,14 @@ contact: {caps: [{name: few_offers, at_most: 100000, per: action, window: 1d, wh
 """
 
 
+class Spell(NamedTuple):
+    """Seconds of load before a fault, while it lasts, and after it was mended."""
+
+    before: float = 3.0
+    fault: float = FAULT_S
+    after: float = 7.0
+
+
 class Setting(NamedTuple):
     """What a fault may lay hands on. `load`: the rate of requests."""
 
@@ -53,6 +62,7 @@ class Setting(NamedTuple):
     address: httpx.URL
     per_second: float
     context: Context
+    spell: Spell = Spell()
 
 
 Act = Callable[[Setting], Awaitable[None]]
@@ -68,6 +78,16 @@ class Fault(NamedTuple):
 
 def measure(context: Context) -> Measured:
     home = prepared_home(context)
+    with redis_with(home, context) as server:
+        found = uvloop.run(_all(context, home, server))
+    problems = [f"{name}: {what}" for name, some in found.items() for what in some if what.endswith("!")]
+    told = "; ".join(f"{name}: {', '.join(some)}" for name, some in found.items())
+    return Measured(told, not problems and len(found) == len(FAULTS))
+
+
+@contextlib.contextmanager
+def redis_with(home: Path, context: Context) -> Iterator[RealRedis]:
+    """A server of its own that holds what the home's customers need, and a catalog with a cap."""
     (home / "few.yaml").write_text(CATALOG)
     _do(context, home, None, "catalog", "publish", str(home / "few.yaml"))
     folder = context.scratch / "real-redis"
@@ -75,10 +95,7 @@ def measure(context: Context) -> Measured:
     with running(RealRedis(folder)) as server:
         _do(context, home, server, "features", "materialize")
         _do(context, home, server, "rebuild")
-        found = uvloop.run(_all(context, home, server))
-    problems = [f"{name}: {what}" for name, some in found.items() for what in some if what.endswith("!")]
-    told = "; ".join(f"{name}: {', '.join(some)}" for name, some in found.items())
-    return Measured(told, not problems and len(found) == len(FAULTS))
+        yield server
 
 
 def _do(context: Context, home: Path, server: RealRedis | None, *words: str) -> None:
@@ -96,7 +113,7 @@ async def _all(context: Context, home: Path, server: RealRedis) -> dict[str, lis
         most = await capacity(address.host, address.port or 80, asks())
         setting = Setting(home, server, proxy, address, SHARE * most, context)
         for name, fault in FAULTS.items():
-            found[f"{name} ({setting.per_second:.0f}/s)" if not found else name] = await _suffered(setting, fault)
+            found[f"{name} ({setting.per_second:.0f}/s)" if not found else name] = await suffered(setting, fault)
             context.tell(f"{name}: {list(found.values())[-1]}")
     finally:
         await asyncio.to_thread(manager.__exit__, None, None, None)
@@ -104,23 +121,23 @@ async def _all(context: Context, home: Path, server: RealRedis) -> dict[str, lis
     return found
 
 
-async def _suffered(setting: Setting, fault: Fault) -> list[str]:
+async def suffered(setting: Setting, fault: Fault) -> list[str]:
     """One fault: figures, those that break the bar with an exclamation mark."""
     loop = OpenLoop(setting.address.host, setting.address.port or 80)
     load = asyncio.create_task(loop.run(asks(), setting.per_second, LONGEST_S))
     first = _commands(setting.server)
-    await asyncio.sleep(BEFORE_S)
-    normal = (_commands(setting.server) - first) / BEFORE_S
+    await asyncio.sleep(setting.spell.before)
+    normal = (_commands(setting.server) - first) / setting.spell.before
     before = await _waits(setting.address)
     began = time.perf_counter()
     await fault.begin(setting)
-    await asyncio.sleep(max(0.0, began + FAULT_S - time.perf_counter()))
+    await asyncio.sleep(max(0.0, began + setting.spell.fault - time.perf_counter()))
     waited, mending = await _waits(setting.address) - before, time.perf_counter()
     await fault.mend(setting)
     mended = time.perf_counter()
-    loop.end_in(AFTER_S + 1.0)
+    loop.end_in(setting.spell.after + 1.0)
     second = _commands(setting.server)
-    await asyncio.sleep(AFTER_S)
+    await asyncio.sleep(setting.spell.after)
     again = (_commands(setting.server) - second) / (time.perf_counter() - mended)
     answers = await load
     loop.close()
@@ -216,7 +233,7 @@ def _command(*words: str) -> Act:
 
 async def _restarted(setting: Setting) -> None:
     await asyncio.to_thread(setting.server.stop)
-    await asyncio.sleep(FAULT_S - 3.0)
+    await asyncio.sleep(0.7 * setting.spell.fault)
 
 
 async def _started(setting: Setting) -> None:

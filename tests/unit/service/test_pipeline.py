@@ -547,3 +547,51 @@ async def test_a_claim_for_an_answer_that_came_too_late_is_taken_back(make_cappe
     await pipeline.close()
     assert log.decisions == []
     assert actions_of([await pipeline.recommend(ask("d2"))]) == ["gold"]
+
+
+class Counting(MemoryCustomerReader):
+    """Knows whom it was asked for, and makes the first one wait."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+        self.asked: list[str] = []
+
+    async def read(self, customer_ids: Sequence[str], now: float, terms: Terms = NO_TERMS) -> Reading:
+        self.asked += customer_ids
+        await asyncio.sleep(0.05 if len(self.asked) == 1 else 0)
+        return await super().read(customer_ids, now, terms)
+
+
+async def test_work_whose_deadline_has_passed_never_starts(make):
+    """It waited behind a slow batch until its deadline: answered then, and nothing is read for it afterwards."""
+    reader = Counting()
+    pipeline = make(reader=reader, limits=Limits(coalesce=1, in_flight=1))
+    first = asyncio.ensure_future(pipeline.recommend(ask("d1")))
+    await asyncio.sleep(0.01)
+    late = await pipeline.recommend(ask("d2", customer_id="c2", deadline=0.01))
+    assert late.record.degraded[-1] == NOT_LOGGED
+    assert (await first).record.degraded == ()
+    await pipeline.close()
+    assert reader.asked == ["c1"]
+
+
+class Overtaken(MemoryContactHistory):
+    """Somebody else is always faster, and it takes its time to say so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tries = 0
+
+    async def claim(self, claims: Sequence[Claim], now: float, reservation: float) -> list[bool]:
+        self.tries += now > 0 and reservation > 0
+        await asyncio.sleep(0.03)
+        return [False] * len(claims)
+
+
+async def test_a_claim_is_not_tried_again_for_somebody_who_has_been_answered(make_capped):
+    """The deadline ended during the first try; without it there would be eight."""
+    history = Overtaken()
+    pipeline = make_capped(history=history)
+    await pipeline.recommend(ask("d1", deadline=0.02))
+    await pipeline.close()
+    assert history.tries == 1

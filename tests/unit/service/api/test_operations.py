@@ -17,8 +17,11 @@ async def test_the_status_says_what_decides_and_what_answers_had_to_do_without(c
     for number in range(4):
         await client.post("/recommend", json={"customer_id": f"nobody-{number}", "placement": "sidebar"})
     told = (await client.get("/status")).json()
-    assert set(told) == {"process", "versions", "degraded", "admission", "log"}
-    assert told["versions"]["catalog"] == 1
+    assert set(told) == {"process", "versions", "degraded", "stages", "store", "admission", "log"}
+    assert (told["versions"]["catalog"], told["versions"]["trained_at"], told["versions"]["problem"]) == (1, None, None)
+    assert told["versions"]["serving_for_s"] >= 0
+    assert told["store"] == {"answers": True, "problem": None}
+    assert 0 < told["stages"]["decide"]["p50_ms"] <= told["stages"]["decide"]["p99_ms"]
     assert told["degraded"] == {"no_model": 1.0}
     assert told["admission"] == {"limit": 128, "under_way": 0}
 

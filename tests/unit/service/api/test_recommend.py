@@ -40,7 +40,7 @@ async def test_the_answer_names_what_to_show_and_how_likely_that_was(client):
         ],
         "experiment": None,
         "versions": {"catalog": 1, "bundle": None},
-        "degraded": ["no_model"],
+        "degraded": ["no_model"], "logged": True,
     }  # fmt: skip
 
 
