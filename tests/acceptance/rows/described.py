@@ -2,15 +2,17 @@
 
 import re
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 from service.keys import SCOPES, make_key
-from tests.acceptance.processes import clean_environment, run
+from tests.acceptance.processes import Finished, clean_environment, run
 from tests.acceptance.row import Context, Measured, NotRun, Row
 from tests.acceptance.rows.footprint import serving
 from tests.acceptance.rows.live_world import live_home
 
 FEWEST = 10_000
 EXAMPLES = 1400  # of each operation, at most: some have few ways to be called
+CALLERS = 2  # processes that call, each with a seed of its own: making up a case is nine tenths of the work
 CHECKS = (
     "not_a_server_error", "status_code_conformance", "content_type_conformance", "response_schema_conformance",
     "response_headers_conformance", "unsupported_method",
@@ -29,20 +31,33 @@ def tried(context: Context, examples: int) -> tuple[int, str, bool]:
     live_home(home)
     _, secret = make_key(home, "tester", SCOPES, 0.0)
     with serving(home, context) as (_, url, _ready):
-        command = [
-            sys.executable, "-m", "schemathesis.cli", "run", f"{url}/schema/openapi.json", "--seed", str(context.seed),
-            "--max-examples", str(examples), "--phases", "examples,coverage,fuzzing", "--mode", "all", "--workers", "2",
-            "--checks", ",".join(CHECKS), "--header", f"Authorization: Bearer {secret}", "--suppress-health-check", "all",
-            "--warnings", "off", "--continue-on-failure", "--no-color",
-        ]  # fmt: skip
-        done = run(command, context.scratch, clean_environment(), LIMIT_S)
+
+        def called(seed: int) -> Finished:
+            command = [
+                sys.executable, "-m", "schemathesis.cli", "run", f"{url}/schema/openapi.json", "--seed", str(seed),
+                "--max-examples", str(examples // CALLERS), "--phases", "examples,coverage,fuzzing", "--mode", "all",
+                "--checks", ",".join(CHECKS), "--header", f"Authorization: Bearer {secret}", "--suppress-health-check", "all",
+                "--warnings", "off", "--continue-on-failure", "--no-color",
+            ]  # fmt: skip
+            return run(command, home / str(seed), clean_environment(), LIMIT_S)
+
+        seeds = [CALLERS * context.seed + number for number in range(CALLERS)]
+        for seed in seeds:
+            (home / str(seed)).mkdir()
+        with ThreadPoolExecutor(CALLERS) as callers:
+            done = list(callers.map(called, seeds))
+    cases, operations = sum(_cases(one) for one in done), re.search(r"Tested: (\d+)", done[0].output)
+    found = re.findall(r"❌ (ST\d+ [^\n]*?: \d+)", "\n".join(one.output for one in done))
+    figure = f"{cases:,} cases of {operations[1] if operations else '?'} operations: {'; '.join(found) or 'nothing against it'}"
+    return cases, figure, all(one.code == 0 for one in done)
+
+
+def _cases(done: Finished) -> int:
+    """How many one process tried. Raises NotRun where it does not say."""
     counted = re.search(r"([\d,]+) generated", done.output)
     if counted is None:
         raise NotRun(f"Schemathesis did not say how many cases it tried: {done.tail}")
-    cases, operations = int(counted[1].replace(",", "")), re.search(r"Tested: (\d+)", done.output)
-    found = re.findall(r"❌ (ST\d+ [^\n]*?: \d+)", done.output)
-    figure = f"{cases:,} cases of {operations[1] if operations else '?'} operations: {'; '.join(found) or 'nothing against it'}"
-    return cases, figure, done.code == 0
+    return int(counted[1].replace(",", ""))
 
 
 ROW = Row(
