@@ -145,7 +145,7 @@ def serving_home(own_home):
 
 @pytest.mark.slow
 def test_whatever_becomes_of_redis_everybody_is_answered(context, serving_home):
-    """Three of nine faults for two seconds, 60 requests a second: valid answers that say what is missing, and full service soon after."""
+    """Three of nine faults, 60 requests a second: valid answers that say what is missing, and full service soon after."""
     with redis_faults.redis_with(serving_home, context) as server:
         proxy = ProxyProcess(server.port, context.root)
         try:
