@@ -36,7 +36,7 @@ def decode_value(raw: bytes) -> float | str | None:
     if len(raw) == _float.size and raw[0] == FLOAT:
         return float(_float.unpack(raw)[1])
     if raw[0] in INTEGERS:
-        value, end = _varint(raw, 1)
+        value, end = read_varint(raw, 1)
         if end == len(raw):
             return _whole(raw[0], value)
     raise MalformedValue(f"Expected a number, a string or nothing as Feast writes it, got {raw[:40]!r}")
@@ -58,7 +58,7 @@ def decode_timestamp(raw: bytes) -> float:
     position, seconds, nanos = 0, 0, 0
     while position < len(raw):
         tag = raw[position]
-        value, position = _varint(raw, position + 1)
+        value, position = read_varint(raw, position + 1)
         if tag == SECONDS:
             seconds = value
         elif tag == NANOS:
@@ -84,7 +84,7 @@ def _whole(kind: int, value: int) -> float:
 
 @lru_cache(maxsize=4096)  # categories are few: 0.1 us where decoding takes 1
 def _string(raw: bytes) -> str:
-    length, start = _varint(raw, 1)
+    length, start = read_varint(raw, 1)
     if start + length != len(raw):
         raise MalformedValue(f"Expected a string of {length} bytes, got {len(raw) - start}: {raw[:40]!r}")
     try:
@@ -93,7 +93,7 @@ def _string(raw: bytes) -> str:
         raise MalformedValue(f"Expected UTF-8, got {raw[start:][:40]!r}") from error
 
 
-def _varint(raw: bytes, position: int) -> tuple[int, int]:
+def read_varint(raw: bytes, position: int) -> tuple[int, int]:
     """A signed 64-bit number and the position after it."""
     value = shift = 0
     for end in range(position, min(position + LONGEST_VARINT, len(raw))):

@@ -4,6 +4,7 @@ import hashlib
 import io
 import zipfile
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 import msgspec
@@ -11,25 +12,66 @@ import numpy as np
 
 from features.contract import Contract, Feature, fingerprint
 from features.vectors import Matrix
+from service.bundles.compiled_scorer import CompiledScorer, unfit
 from service.bundles.manifest import MANIFEST_FILE, MODEL_FILE, PARITY_LIMIT, WARMUP_FILE, Manifest
-from service.bundles.onnx_scorer import OnnxModel, OnnxScorer
+from service.bundles.onnx_scorer import OnnxModel, OnnxScorer, action_matrix
+from service.bundles.onnx_trees import Ensemble, read_trees
 from service.catalog.entities import Action
-from service.decision.scoring import Rates
+from service.decision.scoring import Rates, Scorer
 from service.errors import BundleRefused
+from service.logs import logger
 
 CHECKED_FILES = (MODEL_FILE, WARMUP_FILE)
+COMPILED_FROM = 1000  # actions x trees: 4 x 300, 16 x 50 and 100 x 10 take ONNX Runtime and compiled trees about the same time
+PROOF_ROWS = 20_000  # requests x actions, of which two scorers must agree: a tenth of a second
+KEPT_SCORERS = 8  # catalogs and arms with the same actions share one
 
 
 class Bundle:
     """A loaded model with its manifest. Made by `load_bundle`."""
 
-    def __init__(self, manifest: Manifest, model: OnnxModel) -> None:
+    def __init__(self, manifest: Manifest, model: OnnxModel, trees: Ensemble | str, warmup: Matrix) -> None:
+        """`trees`: those of the model, or why they cannot be compiled; `warmup`: float32, (rows, inputs)."""
         self.manifest = manifest
         self.model = model
+        self.trees = trees
+        self.warmup = warmup
+        self._made: dict[tuple[int, bytes], Scorer] = {}
 
-    def scorer(self, actions: Sequence[Action]) -> OnnxScorer:
-        """A scorer whose columns are these actions, in this order."""
-        return OnnxScorer(self.model, self.manifest.inputs, actions)
+    def scorer(self, actions: Sequence[Action]) -> Scorer:
+        """A scorer whose columns are these actions, in this order: the fastest that equals the reference."""
+        attributes = action_matrix([f for f in self.manifest.inputs if f.scope == "action"], actions)
+        key = len(actions), attributes.tobytes()
+        if key not in self._made:
+            self._made = dict(islice(self._made.items(), max(0, len(self._made) + 1 - KEPT_SCORERS), None))
+            self._made[key] = self._scorer(actions)
+        return self._made[key]
+
+    def _scorer(self, actions: Sequence[Action]) -> Scorer:
+        reference = OnnxScorer(self.model, self.manifest.inputs, actions)
+        if isinstance(self.trees, str):
+            return self._slow(reference, self.trees)
+        if len(self.trees.trees) * len(actions) < COMPILED_FROM:
+            return reference
+        compiled = CompiledScorer(self.trees, self.manifest.inputs, actions)
+        problem = _difference(compiled, reference, self._requests(len(actions)))
+        return self._slow(reference, problem) if problem else compiled
+
+    def _slow(self, reference: OnnxScorer, why: str) -> OnnxScorer:
+        logger.warning("bundle `%s` is scored row by row: %s", self.manifest.bundle_id, why)
+        return reference
+
+    def _requests(self, actions: int) -> Matrix:
+        """What the warm-up rows say of requests, as far as there is time to look."""
+        columns = [column for column, feature in enumerate(self.manifest.inputs) if feature.scope != "action"]
+        return self.warmup[: max(1, PROOF_ROWS // actions), columns]
+
+
+def _difference(scorer: Scorer, reference: Scorer, requests: Matrix) -> str | None:
+    """How far the rates are from the reference's, where it is further than any two scorers of one bundle may be."""
+    rates, expected = scorer.score(requests), reference.score(requests)
+    worst = float((np.abs(rates - expected) / np.maximum(1.0, np.abs(expected))).max())
+    return None if worst <= PARITY_LIMIT else f"Expected rates within {PARITY_LIMIT:g} of ONNX Runtime's, found {worst:g}"
 
 
 def load_bundle(folder: Path, contract: Contract) -> Bundle:
@@ -38,8 +80,9 @@ def load_bundle(folder: Path, contract: Contract) -> Bundle:
     files = {name: _checked_bytes(folder, name, manifest) for name in CHECKED_FILES}
     _check_contract(manifest, contract)
     model = OnnxModel(files[MODEL_FILE], len(manifest.inputs))
-    _check_parity(model, files[WARMUP_FILE], len(manifest.inputs))
-    return Bundle(manifest, model)
+    warmup, expected = _warmup_rows(files[WARMUP_FILE])
+    _check_parity(model, warmup, expected, len(manifest.inputs))
+    return Bundle(manifest, model, _trees(files[MODEL_FILE], len(manifest.inputs)), warmup)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -86,8 +129,15 @@ def describe(feature: Feature) -> str:
     return msgspec.json.encode(feature).decode()
 
 
-def _check_parity(model: OnnxModel, warmup: bytes, inputs: int) -> None:
-    matrix, expected = _warmup_rows(warmup)
+def _trees(model: bytes, inputs: int) -> Ensemble | str:
+    """Those of the model, or why they cannot be compiled."""
+    trees = read_trees(model)
+    if trees is None:
+        return "Expected one ensemble of trees with at most one function after it, found another model"
+    return unfit(trees, inputs) or trees
+
+
+def _check_parity(model: OnnxModel, matrix: Matrix, expected: Rates, inputs: int) -> None:
     if matrix.shape != (len(expected), inputs) or not len(expected):
         raise BundleRefused(f"Expected warm-up rows of {inputs} inputs, found shapes {matrix.shape} and {expected.shape}")
     worst = float(np.abs(model.rates(matrix) - expected).max())

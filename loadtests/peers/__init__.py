@@ -1,0 +1,1 @@
+"""What a good engineer would put together instead, and the floor below which this stack cannot go."""

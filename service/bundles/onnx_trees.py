@@ -1,0 +1,193 @@
+"""The trees inside an ONNX model, read from its bytes without the onnx package, which serving does not carry.
+
+Wire format: https://protobuf.dev/programming-guides/encoding; the numbers of fields are those of onnx.proto; what the operator
+does: https://onnx.ai/onnx/operators/onnx_aionnxml_TreeEnsembleRegressor.html
+"""
+
+import struct
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from features.protobuf import MalformedValue, read_varint
+
+VARINT, EIGHT, BYTES, FOUR = 0, 1, 2, 5  # wire types
+GRAPH, NODE = 7, 1  # of a model, of a graph
+INPUT, OUTPUT, OPERATOR, ATTRIBUTE = 1, 2, 4, 5  # of a node
+NAME, FLOAT, INT, TEXT, FLOATS, INTS, TEXTS = 1, 2, 3, 4, 7, 8, 9  # of an attribute
+
+ENSEMBLE = "TreeEnsembleRegressor"
+LINKS = {"Sigmoid": "sigmoid", "Exp": "exp", "Identity": "identity"}
+SAID = {"n_targets": [1], "aggregate_function": ["SUM"], "post_transform": ["NONE"]}  # no other sum is read
+LEAF = "LEAF"
+MODES = ("BRANCH_LEQ", "BRANCH_LT", "BRANCH_GTE", "BRANCH_GT", "BRANCH_EQ", "BRANCH_NEQ")
+
+
+class Split(NamedTuple):
+    """One question of a tree. `true_leaves`: from which leaf to which its first branch leads, counted from the left."""
+
+    feature: int
+    mode: str
+    threshold: np.float32
+    missing_true: bool
+    true_leaves: tuple[int, int]
+
+
+class Tree(NamedTuple):
+    """Its questions in any order, and the values of its leaves from left to right: the true branch is the left one."""
+
+    splits: tuple[Split, ...]
+    leaves: tuple[float, ...]
+
+
+class Ensemble(NamedTuple):
+    """rate = link(base + the sum over all trees), where `link` is sigmoid, exp or identity."""
+
+    trees: tuple[Tree, ...]
+    base: float
+    link: str
+
+
+def read_trees(model: bytes) -> Ensemble | None:
+    """The ensemble that a model is; None where it is anything else, or more than that."""
+    try:
+        return _ensemble([_node(data) for data in _submessages(_graph(model), NODE)])
+    except (MalformedValue, KeyError, ValueError, struct.error):  # ValueError: columns of different lengths, or no UTF-8
+        return None
+
+
+class _Node(NamedTuple):
+    inputs: list[str]
+    outputs: list[str]
+    operator: str
+    attributes: dict[str, Any]
+
+
+def _ensemble(nodes: Sequence[_Node]) -> Ensemble | None:
+    """One node of trees from `inputs`, and at most one function after it, to `rate`."""
+    if not 1 <= len(nodes) <= 2 or nodes[0].operator != ENSEMBLE or nodes[0].inputs != ["inputs"]:  # noqa: PLR2004  # as above
+        return None
+    told, link = nodes[0].attributes, "identity"
+    if [told.get(key, default) for key, default in SAID.items()] != list(SAID.values()):
+        return None
+    if len(nodes) > 1:
+        if nodes[1].inputs != nodes[0].outputs or nodes[1].operator not in LINKS:
+            return None
+        link = LINKS[nodes[1].operator]
+    if nodes[-1].outputs != ["rate"] or not set(told["nodes_modes"]) <= {LEAF, *MODES}:
+        return None
+    return Ensemble(tuple(_trees(told)), sum(told.get("base_values", [])), link)
+
+
+def _trees(told: dict[str, list[Any]]) -> Iterator[Tree]:
+    nodes: dict[tuple[int, int], tuple[Any, ...]] = {}
+    missing = told.get("nodes_missing_value_tracks_true") or [0] * len(told["nodes_treeids"])
+    columns = (told[f"nodes_{name}"] for name in ("featureids", "modes", "values", "truenodeids", "falsenodeids"))
+    for tree, number, *rest in zip(told["nodes_treeids"], told["nodes_nodeids"], *columns, missing, strict=True):
+        nodes[tree, number] = tuple(rest)
+    leaves: dict[tuple[int, int], float] = {}
+    for tree, number, weight in zip(told["target_treeids"], told["target_nodeids"], told["target_weights"], strict=True):
+        leaves[tree, number] = leaves.get((tree, number), 0.0) + weight
+    roots: dict[int, int] = {}
+    for tree, number in nodes:
+        roots.setdefault(tree, number)  # the first one that is told
+    for tree, root in roots.items():
+        yield _tree(tree, root, nodes, leaves)
+
+
+def _tree(tree: int, root: int, nodes: dict[tuple[int, int], tuple[Any, ...]], leaves: dict[tuple[int, int], float]) -> Tree:
+    """Walk it, true branches first. Raises KeyError where a branch leads nowhere, MalformedValue where one leads back."""
+    splits: list[Split] = []
+    values: list[float] = []
+    open_: list[tuple[int, int]] = []  # (node, at which leaf its true branch begins), of which the true branch is being walked
+    waiting: list[tuple[int, bool]] = [(root, False)]
+    while waiting:
+        number, walked = waiting.pop()
+        feature, mode, threshold, true, false, missing = nodes[tree, number]
+        if mode == LEAF:
+            values.append(leaves.get((tree, number), 0.0))
+        elif walked:
+            _, begin = open_.pop()
+            splits.append(Split(feature, mode, np.float32(threshold), bool(missing), (begin, len(values))))
+            waiting.append((false, False))
+        else:
+            if len(values) + len(waiting) > len(nodes):
+                raise MalformedValue("Expected branches that lead on, got one that leads back")
+            open_.append((number, len(values)))
+            waiting += [(number, True), (true, False)]
+    return Tree(tuple(splits), tuple(values))
+
+
+def _graph(model: bytes) -> bytes:
+    return next(_submessages(model, GRAPH), b"")
+
+
+def _node(data: bytes) -> _Node:
+    inputs, outputs, operator, attributes = list[str](), list[str](), "", dict[str, Any]()
+    for number, value in _fields(data):
+        if number == INPUT:
+            inputs.append(value.decode())
+        elif number == OUTPUT:
+            outputs.append(value.decode())
+        elif number == OPERATOR:
+            operator = value.decode()
+        elif number == ATTRIBUTE:
+            name, values = _attribute(value)
+            attributes[name] = values
+    return _Node(inputs, outputs, operator, attributes)
+
+
+def _attribute(data: bytes) -> tuple[str, list[Any]]:
+    """Its name and values, of whichever kind; lists come one by one or packed."""
+    name, values = "", list[Any]()
+    for number, value in _fields(data):
+        if number == NAME:
+            name = value.decode()
+        elif number in (FLOAT, FLOATS):
+            values += struct.unpack(f"<{len(value) // 4}f", value)
+        elif number in (TEXT, TEXTS):
+            values.append(value.decode())
+        elif number in (INT, INTS):
+            values += [value] if isinstance(value, int) else _packed(value)
+    return name, values
+
+
+def _packed(data: bytes) -> list[int]:
+    values, position = list[int](), 0
+    while position < len(data):
+        value, position = read_varint(data, position)
+        values.append(value)
+    return values
+
+
+def _submessages(data: bytes, wanted: int) -> Iterator[bytes]:
+    return (value for number, value in _fields(data) if number == wanted)
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
+    """Field numbers with their values: whole numbers as int, everything else as bytes. Raises MalformedValue."""
+    position, end = 0, len(data)
+    while position < end:
+        tag = data[position]
+        position += 1
+        if tag >= 0x80:  # noqa: PLR2004  # the highest bit says that more follows
+            tag, position = read_varint(data, position - 1)
+        kind = tag & 7
+        if kind == VARINT:
+            value: int | bytes = data[position] if position < end else 0x80
+            if isinstance(value, int) and value < 0x80:  # noqa: PLR2004  # as above: most numbers are small
+                position += 1
+            else:
+                value, position = read_varint(data, position)
+        else:
+            if kind == BYTES:
+                length, position = read_varint(data, position)
+            elif kind in (EIGHT, FOUR):
+                length = 8 if kind == EIGHT else 4
+            else:
+                raise MalformedValue(f"Expected a field of a known kind, got {kind}")
+            if position + length > end:
+                raise MalformedValue(f"Expected {length} bytes, got {end - position}")
+            value, position = data[position : position + length], position + length
+        yield tag >> 3, value

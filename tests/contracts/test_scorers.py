@@ -1,0 +1,274 @@
+"""One suite of promises over every scorer; a compiled one equals the reference, whatever the trees ask."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
+
+from features.contract import Feature
+from features.homes import home_contract
+from service.bundles.compiled_scorer import MOST_LEAVES, CompiledScorer, unfit
+from service.bundles.loading import COMPILED_FROM, Bundle, load_bundle
+from service.bundles.onnx_scorer import OnnxModel, OnnxScorer
+from service.bundles.onnx_trees import MODES, Ensemble, read_trees
+from service.catalog.entities import Action
+from service.decision.scoring import FlatScorer, Scorer
+from service.registry import Registry
+
+INPUTS = (
+    Feature("age", "number", "profile"),
+    Feature("visits", "number", "activity"),
+    Feature("price", "number", "action"),
+    Feature("margin", "number", "action"),
+)
+VALUES = [np.nan, np.inf, -np.inf, -1.0, 0.0, 0.5, 1.0, 2.0, 3.5]  # thresholds too: most values hit one, or miss it by nothing
+NEAR = [*VALUES, *(float(np.nextafter(np.float32(v), np.float32(s))) for v in VALUES[3:] for s in (-9, 9))]
+ACTIONS = 7
+
+
+class Node(NamedTuple):
+    """A question with its two branches, or a leaf."""
+
+    feature: int = 0
+    mode: str = "LEAF"
+    threshold: float = 0.0
+    missing: bool = False
+    weight: float = 0.0
+    branches: tuple["Node", ...] = ()
+
+
+leaves = st.floats(-2, 2, width=32).map(lambda weight: Node(weight=weight))
+nodes = st.recursive(
+    leaves,
+    lambda inner: st.tuples(
+        st.integers(0, 3), st.sampled_from(MODES), st.sampled_from(VALUES[1:]), st.booleans(), st.tuples(inner, inner)
+    ).map(lambda told: Node(*told[:4], branches=told[4])),
+    max_leaves=12,
+)  # fmt: skip
+rows = st.lists(st.sampled_from(NEAR), min_size=2, max_size=2)
+
+
+def onnx_of(trees: Sequence[Node], *, link: str = "Sigmoid", base: Sequence[float] = (0.25,), **changes) -> bytes:
+    """A model of these trees."""
+    columns: dict[str, list] = {key: [] for key in ("treeids", "nodeids", "featureids", "modes", "values", "truenodeids")}
+    columns |= {"falsenodeids": [], "missing_value_tracks_true": []}
+    targets: dict[str, list] = {key: [] for key in ("treeids", "nodeids", "ids", "weights")}
+    for number, root in enumerate(trees):
+        waiting, used = [(root, 0)], 1
+        while waiting:
+            node, name = waiting.pop()
+            true, false = (used, used + 1) if node.branches else (0, 0)
+            row = (number, name, node.feature, node.mode, node.threshold, true, false, int(node.missing))
+            for column, value in zip(columns.values(), row, strict=True):
+                column.append(value)
+            if node.branches:
+                used += 2
+                waiting += [(node.branches[1], false), (node.branches[0], true)]
+            else:
+                for column, value in zip(targets.values(), (number, name, 0, node.weight), strict=True):
+                    column.append(value)
+    ensemble = helper.make_node(
+        "TreeEnsembleRegressor", ["inputs"], ["margin" if link else "rate"], domain="ai.onnx.ml",
+        **{"n_targets": 1, "aggregate_function": "SUM", "post_transform": "NONE", "base_values": list(base)}
+        | {f"nodes_{k}": v for k, v in columns.items()} | {f"target_{k}": v for k, v in targets.items()} | changes,
+    )  # fmt: skip
+    graph = helper.make_graph(
+        [ensemble, *([helper.make_node(link, ["margin"], ["rate"])] if link else [])], "trees",
+        [helper.make_tensor_value_info("inputs", TensorProto.FLOAT, [None, len(INPUTS)])],
+        [helper.make_tensor_value_info("rate", TensorProto.FLOAT, [None, 1])],
+    )  # fmt: skip
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
+
+
+def compiled(model: bytes, actions: Sequence[Action]) -> CompiledScorer:
+    trees = read_trees(model)
+    assert trees is not None
+    return CompiledScorer(trees, INPUTS, actions)
+
+
+def some_actions(attributes: Sequence[Sequence[float | None]]) -> list[Action]:
+    named = [{"price": p, "margin": m} for p, m in attributes]
+    known = [{name: value for name, value in told.items() if value is not None} for told in named]
+    return [Action(f"a{n}", "offer", "all", "all", 1.0, 1.0, 0.0, None, None, told, (), ()) for n, told in enumerate(known)]
+
+
+def forest(seed: int, trees: int, depth: int) -> list[Node]:
+    """Full trees with thresholds from a normal distribution."""
+    chance = np.random.default_rng(seed)
+
+    def grown(level: int) -> Node:
+        if not level:
+            return Node(weight=float(np.float32(chance.normal(0, 0.02))))
+        threshold = float(np.float32(chance.normal()))
+        feature, missing = int(chance.integers(0, 4)), bool(chance.integers(0, 2))
+        return Node(feature, "BRANCH_LEQ", threshold, missing, branches=(grown(level - 1), grown(level - 1)))
+
+    return [grown(depth) for _ in range(trees)]
+
+
+@pytest.fixture(params=["flat", "onnx", "compiled"])
+def scorer(request) -> Scorer:
+    """Each of them, for the same seven actions."""
+    attributes = np.random.default_rng(1).normal(size=(ACTIONS, 2)).tolist()
+    actions, model = some_actions(attributes), onnx_of(forest(2, 30, 4))
+    match request.param:
+        case "flat":
+            return FlatScorer(np.linspace(0, 0.5, ACTIONS).tolist())
+        case "onnx":
+            return OnnxScorer(OnnxModel(model, len(INPUTS)), INPUTS, actions)
+    return compiled(model, actions)
+
+
+def requests(count: int, scorer: Scorer) -> np.ndarray:
+    """Customers with some values missing."""
+    chance = np.random.default_rng(3)
+    found = chance.normal(size=(count, len(scorer.inputs))).astype(np.float32)
+    found[chance.random(found.shape) < 0.1] = np.nan
+    return found
+
+
+def test_rates_are_one_for_each_request_and_action(scorer):
+    """float64 (requests, actions), each within [0, 1]."""
+    rates = scorer.score(requests(5, scorer))
+    assert rates.shape == (5, ACTIONS)
+    assert rates.dtype == np.float64
+    assert ((rates >= 0) & (rates <= 1)).all()
+
+
+def test_no_requests_have_no_rates(scorer):
+    """And still one column for each action."""
+    assert scorer.score(requests(0, scorer)).shape == (0, ACTIONS)
+
+
+def test_a_rate_does_not_depend_on_the_batch(scorer):
+    """Alone or among 200: bit for bit, since a decision is made again by itself."""
+    some = requests(200, scorer)
+    whole = scorer.score(some)
+    for row in (0, 1, 63, 64, 199):
+        np.testing.assert_array_equal(whole[row : row + 1], scorer.score(some[row : row + 1]))
+
+
+def test_scoring_changes_nothing(scorer):
+    """The same requests again have the same rates, and are still what they were."""
+    some = requests(70, scorer)
+    kept, first = some.copy(), scorer.score(some).copy()
+    np.testing.assert_array_equal(first, scorer.score(some))
+    np.testing.assert_array_equal(kept, some)
+
+
+@given(
+    trees=st.lists(nodes, min_size=1, max_size=6), customers=st.lists(rows, min_size=1, max_size=5),
+    offers=st.lists(rows, min_size=1, max_size=9), link=st.sampled_from(["Sigmoid", "Exp", "Identity", ""]),
+)  # fmt: skip
+def test_compiled_trees_equal_the_reference(trees, customers, offers, link):
+    """Whatever they ask: any comparison, thresholds that values hit, missing values on either side."""
+    finite = [[v if np.isfinite(v) else None for v in offer] for offer in offers]  # an attribute that is not finite is missing
+    actions, model = some_actions(finite), onnx_of(trees, link=link)
+    expected = OnnxScorer(OnnxModel(model, len(INPUTS)), INPUTS, actions).score(np.array(customers, np.float32))
+    found = compiled(model, actions).score(np.array(customers, np.float32))
+    np.testing.assert_allclose(
+        found, expected, rtol=1e-5 if link == "Exp" else 0, atol=1e-5 if link in ("Identity", "") else 1e-6
+    )
+
+
+def test_a_large_ensemble_equals_the_reference():
+    """300 trees of 64 leaves, 150 actions, so that groups of trees are compiled together."""
+    attributes = np.random.default_rng(4).integers(0, 12, size=(150, 2)).astype(float).tolist()
+    actions, model = some_actions(attributes), onnx_of(forest(5, 300, 6))
+    scorer = compiled(model, actions)
+    some = requests(80, scorer)
+    np.testing.assert_allclose(
+        scorer.score(some), OnnxScorer(OnnxModel(model, len(INPUTS)), INPUTS, actions).score(some), rtol=0, atol=1e-6
+    )
+
+
+def test_trees_that_ask_nothing_of_customers_are_compiled():
+    """Every customer has the same rates then."""
+    model = onnx_of([Node(2, "BRANCH_LEQ", 1.0, branches=(Node(weight=1.0), Node(weight=-1.0)))])
+    scorer = compiled(model, some_actions([[0.0, 0.0], [5.0, 0.0]]))
+    np.testing.assert_allclose(scorer.score(requests(2, scorer)), [[1 / (1 + np.exp(-1.25)), 1 / (1 + np.exp(0.75))]] * 2)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        b"", b"\xff\xff", b"no model at all",
+        onnx_of([Node(weight=1.0)], n_targets=2),
+        onnx_of([Node(weight=1.0)], aggregate_function="AVERAGE"),
+        onnx_of([Node(weight=1.0)], post_transform="PROBIT", link=""),
+        onnx_of([Node(weight=1.0)], post_transform="LOGISTIC", link=""),  # which ONNX Runtime ignores for one target
+        onnx_of([Node(weight=1.0)], link="Tanh"),
+        onnx_of([Node(0, "BRANCH_LEQ", 1.0, branches=(Node(), Node()))], nodes_truenodeids=[0, 0, 0]),  # leads back
+        onnx_of([Node(0, "BRANCH_LEQ", 1.0, branches=(Node(), Node()))], nodes_truenodeids=[9, 0, 0]),  # leads nowhere
+        onnx_of([Node(0, "BRANCH_LEQ", 1.0, branches=(Node(), Node()))], nodes_truenodeids=[1]),  # columns of two lengths
+    ],
+)  # fmt: skip
+def test_any_other_model_is_left_to_the_reference(model):
+    """What is not an ensemble of trees with one of three functions after it is not read as if it were."""
+    assert read_trees(model) is None
+
+
+def test_a_model_cut_anywhere_is_no_ensemble_or_the_same():
+    """Reading bytes that were cut raises nothing."""
+    model = onnx_of(forest(6, 2, 2))
+    whole = read_trees(model)
+    assert isinstance(whole, Ensemble)
+    for end in range(len(model)):
+        assert read_trees(model[:end]) in (None, whole)
+
+
+def test_too_many_leaves_are_told():
+    """A tree is a 64-bit number."""
+    trees = read_trees(onnx_of(forest(7, 1, 7)))
+    assert trees is not None
+    assert f"1 to {MOST_LEAVES} leaves, found one of 128" in (unfit(trees, len(INPUTS)) or "")
+
+
+def test_a_table_larger_than_a_worker_can_hold_is_told():
+    """Thresholds times trees."""
+    trees = read_trees(onnx_of(forest(8, 400, 6)))
+    assert trees is not None
+    assert "Expected a table of at most" in (unfit(trees, len(INPUTS)) or "")
+
+
+@pytest.fixture(scope="module")
+def bundle(trained_home) -> Bundle:
+    """The one that the shop was learned from."""
+    registry = Registry(trained_home / "registry")
+    return load_bundle(registry.bundle_folder(registry.bundles()[0]), home_contract(trained_home))
+
+
+def many_actions(count: int) -> list[Action]:
+    return some_actions([[float(n), 1.0] for n in range(count)])
+
+
+def test_trees_are_compiled_where_that_is_faster(bundle):
+    """By size alone and not by a stopwatch: another worker, and a replay of tomorrow, must choose the same scorer."""
+    assert isinstance(bundle.scorer(many_actions(1)), OnnxScorer)
+    assert isinstance(bundle.scorer(many_actions(COMPILED_FROM)), CompiledScorer)
+
+
+def test_the_same_actions_share_a_scorer(bundle):
+    """Arms of an experiment mostly differ in something else."""
+    assert bundle.scorer(many_actions(300)) is bundle.scorer(many_actions(300))
+    assert bundle.scorer(many_actions(300)) is not bundle.scorer(many_actions(301))
+
+
+def test_what_does_not_equal_the_reference_does_not_serve(bundle, caplog):
+    """Here the base of the sum is off by a hair: the reference serves, and a warning says why."""
+    off = bundle.trees._replace(base=bundle.trees.base + 1e-4)
+    scorer = Bundle(bundle.manifest, bundle.model, off, bundle.warmup).scorer(many_actions(COMPILED_FROM))
+    assert isinstance(scorer, OnnxScorer)
+    assert "scored row by row: Expected rates within 1e-06 of ONNX Runtime's, found" in caplog.text
+
+
+def test_a_model_that_cannot_be_compiled_serves_row_by_row(bundle, caplog):
+    """And a warning says why."""
+    scorer = Bundle(bundle.manifest, bundle.model, "it is a net", bundle.warmup).scorer(many_actions(COMPILED_FROM))
+    assert isinstance(scorer, OnnxScorer)
+    assert "scored row by row: it is a net" in caplog.text
