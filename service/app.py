@@ -22,6 +22,7 @@ from service.api.admission import Limiter
 from service.api.browser import browser_script
 from service.api.consents import consents, consents_of
 from service.api.decisions import decision
+from service.api.door import Door
 from service.api.events import events
 from service.api.guarding import Guard, check_routes
 from service.api.identities import identities
@@ -78,7 +79,7 @@ def create_app(
     settings: Settings, parts: Parts, engines: EngineSource, desks: Desks, keys: Callable[[], KeyRing] = KeyRing
 ) -> Litestar:
     """The service, from parts that somebody built: the real ones, or their in-memory twins. Without `keys` it asks for none."""
-    limiter = Limiter(parts.metrics)
+    limiter, guard = Limiter(parts.metrics), Guard(keys, Rates(), settings.body_limit)
     standing = Standing(version("nextbest"), parts.clock)
     state = {
         "parts": parts,
@@ -89,6 +90,7 @@ def create_app(
         "consents": desks.consents,
         "metrics": parts.metrics,
         "limiter": limiter,
+        "guard": guard,
         "pipeline": Pipeline(parts),
         "status": {
             "process": standing.process,
@@ -122,7 +124,7 @@ def create_app(
         request_max_body_size=settings.body_limit,
         cors_config=CORSConfig(allow_origins=settings.origins, allow_methods=["GET", "POST"]) if settings.origins else None,
         state=State(state),
-        middleware=[*([TracedRequests(parts.tracer)] if parts.tracer.is_on else []), Guard(keys, Rates(), settings.body_limit)],
+        middleware=[*([TracedRequests(parts.tracer)] if parts.tracer.is_on else []), guard],
         logging_config=None,
     )
     check_routes(app)
@@ -148,6 +150,12 @@ async def _running(app: Litestar, settings: Settings) -> AsyncIterator[None]:
         await state.parts.log.close()
         await state.parts.reader.close()
         await asyncio.to_thread(state.parts.tracer.close)
+
+
+def with_door(app: Litestar) -> Door | Litestar:
+    """The service as it is served: where requests are traced, each goes through the framework."""
+    parts: Parts = app.state.parts
+    return app if parts.tracer.is_on else Door(app)
 
 
 def tracer_from(settings: Settings, module: str = "service.otlp") -> Tracer:
@@ -196,12 +204,12 @@ def create_from_settings(settings: Settings, files: Files = DISK) -> Litestar:
     return create_app(settings, parts, engines, Desks(explainer, intake, linking, consenting), WatchedKeys(settings.folder))
 
 
-def create_from_environment() -> Litestar:
+def create_from_environment() -> Door | Litestar:
     """For several workers: each builds its own service from the environment its parent set."""
     settings = settings_from(os.environ)
     configure_logging(settings.log_level)
     sys.setswitchinterval(SWITCH_S)
-    return drained(create_from_settings(settings), settings.drain_s)
+    return with_door(drained(create_from_settings(settings), settings.drain_s))
 
 
 class EngineEvents:

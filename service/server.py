@@ -11,7 +11,7 @@ import uvicorn
 
 from features.redis_server import resolve_redis
 from service.api.admission import AdmittingProtocol
-from service.app import SWITCH_S, create_from_settings
+from service.app import SWITCH_S, create_from_settings, with_door
 from service.draining import drained
 from service.errors import BadRequest
 from service.keys import read_keys
@@ -68,7 +68,7 @@ def serve(settings: Settings) -> None:
     }
     if settings.workers == 1:
         sys.setswitchinterval(SWITCH_S)
-        uvicorn.run(drained(create_from_settings(settings), settings.drain_s), **common)  # type: ignore[arg-type]  # the values fit their parameters
+        uvicorn.run(with_door(drained(create_from_settings(settings), settings.drain_s)), **common)  # type: ignore[arg-type]  # the values fit their parameters
         return
     with tempfile.TemporaryDirectory(prefix="nextbest-metrics-") as shared:
         os.environ.update(_environment(settings), PROMETHEUS_MULTIPROC_DIR=shared)

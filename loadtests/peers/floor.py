@@ -11,7 +11,7 @@ import numpy as np
 from features.homes import home_contract
 from features.layout import CustomerLayout
 from features.request_time import request_time_values
-from loadtests.peers.scoring import request_vector
+from features.vectors import RowEncoder
 from service.bundles.loading import load_bundle
 from service.catalog.validate import load_catalog
 from service.decision.engine import by_priority
@@ -31,7 +31,8 @@ class Floor:
         catalog = load_catalog(registry.catalog(pointer.catalog or 0).document, contract)
         actions = by_priority(catalog)
         bundle = load_bundle(registry.bundle_folder(pointer.champion or ""), contract)
-        self._manifest, self._scorer = bundle.manifest, bundle.scorer(actions)
+        self._scorer = bundle.scorer(actions)
+        self._encoder = RowEncoder(self._scorer.inputs)
         self._names, self._values = [a.id for a in actions], np.array([a.value for a in actions])
         self._layout = CustomerLayout(contract.batch)
         self._address = parse_address(redis_url)
@@ -57,8 +58,8 @@ class Floor:
         question = encode("HMGET", self._layout.key(customer), *self._layout.fields)
         replies = await self._connection.ask(question, 1)
         values, _ = self._layout.decode(replies[0], now)
-        told = {**values, **request["context"], **request_time_values(now, UTC)}
-        rates = self._scorer.score(request_vector(self._manifest, told))[0]
+        context = {**request["context"], **request_time_values(now, UTC)}
+        rates = self._scorer.score(self._encoder.encode([values], [context]))[0]
         first = int(np.argmax(rates * self._values))
         answer = msgspec.json.encode({"action_id": self._names[first], "predicted_rate": float(rates[first])})
         os.write(self._file, answer + b"\n")

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.homes import home_contract
-from features.vectors import Matrix, vectorize
+from features.vectors import Matrix
 from service.bundles.loading import read_manifest
 from service.bundles.manifest import BOOSTER_FILE, MODEL_FILE, Manifest
 from service.bundles.onnx_scorer import OnnxModel, action_matrix
@@ -77,9 +77,3 @@ def _lightgbm(folder: Path) -> Predict:
 
 def _onnx(folder: Path, inputs: int) -> Predict:
     return OnnxModel((folder / MODEL_FILE).read_bytes(), inputs).rates
-
-
-def request_vector(manifest: Manifest, told: Mapping[str, Any]) -> Matrix:
-    """What a request says, as the model sees it: float32 (1, inputs of customer and context)."""
-    inputs = [f for f in manifest.inputs if f.scope != "action"]
-    return vectorize(inputs, {f.key: [told.get(f.name)] for f in inputs}, 1)

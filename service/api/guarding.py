@@ -24,18 +24,22 @@ class Guard(ASGIMiddleware):
     def __init__(self, keys: Callable[[], KeyRing], rates: Rates, body_limit: int) -> None:
         self._keys = keys
         self._rates = rates
-        self._body_limit = body_limit
+        self.body_limit = body_limit
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
-        headers = dict(scope["headers"])
-        needed = OPEN if cast("HTTPScope", scope)["method"] == "OPTIONS" else scope["route_handler"].opt[NEEDS]
-        ring = self._keys()
-        if needed != OPEN and ring:
-            self._check(ring, headers, scope["query_string"], needed)
-        self._check_length(headers.get(b"content-length"))
+        method = cast("HTTPScope", scope)["method"]
+        needed = OPEN if method == "OPTIONS" else scope["route_handler"].opt[NEEDS]
+        self.check(needed, dict(scope["headers"]), scope["query_string"])
         await next_app(scope, receive, send)
 
-    def _check(self, ring: KeyRing, headers: dict[bytes, bytes], query: bytes, needed: str) -> None:
+    def check(self, needed: str, headers: dict[bytes, bytes], query: bytes) -> None:
+        """Raises Unauthorized, Forbidden, TooManyRequests, and TooLarge or BadRequest for what is said of the body's length."""
+        ring = self._keys()
+        if needed != OPEN and ring:
+            self._check_key(ring, headers, query, needed)
+        self._check_length(headers.get(b"content-length"))
+
+    def _check_key(self, ring: KeyRing, headers: dict[bytes, bytes], query: bytes, needed: str) -> None:
         """Raises Unauthorized, Forbidden, TooManyRequests."""
         secret = offered(headers, _plain_query(query))
         key: Key | None = ring.find(secret) if secret else None
@@ -52,8 +56,8 @@ class Guard(ASGIMiddleware):
             return
         if not told.isdigit():
             raise BadRequest("Expected a number of bytes - at `Content-Length`")
-        if int(told) > self._body_limit:
-            raise TooLarge(f"Expected a body of at most {self._body_limit} bytes, got {int(told)}")
+        if int(told) > self.body_limit:
+            raise TooLarge(f"Expected a body of at most {self.body_limit} bytes, got {int(told)}")
 
 
 def _plain_query(query: bytes) -> dict[str, str]:

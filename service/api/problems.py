@@ -1,6 +1,6 @@
 """Errors as answers: the one place that turns an exception into `application/problem+json`."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from litestar import Request, Response
@@ -15,33 +15,49 @@ MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 1  # long enough for a restart of the log or the first publish, short enough for a person to wait
 
 
-def problem_response(problem: Problem, headers: dict[str, str] | None = None) -> Response[bytes]:
-    return Response(msgspec.json.encode(problem), status_code=problem.status, media_type=MEDIA_TYPE, headers=headers)
+class Refusal(NamedTuple):
+    """An error as it goes over the wire."""
+
+    problem: Problem
+    headers: dict[str, str]
+
+    @property
+    def body(self) -> bytes:
+        return msgspec.json.encode(self.problem)
+
+    def response(self) -> Response[bytes]:
+        return Response(self.body, status_code=self.problem.status, media_type=MEDIA_TYPE, headers=self.headers)
 
 
-def from_nextbest(request: Request[Any, Any, Any], error: NextbestError) -> Response[bytes]:
-    """Ours: expected, found, where; and when to come back."""
-    _count(request, error.status)
+def refusal(error: NextbestError, metrics: Metrics) -> Refusal:
+    """Ours: expected, found, where; and when to come back. Counted."""
+    metrics.errors.labels(str(error.status)).inc()
     errors = error.problems if isinstance(error, CatalogInvalid | IdReused) else ()
     headers = {"Retry-After": str(RETRY_AFTER_S)} if isinstance(error, NotReady | DependencyFailed | TooManyRequests) else {}
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"
-    return problem_response(Problem(error.title, error.status, str(error), errors=errors), headers)
+    return Refusal(Problem(error.title, error.status, str(error), errors=errors), headers)
+
+
+def unexpected(error: Exception, path: str, metrics: Metrics) -> Refusal:
+    """A defect of ours: logged whole, told briefly. Counted."""
+    metrics.errors.labels("500").inc()
+    logger.error("unexpected error", exc_info=error, extra={"fields": {"path": path}})
+    return Refusal(Problem("Internal error", 500, "Unexpected error; the server's log has the details"), {})
+
+
+def from_nextbest(request: Request[Any, Any, Any], error: NextbestError) -> Response[bytes]:
+    """For the framework."""
+    return refusal(error, request.app.state.metrics).response()
 
 
 def from_framework(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
-    """The framework's: no such route, wrong method, body too large."""
-    _count(request, error.status_code)
-    return problem_response(Problem(type(error).__name__, error.status_code, error.detail), dict(error.headers or {}))
+    """The framework's own: no such route, wrong method, body too large."""
+    metrics: Metrics = request.app.state.metrics
+    metrics.errors.labels(str(error.status_code)).inc()
+    return Refusal(Problem(type(error).__name__, error.status_code, error.detail), dict(error.headers or {})).response()
 
 
 def from_unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    """A defect of ours: logged whole, told briefly."""
-    _count(request, 500)
-    logger.error("unexpected error", exc_info=error, extra={"fields": {"path": request.url.path}})
-    return problem_response(Problem("Internal error", 500, "Unexpected error; the server's log has the details"))
-
-
-def _count(request: Request[Any, Any, Any], status: int) -> None:
-    metrics: Metrics = request.app.state.metrics
-    metrics.errors.labels(str(status)).inc()
+    """For the framework."""
+    return unexpected(error, request.url.path, request.app.state.metrics).response()

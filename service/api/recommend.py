@@ -1,7 +1,7 @@
 """`POST /recommend`: the wire format in, the pipeline's answer out."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -53,12 +53,16 @@ RESERVE_S = 0.005  # of the deadline, kept for encoding and sending
 )
 async def recommend(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Choose the next best action for each placement; never later than the deadline."""
+    state = request.app.state
+    return Response(await answered(state.pipeline, state.parts.engine, await request.body()), media_type=MediaType.JSON)
+
+
+async def answered(pipeline: Pipeline, engine: Callable[[], Engine], body: bytes) -> bytes:
+    """From the body of a request to the body of its answer."""
     started = time.perf_counter()
-    pipeline: Pipeline = request.app.state.pipeline
-    wanted = decoded(DECODER, await request.body())
-    answer = await pipeline.recommend(as_ask(wanted, request.app.state.parts.engine()))
-    body = render(answer, wanted, started)
-    return Response(ENCODER.encode(body), media_type=MediaType.JSON)
+    wanted = decoded(DECODER, body)
+    answer = await pipeline.recommend(as_ask(wanted, engine()))
+    return ENCODER.encode(render(answer, wanted, started))
 
 
 def as_ask(wanted: RecommendRequest, engine: Engine) -> Ask:

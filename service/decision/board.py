@@ -3,16 +3,14 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-from features.vectors import vectorize
 from service.catalog.entities import PRIMARY
 from service.decision.arbitration import NONE_LEFT, Choices, Utilities
 from service.decision.eligibility import Eligible, Shown
 from service.decision.engine import Engine, PlacementPlan
 from service.decision.entities import Batch, DecisionRequest
 from service.decision.limits import Mask, Rows
-from service.decision.scoring import Rates, Scorer
+from service.decision.scoring import Rates
 
 EXCLUDED_BY_REQUEST = "excluded_by_request"
 NOT_REQUESTED = "not_requested"  # the request named its candidates, and this is none of them
@@ -25,13 +23,14 @@ class Board:
     Arrays are (requests, actions). `allowed` is what rules and the request itself leave, `left` that without what is shown.
     """
 
-    def __init__(self, engine: Engine, batch: Batch) -> None:
+    def __init__(self, engine: Engine, batch: Batch, rates: Rates | None = None) -> None:
+        """`rates`: those that `score` predicts, where somebody knows them already."""
         self.engine = engine
         self.batch = batch
         self.eligible = [engine.rules.eligible(r.customer.values, r.context, r.at) for r in batch]
         self.allowed = self._allowed()
         self.left = self.allowed.copy()
-        self.rates = _score(engine.scorers[PRIMARY], batch)
+        self.rates = score(engine, batch) if rates is None else rates
         self._policing = engine.contact.police(batch)
         self._constraints = engine.constraints.limits(batch)
         self._utilities: dict[object, Utilities] = {}
@@ -72,7 +71,7 @@ class Board:
             if name == PRIMARY:
                 total += weight * self.rates
             elif name in self.engine.scorers:
-                total += weight * _score(self.engine.scorers[name], self.batch)
+                total += weight * score(self.engine, self.batch, name)
         return total
 
     def shown(self, plan: PlacementPlan, row: int) -> Shown:
@@ -100,20 +99,10 @@ class Board:
         return bool(self._policing.limits or self._policing.excluded or self._constraints)
 
 
-def _score(scorer: Scorer, batch: Batch) -> Rates:
-    return scorer.score(request_matrix(scorer, batch))
-
-
-def request_matrix(scorer: Scorer, batch: Batch) -> npt.NDArray[np.float32]:
-    """What a scorer reads of each request: float32, (requests, inputs)."""
-    columns: dict[str, Sequence[object]] = {}
-    for feature in scorer.inputs:
-        name = feature.name
-        if feature.scope == "customer":
-            columns[feature.key] = [r.customer.values.get(name) for r in batch]
-        else:
-            columns[feature.key] = [r.context.get(name) for r in batch]
-    return vectorize(scorer.inputs, columns, len(batch))
+def score(engine: Engine, batch: Batch, objective: str = PRIMARY) -> Rates:
+    """Predicted rates: float64 (requests, actions)."""
+    matrix = engine.encoders[objective].encode([r.customer.values for r in batch], [r.context for r in batch])
+    return engine.scorers[objective].score(matrix)
 
 
 def _requested(engine: Engine, request: DecisionRequest) -> Mask:

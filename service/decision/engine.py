@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.contract import Contract
+from features.vectors import RowEncoder
 from service.catalog.entities import PRIMARY, Ablation, Action, Catalog, Exploration, Placement, Treatment
 from service.decision.contact_policy import ContactTable
 from service.decision.eligibility import RuleTable, TreatmentTable
@@ -42,6 +43,7 @@ class Engine:
     plans: dict[str, PlacementPlan]
     rules: RuleTable
     scorers: Mapping[str, Scorer]
+    encoders: Mapping[str, RowEncoder]
     worth: WorthTable
     weights: WeightTable
     levers: npt.NDArray[np.float64]
@@ -91,6 +93,7 @@ def build_engine(
     """
     actions, placements = by_priority(catalog), tuple(catalog.placements.values())
     rules = RuleTable(actions)
+    scorers = scorer if isinstance(scorer, Mapping) else {PRIMARY: scorer}
     known = np.array([(evidence or {}).get(a.id, 0) for a in actions])
     return Engine(
         actions=actions,
@@ -99,7 +102,8 @@ def build_engine(
             for index, p in enumerate(placements)
         },
         rules=rules,
-        scorers=scorer if isinstance(scorer, Mapping) else {PRIMARY: scorer},
+        scorers=scorers,
+        encoders={objective: RowEncoder(one.inputs) for objective, one in scorers.items()},
         worth=WorthTable(actions, contract),
         weights=WeightTable(catalog.weights, actions),
         levers=np.array([a.lever for a in actions], np.float64),
@@ -126,7 +130,8 @@ def without_models(engine: Engine) -> Engine:
     rates = engine.versions.bundle or engine.versions.rates
     versions = Versions(engine.versions.catalog, None, engine.versions.contract, rates=rates)
     arms = {arm: without_models(own) for arm, own in engine.arms.items()}
-    return replace(engine, plans=plans, scorers={PRIMARY: flat}, versions=versions, arms=arms)
+    encoders = {PRIMARY: RowEncoder(flat.inputs)}
+    return replace(engine, plans=plans, scorers={PRIMARY: flat}, encoders=encoders, versions=versions, arms=arms)
 
 
 def with_arms(engine: Engine, arms: Mapping[Assigned, Engine]) -> Engine:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.contract import Feature
-from features.vectors import UNSEEN, encode_column, encode_value, vectorize
+from features.vectors import UNSEEN, RowEncoder, encode_column, encode_value, vectorize
 
 AGE = Feature(name="age", type="number", origin="profile")
 REGION = Feature(name="region", type="category", origin="profile", categories=("north", "south"))
@@ -58,3 +58,24 @@ def test_an_array_says_what_a_list_says(numbers, names):
     """Training hands in arrays, requests hand in lists."""
     np.testing.assert_array_equal(encode_column(AGE, np.array(numbers, np.float64)), encode_column(AGE, numbers))
     np.testing.assert_array_equal(encode_column(REGION, np.array(names, "U")), encode_column(REGION, names))
+
+
+DEVICE = Feature(name="device", type="category", origin="context", categories=("mobile", "desktop"), default="desktop")
+HOUR = Feature(name="hour", type="number", origin="request_time", default=12.0)
+INPUTS = (REGION, HOUR, AGE, DEVICE)
+rows = st.fixed_dictionaries({}, optional={feature.name: anything for feature in INPUTS})
+
+
+@given(st.lists(st.tuples(rows, rows), max_size=5))
+def test_rows_say_what_columns_say(told):
+    """Live decisions come in rows, training in columns: whatever is missing, too large, unseen or of the wrong type."""
+    customers, contexts = [c for c, _ in told], [c for _, c in told]
+    of = {
+        feature.key: [r.get(feature.name) for r in (customers if feature.scope == "customer" else contexts)] for feature in INPUTS
+    }
+    np.testing.assert_array_equal(RowEncoder(INPUTS).encode(customers, contexts), vectorize(INPUTS, of, len(told)))
+
+
+def test_rows_without_inputs_are_rows():
+    """A scorer that reads nothing still answers for everybody."""
+    assert RowEncoder([]).encode([{}, {}], [{}, {}]).shape == (2, 0)

@@ -4,6 +4,7 @@ import contextlib
 from pathlib import Path
 
 import pytest
+from litestar import Litestar
 from litestar.testing import AsyncTestClient
 
 from features.contract import parse_contract
@@ -88,6 +89,9 @@ class Service:
         self.alerts = MemoryAlerts(self.clock)
 
     def client(self, origins: str = "", keys=KeyRing, **changes) -> AsyncTestClient:
+        return AsyncTestClient(self.app(origins, keys, **changes))
+
+    def app(self, origins: str = "", keys=KeyRing, **changes) -> Litestar:
         metrics = Metrics()
         engines = EngineSource(self.registry, CONTRACT, lambda _engine, _problem: None)
         history = MemoryContactHistory()
@@ -104,7 +108,7 @@ class Service:
         settings = Settings(watch_interval_s=0.01, body_limit=10_000, allow_origins=origins or None)
         linking = IdentityIntake(self.log, self.identities, self.clock)
         consenting = ConsentIntake(self.log, self.consents, lambda: purposes_of(parts.engine()), self.clock)
-        return AsyncTestClient(create_app(settings, parts, engines, Desks(explainer, intake, linking, consenting), keys))
+        return create_app(settings, parts, engines, Desks(explainer, intake, linking, consenting), keys)
 
     def find(self, decision_id: str):
         return next((r for r in self.log.decisions if r.decision_id == decision_id), None)
