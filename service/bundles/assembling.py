@@ -36,14 +36,20 @@ def assemble(catalog: Catalog, contract: Contract, chosen: Choice, bundle_of: Bu
 
     `guard` may put something between a bundle's scorer and the engine.
     """
+    guarded: dict[int, Scorer] = {}  # arms that score alike share a scorer, and so a board
+
+    def scorer_of(part: Catalog, bundle: Bundle | None) -> Scorer:
+        actions = by_priority(part)
+        bare = bundle.scorer(actions) if bundle else FlatScorer([0.0] * len(actions))
+        return guarded.setdefault(id(bare), guard(bare, len(actions))) if bundle else bare
 
     def build(part: Catalog, primary: str | None) -> Engine:
         bundle = bundle_of(primary) if primary else None
-        scorers: dict[str, Scorer] = {PRIMARY: _scorer(part, bundle, guard)}
+        scorers: dict[str, Scorer] = {PRIMARY: scorer_of(part, bundle)}
         for objective, name in chosen.others.items():
             extra = bundle_of(name)
             if extra is not None:
-                scorers[objective] = _scorer(part, extra, guard)
+                scorers[objective] = scorer_of(part, extra)
         if bundle is not None:
             scorers.setdefault(bundle.manifest.objective, scorers[PRIMARY])
         versions = Versions(
@@ -70,11 +76,6 @@ def last_known_rates(manifest: Manifest) -> dict[str, float]:
         rows = manifest.action_rows.get(action, 0)
         rates[action] = (rows * rate + PRIOR_ROWS * manifest.base_rate) / (rows + PRIOR_ROWS)
     return rates
-
-
-def _scorer(catalog: Catalog, bundle: Bundle | None, guard: Guarding) -> Scorer:
-    actions = by_priority(catalog)
-    return guard(bundle.scorer(actions), len(actions)) if bundle else FlatScorer([0.0] * len(actions))
 
 
 def wanted_bundles(catalog: Catalog, champion: str | None, others: Mapping[str, str]) -> list[str]:

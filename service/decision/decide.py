@@ -2,7 +2,7 @@
 
 import base64
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -38,12 +38,16 @@ class ChoiceTable(NamedTuple):
 
 
 class _Slots(NamedTuple):
-    """The choices for one placement, slot by slot: (requests, slots) each. `first`: (requests, actions), for the first slot."""
+    """The choices for one placement, slot by slot: (requests, slots) each.
+
+    `first` and `candidates`, what there was to choose from, are (requests, actions), for the first slot.
+    """
 
     chosen: Choices
     probabilities: npt.NDArray[np.float64]
     explored: Mask
     first: Probabilities
+    candidates: Mask
 
 
 class _Stage(NamedTuple):
@@ -68,47 +72,47 @@ class _Stage(NamedTuple):
 
 def decide(engine: Engine, batch: Batch) -> list[DecisionRecord]:
     """One record per request, in order. Deterministic: the same engine and request give the same record."""
-    assigned = [engine.assignment.of(request.customer_id) for request in batch]
+    arms = [engine.assignment.of(request.customer_id) for request in batch]
+    engines = [engine.of(arm) for arm in arms]
     records: list[DecisionRecord | None] = [None] * len(batch)
-    for arm, rows in _by_arm(assigned).items():
+    for kin, rows in _together(engines, arms).items():
         some = [batch[row] for row in rows]
-        made = _held_out(engine, some) if arm and arm.id == HOLDOUT else _decide(engine.of(arm), some, arm)
-        for row, record in zip(rows, made, strict=True):
-            records[row] = record
+        made = _held_out(engine, some) if kin is None else _decide([engines[row] for row in rows], some)
+        for row, placements in zip(rows, made, strict=True):
+            records[row] = _record(engines[row], batch[row], placements, arms[row])
     return [record for record in records if record is not None]
 
 
-def _by_arm(assigned: Sequence[Assigned | None]) -> dict[Assigned | None, list[int]]:
-    groups: dict[Assigned | None, list[int]] = {}
-    for row, arm in enumerate(assigned):
-        groups.setdefault(arm, []).append(row)
+def _together(engines: Sequence[Engine], arms: Sequence[Assigned | None]) -> dict[object, list[int]]:
+    """The requests that are laid out on one board, by the kin of their engines; under None those who get fallbacks."""
+    groups: dict[object, list[int]] = {}
+    for row, (own, arm) in enumerate(zip(engines, arms, strict=True)):
+        groups.setdefault(None if arm is not None and arm.id == HOLDOUT else own.kin, []).append(row)
     return groups
 
 
-def _held_out(engine: Engine, batch: Batch) -> list[DecisionRecord]:
+def _held_out(engine: Engine, batch: Batch) -> list[list[PlacementRecord]]:
     """Every placement's fallback."""
-    arm = Assigned(HOLDOUT, HOLDOUT)
-    return [
-        _record(engine, r, [_fallback_record(engine.plans[p.id], p.slots) for p in r.placements], arm) for r in batch
-    ]  # fmt: skip
+    return [[_fallback_record(engine.plans[p.id], p.slots) for p in request.placements] for request in batch]
 
 
-def _decide(engine: Engine, batch: Batch, arm: Assigned | None) -> list[DecisionRecord]:
-    board = Board(engine, batch)
+def _decide(engines: Sequence[Engine], batch: Batch) -> list[list[PlacementRecord]]:
+    """`engines`: each request's own, all of one kin."""
+    board = Board(engines[0], batch)
     decided: list[list[PlacementRecord]] = [[] for _ in batch]
-    for stage, slots in _turns(board):
+    for stage, slots in _turns(board, engines):
         for place, row in enumerate(stage.rows.tolist()):
             decided[row].append(_placement_record(board, stage, slots, place))
-    return [_record(engine, request, placements, arm) for request, placements in zip(batch, decided, strict=True)]
+    return decided
 
 
-def _turns(board: Board) -> Iterator[tuple[_Stage, _Slots]]:
-    """The first placement of every request, then the second, and so on; requests at one placement together."""
+def _turns(board: Board, engines: Sequence[Engine]) -> Iterator[tuple[_Stage, _Slots]]:
+    """The first placement of every request, then the second, and so on; requests with one plan together."""
     batch = board.batch
     for turn in range(max((len(r.placements) for r in batch), default=0)):
-        for placement, rows in _by_placement(batch, turn).items():
+        for plan, rows in _by_plan(batch, engines, turn):
             asked = [batch[row].placements[turn].slots for row in rows]
-            stage = _stage(board, board.engine.plans[placement], rows, asked)
+            stage = _stage(board, plan, rows, asked)
             yield stage, _fill(board, stage)
 
 
@@ -129,7 +133,7 @@ class Outline(NamedTuple):
 def outline(engine: Engine, batch: Batch) -> Iterator[Outline]:
     """What `decide` would choose, for whoever counts choices: experiments aside, and in a third of the time."""
     board = Board(engine, batch)
-    for stage, slots in _turns(board):
+    for stage, slots in _turns(board, [engine] * len(batch)):
         yield Outline(stage.plan.placement.id, stage.rows, slots.chosen, slots.first, _drop_counts(board, stage))
 
 
@@ -157,12 +161,14 @@ def choice_table(engine: Engine, batch: Batch, placement: str) -> ChoiceTable:
     return ChoiceTable(_choose(board, stage, allowed)[0], board.rates, allowed)
 
 
-def _by_placement(batch: Batch, turn: int) -> dict[str, list[int]]:
-    groups: dict[str, list[int]] = {}
-    for row, request in enumerate(batch):
+def _by_plan(batch: Batch, engines: Sequence[Engine], turn: int) -> Iterable[tuple[PlacementPlan, list[int]]]:
+    """Which requests are at the same placement, and mean the same by it."""
+    groups: dict[int, tuple[PlacementPlan, list[int]]] = {}
+    for row, (request, engine) in enumerate(zip(batch, engines, strict=True)):
         if turn < len(request.placements):
-            groups.setdefault(request.placements[turn].id, []).append(row)
-    return groups
+            plan = engine.plans[request.placements[turn].id]
+            groups.setdefault(id(plan), (plan, []))[1].append(row)
+    return groups.values()
 
 
 def _stage(board: Board, plan: PlacementPlan, listed: list[int], slots: Sequence[int]) -> _Stage:
@@ -184,9 +190,10 @@ def _allowed(open_: Mask, blocked: Sequence[tuple[str, Mask]]) -> Mask:
 def _fill(board: Board, stage: _Stage) -> _Slots:
     """Choose slot after slot; what is chosen is taken from the board."""
     shape, open_ = (len(stage.rows), max(stage.slots, default=0)), stage.open
-    result = _Slots(np.full(shape, NONE_LEFT), np.zeros(shape), np.zeros(shape, np.bool_), np.zeros(open_.shape))
     every = np.arange(len(stage.rows))
     allowed = _allowed(open_, stage.blocked)
+    nothing = np.full(shape, NONE_LEFT), np.zeros(shape), np.zeros(shape, np.bool_), np.zeros(open_.shape)
+    result = _Slots(*nothing, candidates=allowed.copy())
     for slot in range(shape[1]):
         if slot:
             blocked = list(board.blocked(stage.rows, stage.plan)) if board.shrinks else stage.blocked
@@ -222,8 +229,7 @@ def _choose(board: Board, stage: _Stage, allowed: Mask) -> tuple[Probabilities, 
 
 def _placement_record(board: Board, stage: _Stage, slots: _Slots, place: int) -> PlacementRecord:
     plan, row = stage.plan, int(stage.rows[place])
-    allowed = _allowed(stage.open[place], [(name, mask[place]) for name, mask in stage.blocked])
-    candidates = np.flatnonzero(allowed)
+    candidates = np.flatnonzero(slots.candidates[place])
     items = tuple(
         _item(board, stage, slots, place, slot) for slot, chosen in enumerate(slots.chosen[place]) if chosen != NONE_LEFT
     )
@@ -232,10 +238,10 @@ def _placement_record(board: Board, stage: _Stage, slots: _Slots, place: int) ->
         slots=stage.slots[place],
         items=items or (_fallback_item(plan),),
         fallback=not items,
-        candidates=tuple(board.engine.actions[i].id for i in candidates),
+        candidates=tuple(board.engine.names[candidates].tolist()),
         predicted_rates=tuple(board.rates[row, candidates].tolist()),
         utilities=tuple(stage.utilities[place, candidates].tolist()),
-        dropped=_dropped(board, stage, place),
+        dropped=_dropped(board, stage, slots, place),
     )
 
 
@@ -263,10 +269,12 @@ def _fallback_item(plan: PlacementPlan) -> ServedItem:
     return ServedItem(1, fallback.action_id, fallback.treatment_id, fallback.kind, 0.0, 0.0, 1.0, explored=False)
 
 
-def _dropped(board: Board, stage: _Stage, place: int) -> dict[str, tuple[str, ...]]:
+def _dropped(board: Board, stage: _Stage, slots: _Slots, place: int) -> dict[str, tuple[str, ...]]:
     """Every action that could not be chosen, under the first reason that removed it."""
     row = int(stage.rows[place])
     eligible, allowed = board.eligible[row], board.allowed[row]
+    if not (eligible.allowed & ~slots.candidates[place]).any():
+        return eligible.dropped
     dropped, left = dict(eligible.dropped), eligible.allowed.copy()
     for reason, mask in (
         *first_reasons(eligible, stage.requests[place], board.engine, allowed),
@@ -276,7 +284,7 @@ def _dropped(board: Board, stage: _Stage, place: int) -> dict[str, tuple[str, ..
     ):
         newly = left & mask
         if newly.any():
-            dropped[reason] = dropped.get(reason, ()) + actions_named(board.engine.actions, newly)
+            dropped[reason] = dropped.get(reason, ()) + actions_named(board.engine, newly)
             left &= ~mask
     return dropped
 

@@ -44,6 +44,7 @@ class RuleTable:
         self._ids = tuple(a.id for a in actions)
         self._rules: list[CompiledRule] = []
         self._owners: list[int] = []
+        self._needs: list[tuple[tuple[str, bool, str], ...]] = []  # of each rule: qualified name, whether a customer's, name
         self._position: dict[str, int] = {}
         for bit, action in enumerate(actions):
             for rule in action.rules:
@@ -56,6 +57,7 @@ class RuleTable:
         index = self._position.setdefault(rule.key, len(self._rules))
         if index == len(self._rules):
             self._rules.append(rule)
+            self._needs.append(tuple((name, *_where(name)) for name in rule.needs))
             self._owners.append(0)
         return index
 
@@ -74,8 +76,9 @@ class RuleTable:
         for bit, rule in enumerate(self._rules):
             if not rule.passes(customer, context):
                 failed |= 1 << bit
-                if rule.needs:
-                    missing += [name for name in rule.needs if _is_missing(name, customer, context)]
+                for name, of_customer, feature in self._needs[bit]:
+                    if (customer if of_customer else context).get(feature) is None:
+                        missing.append(name)
         case = (failed, frozenset(missing) if missing else NOTHING_MISSING, bisect_right(self._boundaries, at))
         found = self._remembered.get(case)
         if found is None:
@@ -151,9 +154,10 @@ def _reason(rule: CompiledRule, missing: frozenset[str]) -> str:
     return f"{rule.name} (missing {', '.join(absent)})" if absent else rule.name
 
 
-def _is_missing(name: str, customer: Mapping[str, Scalar], context: Mapping[str, Scalar]) -> bool:
+def _where(name: str) -> tuple[bool, str]:
+    """Whether a value is the customer's (or else the context's), and its name there."""
     scope, _, feature = name.partition(".")
-    return (customer if scope == "customer" else context).get(feature) is None
+    return scope == "customer", feature
 
 
 def _active(span: tuple[float | None, float | None], at: float) -> bool:

@@ -1,6 +1,6 @@
 """A catalog and its scorers, compiled once into what a decision needs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -35,11 +35,13 @@ class Engine:
     """Immutable: a new catalog or bundle makes a new engine. Build it with `build_engine`.
 
     `actions` fixes the order of every array over actions: highest priority first, then the catalog's own order, so that the
-    first of several equal utilities is the one that marketers rank higher. `levers`, `mandatory` and `last_rates`, what the
-    bundle saw of each action in training, are (actions,). `arms` holds the engine of every arm of every experiment.
+    first of several equal utilities is the one that marketers rank higher. `names` are their ids; `levers`, `mandatory` and
+    `last_rates`, what the bundle saw of each action in training, are (actions,). `arms` holds the engine of every arm of every
+    experiment. Engines of the same `kin` differ in what their placements make of the rest, and in their versions.
     """
 
     actions: tuple[Action, ...]
+    names: npt.NDArray[np.object_]
     plans: dict[str, PlacementPlan]
     rules: RuleTable
     scorers: Mapping[str, Scorer]
@@ -58,6 +60,7 @@ class Engine:
     contents: Mapping[tuple[str, str], dict[str, object]]
     last_rates: npt.NDArray[np.float64]
     arms: Mapping[Assigned, "Engine"] = field(default_factory=dict)
+    kin: object = field(default_factory=object)
 
     def content(self, action_id: str, treatment_id: str) -> dict[str, object]:
         """The creative of a treatment; empty where there is none."""
@@ -97,6 +100,7 @@ def build_engine(
     known = np.array([(evidence or {}).get(a.id, 0) for a in actions])
     return Engine(
         actions=actions,
+        names=np.array([a.id for a in actions], np.object_),
         plans={
             p.id: PlacementPlan(p, index, TreatmentTable(p, actions, rules), known < p.explore.floor_below)
             for index, p in enumerate(placements)
@@ -131,12 +135,34 @@ def without_models(engine: Engine) -> Engine:
     versions = Versions(engine.versions.catalog, None, engine.versions.contract, rates=rates)
     arms = {arm: without_models(own) for arm, own in engine.arms.items()}
     encoders = {PRIMARY: RowEncoder(flat.inputs)}
-    return replace(engine, plans=plans, scorers={PRIMARY: flat}, encoders=encoders, versions=versions, arms=arms)
+    return replace(engine, plans=plans, scorers={PRIMARY: flat}, encoders=encoders, versions=versions, arms=arms, kin=object())
 
 
 def with_arms(engine: Engine, arms: Mapping[Assigned, Engine]) -> Engine:
     """The engine that sends customers of its experiments to these, and those who are not personalised to one without models."""
-    return replace(engine, arms={**arms, PLAIN_ARM: without_models(engine)})
+    near = {
+        arm: replace(own, kin=engine.kin, plans=_with_shared_plans(engine, own)) if _are_kin(engine, own) else own
+        for arm, own in arms.items()
+    }
+    return replace(engine, arms={**near, PLAIN_ARM: without_models(engine)})
+
+
+def _with_shared_plans(engine: Engine, own: Engine) -> dict[str, PlacementPlan]:
+    """The plans of an arm: where one makes the same of its placement as the other engine's, that one."""
+    pairs = ((name, plan, engine.plans[name]) for name, plan in own.plans.items())
+    return {name: b if a.placement == b.placement and (a.thin == b.thin).all() else a for name, a, b in pairs}
+
+
+def _are_kin(one: Engine, other: Engine) -> bool:
+    """Whether a batch can be laid out for both together: then rules have the same bits, and models say the same."""
+    return _laid_out(one) == _laid_out(other) and one.actions == other.actions
+
+
+def _laid_out(engine: Engine) -> tuple[object, ...]:
+    catalog = engine.catalog
+    placements = [(p.id, p.channel, p.accepts) for p in catalog.placements.values()]
+    scorers = {objective: id(scorer) for objective, scorer in engine.scorers.items()}
+    return placements, scorers, catalog.weights, catalog.contact, catalog.constraints
 
 
 def ablated(catalog: Catalog, ablation: Ablation | None) -> Catalog:
@@ -184,6 +210,6 @@ def arm_catalogs(catalog: Catalog) -> dict[Assigned, tuple[Catalog, str | None]]
     }
 
 
-def actions_named(actions: Sequence[Action], mask: Mask) -> tuple[str, ...]:
+def actions_named(engine: Engine, mask: Mask) -> tuple[str, ...]:
     """The ids of some actions."""
-    return tuple(actions[i].id for i in np.flatnonzero(mask).tolist())
+    return tuple(engine.names[mask].tolist())
