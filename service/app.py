@@ -63,6 +63,7 @@ from service.stores.redis_link import RedisLink
 from service.stores.segment_log import DECISIONS, SegmentLog
 from service.tracing import NoTracer, Tracer
 
+COLLECT = 50_000, 20, 100  # a decision makes 400 containers and no cycles: Python's own 700 would have them walked with each one
 SWITCH_S = 0.0005  # how soon a thread that loads or explains gives way to the one that answers; Python's own 5 ms are a turn
 
 
@@ -209,6 +210,7 @@ def create_from_environment() -> Door | Litestar:
     settings = settings_from(os.environ)
     configure_logging(settings.log_level)
     sys.setswitchinterval(SWITCH_S)
+    gc.set_threshold(*COLLECT)
     return with_door(drained(create_from_settings(settings), settings.drain_s))
 
 

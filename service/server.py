@@ -1,6 +1,7 @@
 """`nextbest serve`: start Redis where none was given, then answer requests until told to stop."""
 
 import argparse
+import gc
 import os
 import sys
 import tempfile
@@ -11,7 +12,7 @@ import uvicorn
 
 from features.redis_server import resolve_redis
 from service.api.admission import AdmittingProtocol
-from service.app import SWITCH_S, create_from_settings, with_door
+from service.app import COLLECT, SWITCH_S, create_from_settings, with_door
 from service.draining import drained
 from service.errors import BadRequest
 from service.keys import read_keys
@@ -68,6 +69,7 @@ def serve(settings: Settings) -> None:
     }
     if settings.workers == 1:
         sys.setswitchinterval(SWITCH_S)
+        gc.set_threshold(*COLLECT)
         uvicorn.run(with_door(drained(create_from_settings(settings), settings.drain_s)), **common)  # type: ignore[arg-type]  # the values fit their parameters
         return
     with tempfile.TemporaryDirectory(prefix="nextbest-metrics-") as shared:

@@ -121,7 +121,8 @@ class ContactTable:
         cancelled = entries["type"] == CANCELLED
         if cancelled.any():
             served &= ~is_taken_back(keys, entries["at"], cancelled)
-        pending = served & ~np.isin(keys, keys[entries["type"] == IMPRESSION])
+        seen = entries["type"] == IMPRESSION
+        pending = served & ~np.isin(keys, keys[seen]) if seen.any() else served
         return _Past(
             row, now[row] - entries["at"], self._actions.of(entries["action"]), self._placements.of(entries["placement"]),
             entries["type"], pending, served,

@@ -109,11 +109,12 @@ def _decide(engines: Sequence[Engine], batch: Batch) -> list[list[PlacementRecor
 def _turns(board: Board, engines: Sequence[Engine]) -> Iterator[tuple[_Stage, _Slots]]:
     """The first placement of every request, then the second, and so on; requests with one plan together."""
     batch = board.batch
-    for turn in range(max((len(r.placements) for r in batch), default=0)):
+    turns = max((len(r.placements) for r in batch), default=0)
+    for turn in range(turns):
         for plan, rows in _by_plan(batch, engines, turn):
             asked = [batch[row].placements[turn].slots for row in rows]
             stage = _stage(board, plan, rows, asked)
-            yield stage, _fill(board, stage)
+            yield stage, _fill(board, stage, is_last=turn == turns - 1)
 
 
 class Outline(NamedTuple):
@@ -174,7 +175,9 @@ def _by_plan(batch: Batch, engines: Sequence[Engine], turn: int) -> Iterable[tup
 def _stage(board: Board, plan: PlacementPlan, listed: list[int], slots: Sequence[int]) -> _Stage:
     rows = np.array(listed, np.intp)
     available = board.allowed[rows] if plan.placement.repeats else board.left[rows]
-    shows = np.stack([board.shown(plan, row).mask for row in listed]) if listed else np.zeros(available.shape, np.bool_)
+    masks = [board.shown(plan, row).mask for row in listed]
+    alike = masks and all(mask is masks[0] for mask in masks)
+    shows = masks[0][None, :].repeat(len(masks), axis=0) if alike else np.array(masks, np.bool_).reshape(available.shape)
     requests = [board.batch[row] for row in listed]
     blocked = list(board.blocked(rows, plan))
     return _Stage(plan, rows, requests, slots, available, shows, blocked, board.utilities(plan)[rows])
@@ -187,8 +190,8 @@ def _allowed(open_: Mask, blocked: Sequence[tuple[str, Mask]]) -> Mask:
     return allowed
 
 
-def _fill(board: Board, stage: _Stage) -> _Slots:
-    """Choose slot after slot; what is chosen is taken from the board."""
+def _fill(board: Board, stage: _Stage, *, is_last: bool) -> _Slots:
+    """Choose slot after slot; what is chosen is taken from the board. `is_last`: nobody looks at the board after this."""
     shape, open_ = (len(stage.rows), max(stage.slots, default=0)), stage.open
     every = np.arange(len(stage.rows))
     allowed = _allowed(open_, stage.blocked)
@@ -207,6 +210,8 @@ def _fill(board: Board, stage: _Stage) -> _Slots:
         result.chosen[:, slot] = chosen
         result.probabilities[:, slot] = probabilities[every, chosen]
         result.explored[:, slot] = chosen != best
+        if is_last and slot == shape[1] - 1:
+            break
         board.take(stage.rows, chosen, stage.plan)
         there = chosen != NONE_LEFT
         open_[every[there], chosen[there]] = False

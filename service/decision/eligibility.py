@@ -5,7 +5,7 @@ of failed rules leaves is worked out once.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import reduce
 from operator import or_
 from typing import NamedTuple
@@ -51,6 +51,7 @@ class RuleTable:
                 self._owners[self._index(rule)] |= 1 << bit
         self._spans = [(a.active_from, a.active_until) for a in actions]
         self._boundaries = sorted({edge for span in self._spans for edge in span if edge is not None})
+        self._inactive: dict[int, int] = {}  # actions outside their dates, by how many boundaries are passed
         self._remembered: dict[tuple[int, frozenset[str], int], Eligible] = {}
 
     def _index(self, rule: CompiledRule) -> int:
@@ -84,26 +85,29 @@ class RuleTable:
         if found is None:
             if len(self._remembered) >= REMEMBERED:
                 self._remembered.clear()
-            found = self._remembered[case] = self._work_out(failed, case[1], at)
+            if case[2] not in self._inactive:
+                self._inactive[case[2]] = reduce(or_, (1 << n for n, span in enumerate(self._spans) if not _active(span, at)), 0)
+            found = self._remembered[case] = self._work_out(failed, case[1], self._inactive[case[2]])
         return found
 
-    def _work_out(self, failed: int, missing: frozenset[str], at: float) -> Eligible:
-        inactive = reduce(or_, (1 << bit for bit, span in enumerate(self._spans) if not _active(span, at)), 0)
+    def _work_out(self, failed: int, missing: frozenset[str], inactive: int) -> Eligible:
         removed, dropped = inactive, {}
         if inactive:
             dropped[ACTIVE_DATES] = self._names(inactive)
-        for bit, rule in enumerate(self._rules):
-            newly = self._owners[bit] & ~removed if failed >> bit & 1 else 0
+        for bit in bits_of(failed):
+            newly = self._owners[bit] & ~removed
             if newly:
-                reason = _reason(rule, missing)
+                reason = _reason(self._rules[bit], missing)
                 dropped[reason] = dropped.get(reason, ()) + self._names(newly)
                 removed |= newly
-        allowed = np.array([not removed >> bit & 1 for bit in range(len(self._ids))], np.bool_)
+        size = len(self._ids)
+        bits = np.frombuffer(removed.to_bytes((size + 7) // 8, "little"), np.uint8)
+        allowed = np.unpackbits(bits, count=size, bitorder="little") == 0
         allowed.setflags(write=False)
         return Eligible(allowed, dropped, failed)
 
     def _names(self, bits: int) -> tuple[str, ...]:
-        return tuple(name for bit, name in enumerate(self._ids) if bits >> bit & 1)
+        return tuple(self._ids[bit] for bit in bits_of(bits))
 
 
 class TreatmentTable:
@@ -139,6 +143,14 @@ class TreatmentTable:
                 reason = self._rules.name((broken & -broken).bit_length() - 1) if broken else NOT_SHOWN_HERE
                 found.setdefault(reason, [False] * len(treatments))[position] = True
         return found
+
+
+def bits_of(bits: int) -> Iterator[int]:
+    """The numbers of the bits that are set, lowest first."""
+    while bits:
+        lowest = bits & -bits
+        yield lowest.bit_length() - 1
+        bits ^= lowest
 
 
 def _options(placement: Placement, action: Action, rules: RuleTable) -> list[tuple[Treatment, int]]:

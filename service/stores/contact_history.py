@@ -16,22 +16,25 @@ from service.ports import Claim
 from service.stores.aliases import alias_key, alias_key_of
 from service.stores.budgets import budget_keys, claim_command, confirm_command, release_command
 from service.stores.redis_link import RedisLink
-from service.stores.resp import encode
+from service.stores.resp import bulk, encode
 
 KEPT_BYTES = 384 * SIZE  # contacts per customer that are kept at least
 MOST_BYTES = 512 * SIZE  # when there are more, the oldest go
 KEPT_S = 400 * 86_400  # a customer nobody has been in contact with for so long is forgotten here
 CLIENTS_ID_S = 30 * 86_400  # how long it is known whose decision an id is that a client chose
 
-# KEYS: history, alias. ARGV: the length that was read, the entry that was the last one, new entries. A length alone could be one
-# that the history has come back to, after appending and compacting.
+# KEYS: history, alias. ARGV: the length that was read, the entry that was the last one, new entries, seconds after which a new
+# history is forgotten. A length alone could be one that the history has come back to, after appending and compacting.
 APPEND = """
 if redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
 local length = redis.call('STRLEN', KEYS[1])
 if length ~= tonumber(ARGV[1]) then return 0 end
 if length > 0 and redis.call('GETRANGE', KEYS[1], -#ARGV[2], -1) ~= ARGV[2] then return 0 end
-return redis.call('APPEND', KEYS[1], ARGV[3])
+local new = redis.call('APPEND', KEYS[1], ARGV[3])
+if length == 0 then redis.call('EXPIRE', KEYS[1], ARGV[4]) end
+return new
 """
+APPEND_COMMAND = b"*9\r\n" + bulk("EVAL") + bulk(APPEND) + bulk("2")
 # KEYS: history. ARGV: bytes to keep. Of a history that has grown too long the newest entries stay.
 COMPACT = """
 local all = redis.call('GET', KEYS[1])
@@ -81,7 +84,7 @@ class RedisContactHistory:
             if not holds:
                 taken = [b for b, got in zip(claim.budgets, answer[len(answer) - len(claim.budgets) :], strict=True) if got]
                 commands += _release(claim if answer[0] else claim._replace(contacts=()), taken, now)
-            if answer[0] == SIZE * len(claim.contacts):  # the first ones
+            if claim.seen is None and answer[0] == SIZE * len(claim.contacts):  # the first ones
                 commands.append(encode("EXPIRE", key, str(KEPT_S)))
             elif answer[0] > MOST_BYTES:
                 commands.append(encode("EVAL", COMPACT, "1", key, str(KEPT_BYTES)))
@@ -121,8 +124,9 @@ def _append(claim: Claim) -> bytes:
     key, entries = contacts_key(customer_key(claim.customer_id)), encode_contacts(claim.contacts)
     if claim.seen is None:
         return encode("APPEND", key, entries)
-    alias = alias_key(claim.customer_id)
-    return encode("EVAL", APPEND, "2", key, alias, str(len(claim.seen)), claim.seen[-SIZE:], entries)
+    last = claim.seen[-SIZE:]
+    words: tuple[str | bytes, ...] = (key, alias_key(claim.customer_id), str(len(claim.seen)), last, entries, str(KEPT_S))
+    return APPEND_COMMAND + b"".join(map(bulk, words))
 
 
 def _holds(claim: Claim, answer: Sequence[int]) -> bool:
