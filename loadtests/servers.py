@@ -67,7 +67,8 @@ class Place(NamedTuple):
 @contextlib.contextmanager
 def place(folder: Path) -> Iterator[Place]:
     """The shop, its features in a Redis of its own."""
-    build(folder / "home")
+    if not (folder / "home").exists():
+        build(folder / "home")
     with redis_server(folder) as url:
         made = Place(folder / "home", url, folder)
         made.run("features", "materialize")
@@ -81,7 +82,7 @@ def redis_server(folder: Path, *options: str) -> Iterator[str]:
     command = [str(find_server()), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder), *options]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        _pin(process.pid, _others())
+        os.sched_setaffinity(process.pid, _others())
         _wait(lambda: _listens(port), process, folder / "redis.log")
         yield f"redis://127.0.0.1:{port}"
     finally:
@@ -105,17 +106,19 @@ def _started(name: str, command: Sequence[str], port: int, logs: Path, cores: Se
         process.wait(timeout=30)
 
 
-def pin_generator() -> None:
-    """This process leaves the first core to whoever is measured."""
+@contextlib.contextmanager
+def pin_generator() -> Iterator[None]:
+    """Meanwhile this process leaves the first core to whoever is measured."""
+    before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, _others())
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def _others() -> tuple[int, ...]:
     return tuple(range(1, os.cpu_count() or 1)) or (0,)
-
-
-def _pin(pid: int, cores: Sequence[int]) -> None:
-    os.sched_setaffinity(pid, cores)
 
 
 def environment() -> Mapping[str, str]:
