@@ -1,8 +1,9 @@
 """Who is let in when more come than can be served: decided from a request's first bytes, before anything of it is parsed.
 
 A limit on requests under way follows their latency: it grows by one while answers come in time, and shrinks by a tenth where
-they do not (additive increase, multiplicative decrease: Chiu & Jain 1989). Outcomes may exceed it, events and large bodies may
-not fill it: what was promised to customers comes first, then what they are shown, then what can be sent again later.
+they do not (additive increase, multiplicative decrease: Chiu & Jain 1989). Outcomes may exceed it, and keep the room that they
+have in a quiet hour however far it shrinks, since no page waits for them; events and large bodies may not fill it: what was
+promised to customers comes first, then what they are shown, then what can be sent again later.
 """
 
 import time
@@ -54,7 +55,8 @@ class Limiter:
 
     def admits(self, priority: str) -> bool:
         """Whether one more of this priority may start; a refusal is counted."""
-        if self.under_way < self.limit * SHARES[priority]:
+        limit = max(self.limit, BEGIN) if priority is OUTCOMES else self.limit
+        if self.under_way < limit * SHARES[priority]:
             return True
         self._rejected[priority].inc()
         self._rejected_at = self._clock()

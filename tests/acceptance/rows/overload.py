@@ -35,10 +35,12 @@ def measure(context: Context) -> Measured:
         found = [_capacity(flood, placement, PROBES[0])]
         before = resident_megabytes(process.pid)
         for times, share in GOODPUT.items():
-            served, p99 = served_in_time(flood(asks(placement), times * found[-1], SECONDS), SECONDS)
+            seen = flood(asks(placement), times * found[-1], SECONDS)
+            served, p99 = served_in_time(seen, SECONDS)
+            sent = sum(bool(s.path) for s in seen) / len(seen)  # where it is less, the generator was the limit
             found.append(_capacity(flood, placement, LESS * found[-1]))  # a shared machine: before and after, A B A
             goodput = served / (0.5 * (found[-2] + found[-1]))
-            told.append(f"x{times:.0f}: goodput {goodput:.2f}, p99 {p99 * 1000:.0f} ms")
+            told.append(f"x{times:.0f}: goodput {goodput:.2f}, p99 {p99 * 1000:.0f} ms, {sent:.0%} sent")
             holds &= goodput >= share and p99 <= DEADLINE_S
         most = found[-1]
         flood(asks(placement), 5 * most, LONG_S)

@@ -101,6 +101,18 @@ def test_outcomes_come_first_then_questions_then_events_then_bulk(limiter):
     assert not any(limiter.admits(priority) for priority in let_in)
 
 
+def test_outcomes_keep_their_room_when_questions_are_turned_away(limiter, clock):
+    """The limit that shrank was for pages that somebody waits for."""
+    limiter.start()  # somebody waits all the time
+    answered(limiter, clock, WINDOW, 10.0, windows=100)
+    let_in = 0
+    while limiter.admits(OUTCOMES):
+        limiter.start()
+        let_in += 1
+    assert let_in == 4 * BEGIN - 1
+    assert not limiter.admits(RECOMMEND)
+
+
 @pytest.mark.parametrize(
     ("data", "priority"),
     [
