@@ -67,7 +67,7 @@ class Place(NamedTuple):
 @contextlib.contextmanager
 def place(folder: Path) -> Iterator[Place]:
     """The shop, its features in a Redis of its own."""
-    if not (folder / "home").exists():
+    if not (folder / "home" / "registry" / "current").exists():
         build(folder / "home")
     with redis_server(folder) as url:
         made = Place(folder / "home", url, folder)

@@ -39,7 +39,7 @@ class Floor:
         self._connection: Connection | None = None
         self._file = os.open(home / "floor.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
-    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:  # noqa: ANN401  # ASGI's own
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:  # noqa: ANN401  # the protocol has no types of its own
         if scope["type"] == "lifespan":
             await _lifespan(receive, send)
             return
@@ -66,7 +66,7 @@ class Floor:
         return answer
 
 
-async def _lifespan(receive: Any, send: Any) -> None:  # noqa: ANN401  # ASGI's own
+async def _lifespan(receive: Any, send: Any) -> None:  # noqa: ANN401  # the protocol has no types of its own
     for step in ("startup", "shutdown"):
         await receive()
         await send({"type": f"lifespan.{step}.complete"})

@@ -28,6 +28,7 @@ RETRY_AFTER_S = 1
 
 OUTCOMES, RECOMMEND, EVENTS, BULK = "outcomes", "recommend", "events", "bulk"
 SHARES = {OUTCOMES: 4.0, RECOMMEND: 1.0, EVENTS: 0.75, BULK: 0.5}  # of the limit, up to which each is let in
+AT_LEAST = {OUTCOMES: 4 * BEGIN, RECOMMEND: 0, EVENTS: 0, BULK: 0}  # under way, however far the limit shrinks
 PRIORITIES = {  # by the first bytes of a request; what is not here is always let in
     b"POST /out": OUTCOMES, b"POST /con": OUTCOMES, b"POST /rec": RECOMMEND, b"POST /eve": EVENTS, b"POST /ide": EVENTS,
 }  # fmt: skip
@@ -55,8 +56,7 @@ class Limiter:
 
     def admits(self, priority: str) -> bool:
         """Whether one more of this priority may start; a refusal is counted."""
-        limit = max(self.limit, BEGIN) if priority is OUTCOMES else self.limit
-        if self.under_way < limit * SHARES[priority]:
+        if self.under_way < max(self.limit * SHARES[priority], AT_LEAST[priority]):
             return True
         self._rejected[priority].inc()
         self._rejected_at = self._clock()
