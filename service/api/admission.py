@@ -33,6 +33,8 @@ PRIORITIES = {  # by the first bytes of a request; what is not here is always le
     b"POST /out": OUTCOMES, b"POST /con": OUTCOMES, b"POST /rec": RECOMMEND, b"POST /eve": EVENTS, b"POST /ide": EVENTS,
 }  # fmt: skip
 FIRST_BYTES = 9
+MOST_DIGITS = 9  # of a length: a gigabyte is for the parser to refuse
+LENGTH = b"\r\nContent-Length: "  # as most clients write it, and ours: found in a quarter of the time that the others take
 
 REJECTION = (
     b'{"title":"Overloaded","status":503,"detail":"Expected fewer requests at once: come back","type":"about:blank","errors":[]}'
@@ -56,7 +58,7 @@ class Limiter:
 
     def admits(self, priority: str) -> bool:
         """Whether one more of this priority may start; a refusal is counted."""
-        if self.under_way < max(self.limit * SHARES[priority], AT_LEAST[priority]):
+        if self.under_way < self.limit * SHARES[priority] or self.under_way < AT_LEAST[priority]:
             return True
         self._rejected[priority].inc()
         self._rejected_at = self._clock()
@@ -103,7 +105,7 @@ def content_length(head: bytes) -> int | None:
         name = head[start : start + 14].lower()
         if name == b"ontent-length:":
             value = head[start + 14 : head.find(b"\r\n", start)].strip()
-            return int(value) if value.isdigit() and len(value) < 10 else None  # noqa: PLR2004  # a gigabyte is for the parser, too
+            return int(value) if value.isdigit() and len(value) <= MOST_DIGITS else None
         start = head.find(b"ontent-", start + 1)
     return None
 
@@ -111,6 +113,11 @@ def content_length(head: bytes) -> int | None:
 def _end(data: bytes) -> int | None:
     """How long a request that begins here is, head and body; None where that is for the parser to judge."""
     head = data.find(b"\r\n\r\n")
+    start = data.find(LENGTH, 0, head + 2)
+    if start >= 0:
+        value = data[start + len(LENGTH) : data.find(b"\r\n", start + 2)]
+        if value.isdigit() and len(value) <= MOST_DIGITS:
+            return head + 4 + int(value)
     length = content_length(data[: head + 2]) if head >= 0 else None
     return None if length is None else head + 4 + length
 

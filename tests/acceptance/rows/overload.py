@@ -1,6 +1,7 @@
 """Row 8: twice, five and ten times as many requests as the server can answer, and how it is afterwards."""
 
 import itertools
+import statistics
 from collections.abc import Callable, Iterator, Sequence
 
 import httpx
@@ -12,7 +13,8 @@ from tests.acceptance.prepared import prepared_home
 from tests.acceptance.row import Context, Measured, Row
 from tests.acceptance.rows.footprint import placement_of, resident_megabytes, serving
 
-SECONDS = 6.0
+SECONDS = 4.0
+ROUNDS = 3  # the machine is shared: the median of them
 LONG_S = 10.0
 GOODPUT = {2.0: 0.90, 5.0: 0.75, 10.0: 0.50}  # of capacity, by how many times too much
 DEADLINE_S = 0.1
@@ -35,12 +37,14 @@ def measure(context: Context) -> Measured:
         found = [_capacity(flood, placement, PROBES[0])]
         before = resident_megabytes(process.pid)
         for times, share in GOODPUT.items():
-            seen = flood(asks(placement), times * found[-1], SECONDS)
-            served, p99 = served_in_time(seen, SECONDS)
-            sent = sum(bool(s.path) for s in seen) / len(seen)  # where it is less, the generator was the limit
-            found.append(_capacity(flood, placement, LESS * found[-1]))  # a shared machine: before and after, A B A
-            goodput = served / (0.5 * (found[-2] + found[-1]))
+            rounds = []
+            for _ in range(ROUNDS):
+                seen = flood(asks(placement), times * found[-1], SECONDS)
+                found.append(_capacity(flood, placement, LESS * found[-1]))  # before and after: A B A
+                rounds.append(_round(seen, 0.5 * (found[-2] + found[-1])))
+            goodput, p99, sent = (statistics.median(values) for values in zip(*rounds, strict=True))
             told.append(f"x{times:.0f}: goodput {goodput:.2f}, p99 {p99 * 1000:.0f} ms, {sent:.0%} sent")
+            context.tell(f"{told[-1]}: {', '.join(f'{one:.2f} ({late * 1000:.0f} ms)' for one, late, _ in rounds)}")
             holds &= goodput >= share and p99 <= DEADLINE_S
         most = found[-1]
         flood(asks(placement), 5 * most, LONG_S)
@@ -55,6 +59,12 @@ def measure(context: Context) -> Measured:
     holds &= normal is not None and grown <= MOST_MEMORY and taken >= OUTCOMES_TAKEN
     capacities = ", ".join(f"{one:.0f}" for one in found)
     return Measured(f"capacity {capacities}/s; " + "; ".join(told), holds)
+
+
+def _round(seen: Sequence[Seen], most: float) -> tuple[float, float, float]:
+    """Goodput as a share of capacity; the 99th percentile in seconds; how much was sent, for the sender may be the limit."""
+    served, p99 = served_in_time(seen, SECONDS)
+    return served / most, p99, sum(bool(s.path) for s in seen) / len(seen)
 
 
 def _capacity(flood: Callable[[Iterator[Call], float, float], list[Seen]], placement: str, rate: float) -> float:
@@ -99,7 +109,7 @@ def mixture(placement: str) -> Iterator[Call]:
 
 ROW = Row(
     8,
-    "overload: 2, 5 and 10 times the measured capacity, open loop; ten seconds at 5; mixed load at 2",
+    f"overload: 2, 5 and 10 times the measured capacity, open loop, the median of {ROUNDS}; ten seconds at 5; mixed load at 2",
     "goodput 0.90, 0.75, 0.50 of capacity; p99 of served within 100 ms; memory +50 MB at most; normal within 5 s; 99.9% of "
     "outcomes",
     measure,

@@ -31,7 +31,7 @@ HEALED_WITHIN_S = 5.0
 MOST_WAITING = 20
 MOST_COMMANDS = 1.1
 SHARE = 0.5
-QUIET_S = 0.3  # asking for figures takes the load generator 30 ms, and what it owes then comes at once: not into the fault
+QUIET_S = 0.3  # asking for figures keeps the load generator busy, and what it owes then comes at once: not into the fault
 
 GONE, UNWRITABLE = "no_customer_features", "no_contact_history"
 CATALOG = """
@@ -129,12 +129,12 @@ async def suffered(setting: Setting, fault: Fault) -> list[str]:
     first = _commands(setting.server)
     await asyncio.sleep(setting.spell.before)
     normal = (_commands(setting.server) - first) / setting.spell.before
-    before = await _waits(setting.address)
+    before = await _waits(loop)
     await asyncio.sleep(QUIET_S)
     began = time.perf_counter()
     await fault.begin(setting)
     await asyncio.sleep(max(0.0, began + setting.spell.fault - time.perf_counter()))
-    waited, mending = await _waits(setting.address) - before, time.perf_counter()
+    waited, mending = await _waits(loop) - before, time.perf_counter()
     await fault.mend(setting)
     mended = time.perf_counter()
     loop.end_in(setting.spell.after + 1.0)
@@ -154,11 +154,11 @@ class Moments(NamedTuple):
     mended: float
 
 
-async def _waits(address: httpx.URL) -> int:
+async def _waits(loop: OpenLoop) -> int:
     """How many requests have waited for Redis in vain, as the service counts them."""
-    async with httpx.AsyncClient(timeout=5.0) as client:
-        text = (await client.get(address.join("/metrics"))).text
-    return int(float(next(line.split()[1] for line in text.splitlines() if line.startswith("nextbest_redis_waits_total "))))
+    _, body = await loop.ask(b"GET /metrics HTTP/1.1\r\nHost: here\r\n\r\n")  # a client of its own takes 100 ms to make
+    found = next(line for line in body.splitlines() if line.startswith(b"nextbest_redis_waits_total "))
+    return int(float(found.split()[1]))
 
 
 def judged(answers: Sequence[Answer], rung: str, when: Moments, waited: int, commands: float) -> list[str]:

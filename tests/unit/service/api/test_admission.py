@@ -196,6 +196,23 @@ async def test_whoever_is_too_many_is_answered_at_once_and_keeps_the_connection(
         loop.close()
 
 
+@pytest.mark.parametrize(
+    "name", ["Content-Length: ", "content-length: ", "Content-length:"], ids=["as most write it", "in small letters", "otherwise"]
+)
+async def test_a_connection_is_kept_however_the_length_is_spelt(name):
+    """All of it is here, so its end is known."""
+    app = Held()
+    app.limiter.limit = 0.0
+    async with listening(app) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for _ in range(2):
+            writer.write(f"POST /recommend HTTP/1.1\r\nHost: a\r\n{name}2\r\n\r\n{{}}".encode())
+            answer = await asyncio.wait_for(reader.readuntil(b"[]}"), 5.0)
+            assert answer.startswith(b"HTTP/1.1 503")
+            assert b"connection: close" not in answer
+        writer.close()
+
+
 async def test_a_body_that_is_still_coming_is_not_waited_for():
     """The answer is there, and the connection is closed."""
     app = Held()
