@@ -1,9 +1,9 @@
 """Who is let in when more come than can be served: decided from a request's first bytes, before anything of it is parsed.
 
 A limit on requests under way follows their latency: it grows by one while answers come in time, and shrinks by a tenth where
-they do not (additive increase, multiplicative decrease: Chiu & Jain 1989). Outcomes may exceed it, and keep the room that they
-have in a quiet hour however far it shrinks, since no page waits for them; events and large bodies may not fill it: what was
-promised to customers comes first, then what they are shown, then what can be sent again later.
+they do not (additive increase, multiplicative decrease: Chiu & Jain 1989); what a stall took, quick answers give back. Outcomes
+may exceed it, and keep the room that they have in a quiet hour however far it shrinks, since no page waits for them; events and
+large bodies may not fill it: what was promised to customers comes first, then what they are shown, then what can be sent again.
 """
 
 import time
@@ -19,8 +19,9 @@ TARGET_S = (
 )
 WINDOW = 50  # answers that are judged together
 FEWEST, MOST = 8, 1024  # the limit stays between
-BEGIN = 128  # two full batches: what may come at once in a quiet hour without an answer in a hundred being late
+BEGIN = 160  # what a tenth of a second without an answer leaves waiting at 1,600 a second; 2,000 a second work it off in time
 SHRINK = 0.9
+WELL_S = TARGET_S / 2  # below, a limit that shrank in a bad moment grows as fast as it shrank: a full house is never so quick
 QUIET_S = 1.0  # a batch that is answered together leaves nobody waiting for a moment: that alone is no quiet
 NEARLY = 0.8  # of the limit: where fewer are under way, a good latency proves nothing
 LARGE_BYTES = 65_536  # bodies that count as bulk
@@ -87,6 +88,8 @@ class Limiter:
         slowest = sorted(self._latencies)[int(0.9 * len(self._latencies))]
         if slowest > TARGET_S:
             self.limit = max(FEWEST, self.limit * SHRINK)
+        elif slowest < WELL_S and self.limit < BEGIN:
+            self.limit = min(BEGIN, self.limit / SHRINK)
         elif self._fullest >= NEARLY * self.limit:
             self.limit = min(MOST, self.limit + 1)
         self._latencies.clear()

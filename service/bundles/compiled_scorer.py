@@ -19,6 +19,7 @@ from service.bundles.onnx_scorer import action_matrix
 from service.bundles.onnx_trees import Ensemble, Split, Tree
 from service.catalog.entities import Action
 from service.decision.scoring import Rates
+from service.pacing import breathe
 
 MOST_LEAVES = 64  # a bit each
 MOST_TABLE_BYTES = 64_000_000  # of the customers' answers: a worker has 200 MB; 300 trees over 40 inputs take 18
@@ -165,6 +166,7 @@ def _distinct(group: Places, places: int) -> tuple[Places, Places]:
     """The different columns of (trees, actions), and which of them each action has. `places`: how many there are."""
     code = group[0]
     for row in group[1:]:
+        breathe()
         _, code = np.unique(code * places + row, return_inverse=True)
     _, first, inverse = np.unique(code, return_index=True, return_inverse=True)
     return group[:, first], inverse
@@ -177,12 +179,14 @@ def _starts(sizes: Sequence[int]) -> Places:
 
 def _answers(place: int, column: int, trees: Sequence[Tree]) -> _Answers:
     """What every value of one input leaves of every tree. `place`: the input's place among those of a request."""
+    breathe()
     asked = [(row, split) for row, tree in enumerate(trees) for split in tree.splits if split.feature == column]
     edges = np.unique(np.array([*(edge for _, split in asked for edge in _edges(split)), np.inf], np.float32))
     edges = edges[~np.isnan(edges)]  # nothing is below or above such a threshold
     inside = np.array([*edges, np.nan], np.float32)  # a value of each part: an edge is the largest of its own
     left = np.full((len(inside), len(trees)), EVERY_LEAF)
     for row, split in asked:
+        breathe()
         left[~_is_true(split, inside), row] &= _kept(split)
     return _Answers(place, edges, left)
 
@@ -192,6 +196,7 @@ def _action_bits(trees: Sequence[Tree], columns: Sequence[int], actions: Matrix)
     left = np.full((len(actions), len(trees)), EVERY_LEAF)
     place = {column: number for number, column in enumerate(columns)}
     for row, tree in enumerate(trees):
+        breathe()
         for split in tree.splits:
             if split.feature in place:
                 left[~_is_true(split, actions[:, place[split.feature]]), row] &= _kept(split)
@@ -225,7 +230,10 @@ def unfit(ensemble: Ensemble, inputs: int) -> str | None:
     leaves = max((len(tree.leaves) for tree in ensemble.trees), default=0)
     if not 1 <= leaves <= MOST_LEAVES:
         return f"Expected trees of 1 to {MOST_LEAVES} leaves, found one of {leaves}"
-    edges = {(split.feature, float(edge)) for tree in ensemble.trees for split in tree.splits for edge in _edges(split)}
+    edges: set[tuple[int, float]] = set()
+    for tree in ensemble.trees:
+        breathe()
+        edges |= {(split.feature, float(edge)) for split in tree.splits for edge in _edges(split)}
     table = (len(edges) + 2 * inputs) * len(ensemble.trees) * EVERY_LEAF.itemsize
     if table > MOST_TABLE_BYTES:
         return f"Expected a table of at most {MOST_TABLE_BYTES:,} bytes, found one of {table:,}"

@@ -13,6 +13,7 @@ from service.catalog.validate import load_catalog
 from service.decision.engine import Engine, without_models
 from service.decision.experiments import PLAIN_ARM
 from service.errors import NextbestError, NotReady
+from service.pacing import paced
 from service.registry import Pointer, Registry
 
 Listener = Callable[[Engine | None, str | None], None]  # (the engine that took over, why the newest version did not)
@@ -113,10 +114,10 @@ class EngineSource:
 
 
 async def watch(source: EngineSource, interval: float) -> None:
-    """Refresh every `interval` seconds until cancelled. Loading happens in a thread: answers go on meanwhile."""
+    """Refresh every `interval` seconds until cancelled. Loading happens in a thread that gives way to answers."""
     while True:
         await asyncio.sleep(interval)
-        await asyncio.to_thread(source.refresh)
+        await asyncio.to_thread(paced, source.refresh)
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from features.protobuf import MalformedValue, read_varint
+from service.pacing import breathe
 
 VARINT, EIGHT, BYTES, FOUR = 0, 1, 2, 5  # wire types
 GRAPH, NODE = 7, 1  # of a model, of a graph
@@ -85,6 +86,7 @@ def _trees(told: dict[str, list[Any]]) -> Iterator[Tree]:
     missing = told.get("nodes_missing_value_tracks_true") or [0] * len(told["nodes_treeids"])
     columns = (told[f"nodes_{name}"] for name in ("featureids", "modes", "values", "truenodeids", "falsenodeids"))
     for tree, number, *rest in zip(told["nodes_treeids"], told["nodes_nodeids"], *columns, missing, strict=True):
+        breathe()
         nodes[tree, number] = tuple(rest)
     leaves: dict[tuple[int, int], float] = {}
     for tree, number, weight in zip(told["target_treeids"], told["target_nodeids"], told["target_weights"], strict=True):
@@ -93,6 +95,7 @@ def _trees(told: dict[str, list[Any]]) -> Iterator[Tree]:
     for tree, number in nodes:
         roots.setdefault(tree, number)  # the first one that is told
     for tree, root in roots.items():
+        breathe()
         yield _tree(tree, root, nodes, leaves)
 
 
@@ -142,6 +145,7 @@ def _attribute(data: bytes) -> tuple[str, list[Any]]:
     """Its name and values, of whichever kind; lists come one by one or packed."""
     name, values = "", list[Any]()
     for number, value in _fields(data):
+        breathe()
         if number == NAME:
             name = value.decode()
         elif number in (FLOAT, FLOATS):

@@ -19,6 +19,7 @@ from service.catalog.placing import KINDS, read_content, read_placement
 from service.catalog.policies import Purpose, Selector
 from service.catalog.rulebook import RULE_NAME, RuleBook, Rules
 from service.errors import CatalogInvalid
+from service.pacing import breathe
 
 FORMAT = 1
 LEVER_RANGE = (0.1, 10.0)  # unless the document declares another; beyond it a lever is a rule in disguise
@@ -166,6 +167,7 @@ class _Builder:
         return names
 
     def _action(self, name: str, place: Place, groups: Mapping[str, _Level]) -> Action:
+        breathe()
         fields = place.fields(ACTION_KEYS, ("id", "group", "kind", "value", "treatments"))
         group = _find(fields.get("group"), groups, "group")
         kind = cast("Kind", fields["kind"].choice(KINDS) if "kind" in fields else KINDS[0])

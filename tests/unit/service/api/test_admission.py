@@ -65,6 +65,18 @@ def test_the_limit_shrinks_where_answers_are_late_and_grows_where_they_are_in_ti
     assert limiter.limit == before
 
 
+def test_what_a_stall_took_quick_answers_give_back(limiter, clock):
+    """Within as many answers as it took to shrink, and never beyond where it began."""
+    limiter.start()  # somebody waits all the time
+    answered(limiter, clock, WINDOW, 2 * TARGET_S, windows=3)
+    narrow = limiter.limit
+    assert narrow < 0.7 * BEGIN
+    answered(limiter, clock, 10, 0.9 * TARGET_S, windows=8)
+    assert limiter.limit == narrow, "answers that are merely in time say nothing where the house is not full"
+    answered(limiter, clock, 10, TARGET_S / 4, windows=8)
+    assert limiter.limit == BEGIN
+
+
 def test_once_nobody_waits_the_limit_is_what_it_was_at_first(limiter, clock):
     """A burst after an overload finds the door open; while somebody waits, it stays as narrow as latency asks for."""
     waiting = limiter.start()
