@@ -15,7 +15,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 	--no-emit-index-url --no-emit-find-links --annotation-style line \
 	--no-emit-package certifi --custom-compile-command "make lock"
 
-.PHONY: help install demo test check format lock accept clean
+.PHONY: help install demo test check format lock accept loadtest bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,12 @@ format: install ## put the code into its form
 
 accept: install ## what the project must show, measured (AREA=loop, ROW=2,4, OUT=table.md)
 	@AREA=$(AREA) ROW=$(ROW) OUT=$(OUT) $(BIN)/python -m tests.acceptance $(AREA)
+
+loadtest: install ## customers as they come, beside loadtests/budget.toml (ARGS="steady burst")
+	@$(BIN)/python -m loadtests.run $(ARGS)
+
+bench: install ## ours beside the peers; writes docs/performance.md: half an hour
+	@$(BIN)/python -m loadtests.bench $(ARGS)
 
 lock: install ## resolve requirements/ again, from pyproject.toml: all together first, so that the three agree
 	$(PIP) install --quiet uv

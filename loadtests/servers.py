@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from loadtests.world import build
 
 ROOT = Path(__file__).resolve().parents[1]
 READY_WITHIN_S = 60.0  # Feast takes its time
-OURS = "nextbest"
+OURS, CLI = "nextbest", "service.cli"
 PEERS = ("feast-lightgbm", "feast-onnx", "served", "floor")
 
 
@@ -38,8 +39,10 @@ class Place(NamedTuple):
     logs: Path
 
     @contextlib.contextmanager
-    def running(self, name: str, *, cores: Sequence[int] | None = None, options: Sequence[str] = ()) -> Iterator[Server]:
-        """Ours or one of the peers, pinned to the first core unless told otherwise."""
+    def running(
+        self, name: str, *, cores: Sequence[int] | None = None, options: Sequence[str] = (), under: Sequence[str] = (CLI,)
+    ) -> Iterator[Server]:
+        """Ours or one of the peers, pinned to the first core unless told otherwise. `under`: the module that starts ours."""
         with contextlib.ExitStack() as stack:
             extra: list[str] = []
             if name == "served":
@@ -47,11 +50,19 @@ class Place(NamedTuple):
                 extra = ["--feast-url", f"http://127.0.0.1:{feast.port}"]
             port = free_port()
             if name == OURS:
-                command = [*self._nextbest(), "serve", "--port", str(port), "--log-level", "warning", *options]
+                command = [*self._nextbest(under), "serve", "--port", str(port), "--log-level", "warning", *options]
             else:
                 where = ["--home", str(self.home), "--redis-url", self.redis_url, "--port", str(port)]
                 command = [sys.executable, "-m", "loadtests.peers", name, *where, *extra]
-            yield stack.enter_context(_started(name, command, port, self.logs, cores if cores is not None else (0,)))
+            yield stack.enter_context(_started(name, _pinned(command, cores if cores is not None else (0,)), port, self.logs))
+
+    @contextlib.contextmanager
+    def beside(self, module: str, *words: str) -> Iterator[int]:
+        """A module that listens, away from the first core: its port, which is the first word that it is told."""
+        port = free_port()
+        command = [sys.executable, "-m", module, str(port), *words]
+        with _started(module, _pinned(command, _others()), port, self.logs, is_ready=_listens):
+            yield port
 
     def run(self, *words: str) -> None:
         """A command of ours on this home."""
@@ -60,8 +71,8 @@ class Place(NamedTuple):
         if done.returncode:
             raise RuntimeError(f"Expected `{' '.join(words)}` to succeed: {done.stderr[-500:]}")
 
-    def _nextbest(self) -> list[str]:
-        return [sys.executable, "-m", "service.cli", "--home", str(self.home), "--redis-url", self.redis_url]
+    def _nextbest(self, under: Sequence[str] = (CLI,)) -> list[str]:
+        return [sys.executable, "-m", *under, "--home", str(self.home), "--redis-url", self.redis_url]
 
 
 @contextlib.contextmanager
@@ -69,6 +80,7 @@ def place(folder: Path) -> Iterator[Place]:
     """The shop, its features in a Redis of its own."""
     if not (folder / "home" / "registry" / "current").exists():
         build(folder / "home")
+    shutil.rmtree(folder / "home" / "log", ignore_errors=True)  # else a new Redis counts as one that has lost something
     with redis_server(folder) as url:
         made = Place(folder / "home", url, folder)
         made.run("features", "materialize")
@@ -90,16 +102,21 @@ def redis_server(folder: Path, *options: str) -> Iterator[str]:
         process.wait(timeout=30)
 
 
+def _pinned(command: Sequence[str], cores: Sequence[int]) -> list[str]:
+    return ["taskset", "--cpu-list", ",".join(map(str, cores)), *command] if cores else [*command]
+
+
 @contextlib.contextmanager
-def _started(name: str, command: Sequence[str], port: int, logs: Path, cores: Sequence[int]) -> Iterator[Server]:
+def _started(
+    name: str, command: Sequence[str], port: int, logs: Path, *, is_ready: Callable[[int], bool] | None = None
+) -> Iterator[Server]:
     log, begun = logs / f"{name}-{port}.log", time.monotonic()
     with log.open("wb") as output:
-        pinned = ["taskset", "--cpu-list", ",".join(map(str, cores)), *command] if cores else command
         process = subprocess.Popen(
-            pinned, cwd=ROOT, env=environment(), stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            command, cwd=ROOT, env=environment(), stdin=subprocess.DEVNULL, stdout=output, stderr=output
         )  # fmt: skip
     try:
-        _wait(lambda: _is_ready(port), process, log)
+        _wait(lambda: (is_ready or _is_ready)(port), process, log)
         yield Server(name, port, process, time.monotonic() - begun)
     finally:
         process.terminate()

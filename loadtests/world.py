@@ -135,13 +135,28 @@ def build(home: Path, trees: int = TREES) -> str:
     moment = dt.datetime.now(dt.UTC) - dt.timedelta(hours=1)
     arrow = {key: pa.array(values, from_pandas=True) for key, values in known.items()}
     write_customer_views(home, declared, pa.array(ids), pa.array([moment] * len(ids), pa.timestamp("us", tz="UTC")), arrow)
-    document = catalog_document()
-    catalog = load_catalog(document, declared)
-    registry.publish_catalog(document, fingerprint=catalog.fingerprint, author="loadtests", note="", at=moment.isoformat())
+    catalog = publish(home)
     fitted, inputs, provenance = grown(catalog, known, trees)
     bundle = publish_bundle(registry, fitted, provenance, inputs, dt.datetime.now(dt.UTC))
     registry.promote(bundle, at=moment.isoformat(), why="speed is measured with it")
     return bundle
+
+
+def publish(home: Path, actions: int = ACTIONS) -> Catalog:
+    """A catalog of so many actions, which is the newest one now."""
+    document = catalog_document(actions)
+    catalog, at = load_catalog(document, contract()), dt.datetime.now(dt.UTC).isoformat()
+    Registry(home / "registry").publish_catalog(document, fingerprint=catalog.fingerprint, author="loadtests", note="", at=at)
+    return catalog
+
+
+def another_bundle(home: Path, trees: int = TREES // 3) -> str:
+    """A bundle that nobody serves yet. Returns its id."""
+    registry = Registry(home / "registry")
+    revision = registry.current().catalog
+    catalog = load_catalog(registry.catalog(revision or 1).document, contract())
+    fitted, inputs, provenance = grown(catalog, customers(), trees)
+    return publish_bundle(registry, fitted, provenance, inputs, dt.datetime.now(dt.UTC))
 
 
 def grown(catalog: Catalog, known: Columns, trees: int = TREES) -> tuple[Fitted, Matrix, Provenance]:

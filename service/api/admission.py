@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from service.api.door import Door, Response, check_size
 from service.metrics import Metrics
 
 TARGET_S = (
@@ -133,7 +134,7 @@ class AdmittingProtocol(HttpToolsProtocol):
         app: Any = self.config.loaded_app
         self._limiter: Limiter = getattr(app, "app", app).state.limiter
         self._inside = False  # a request has begun and not ended
-        self._rejected_at = 0.0  # the loop's time
+        self._quiet_since = 0.0  # the loop's time
 
     def data_received(self, data: bytes) -> None:
         idle = self.cycle is None or self.cycle.response_complete  # type: ignore[redundant-expr]  # it begins as None
@@ -159,17 +160,40 @@ class AdmittingProtocol(HttpToolsProtocol):
             self.transport.close()
             return
         self.transport.write(KEPT)
-        self._rejected_at = self.loop.time()
+        self._fell_quiet()
+
+    def _fell_quiet(self) -> None:
+        """Nobody sets the alarm anew, which takes 10 us with each request: it looks back when it rings."""
+        self._quiet_since = self.loop.time()
         if self.timeout_keep_alive_task is None:
             self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def timeout_keep_alive_handler(self) -> None:
-        """A rejection does not set the alarm anew, which would cost as much as the rest of it: the alarm looks back."""
-        left = self._rejected_at + self.timeout_keep_alive - self.loop.time()
+        """Close, where nothing has come for long enough and nobody is being answered."""
+        self.timeout_keep_alive_task = None
+        if self.transport.is_closing():
+            return
+        answered = self.cycle is None or self.cycle.response_complete  # type: ignore[redundant-expr]  # it begins as None
+        busy = self._inside or not answered
+        left = self.timeout_keep_alive if busy else self._quiet_since + self.timeout_keep_alive - self.loop.time()
         if left > 0:
             self.timeout_keep_alive_task = self.loop.call_later(left, self.timeout_keep_alive_handler)
         else:
             super().timeout_keep_alive_handler()
+
+    def _unset_keepalive_if_required(self) -> None:
+        """The alarm goes where the connection has gone, and not with each request."""
+        if self.transport.is_closing():
+            super()._unset_keepalive_if_required()
+
+    def on_response_complete(self) -> None:
+        """The next one that waits on this connection, or quiet."""
+        if self.pipeline or self.transport.is_closing():
+            super().on_response_complete()
+            return
+        self.server_state.total_requests += 1
+        self.flow.resume_reading()
+        self._fell_quiet()
 
     def on_message_begin(self) -> None:
         self._inside = True
@@ -181,6 +205,11 @@ class AdmittingProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:  # noqa: ANN401  # uvicorn's own types are not public
         since = self._limiter.start()
+        if isinstance(app, Door) and app.is_for(cycle.scope) and not cycle.waiting_for_100_continue:
+            task = self.loop.create_task(self._past_asgi(cycle, app, since))
+            task.add_done_callback(self.tasks.discard)
+            self.tasks.add(task)
+            return
 
         async def counted(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401  # handed on as they are
             try:
@@ -189,3 +218,36 @@ class AdmittingProtocol(HttpToolsProtocol):
                 self._limiter.end(since)
 
         super()._start_asgi_task(cycle, counted)
+
+    async def _past_asgi(self, cycle: Any, door: Door, since: float) -> None:  # noqa: ANN401  # as above
+        """Messages between server and application, and an answer in two writes, take as long as the wire format itself."""
+        try:
+            response = await door.respond(cycle.scope, lambda: self._body_of(cycle, door.body_limit))
+            if self.flow.write_paused and not cycle.disconnected:
+                await self.flow.drain()
+            if response is not None and not cycle.disconnected:
+                self._answer(cycle, response)
+        finally:
+            self._limiter.end(since)
+
+    async def _body_of(self, cycle: Any, limit: int) -> bytes | None:  # noqa: ANN401  # as above
+        """All of it; None where the client left. Raises TooLarge, as soon as there is more."""
+        while cycle.more_body and not cycle.disconnected:
+            check_size(len(cycle.body), limit)
+            self.flow.resume_reading()
+            await cycle.message_event.wait()
+            cycle.message_event.clear()
+        check_size(len(cycle.body), limit)
+        return None if cycle.disconnected else bytes(cycle.body)
+
+    def _answer(self, cycle: Any, response: Response) -> None:  # noqa: ANN401  # as above
+        headers = [*self.server_state.default_headers, *response.headers, (b"content-length", b"%d" % len(response.body))]
+        if not cycle.keep_alive:
+            headers.append((b"connection", b"close"))
+        told = b"".join([b"%b: %b\r\n" % header for header in headers])
+        self.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[response.status], told, response.body))
+        cycle.response_started = cycle.response_complete = True
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            self.transport.close()
+        self.on_response_complete()

@@ -4,11 +4,12 @@ Routing, middleware and responses of the framework take 130 us, a third of what 
 its answer, the framework gives it: the page of another site that asks for it, any other path, any other method.
 """
 
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
 
 from litestar import Litestar
 from litestar.enums import ScopeType
-from litestar.types import Receive, Scope, Send
+from litestar.types import HTTPScope, Receive, Scope, Send
 
 from service.api.guarding import DECIDE, NEEDS, Guard
 from service.api.problems import MEDIA_TYPE, Refusal, refusal, unexpected
@@ -16,7 +17,15 @@ from service.api.recommend import answered
 from service.errors import NextbestError, TooLarge
 
 PATH, METHOD, ORIGIN = "/recommend", "POST", b"origin"
-JSON = (b"content-type", b"application/json")
+JSON = [(b"content-type", b"application/json")]
+
+
+class Response(NamedTuple):
+    """What goes over the wire, its length aside."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
 
 
 class Door:
@@ -26,28 +35,34 @@ class Door:
         self.state: Any = app.state
         self._app = app
         self._guard: Guard = app.state.guard
+        self.body_limit = self._guard.body_limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == ScopeType.HTTP and scope["path"] == PATH and scope["method"] == METHOD:
-            headers = dict(scope["headers"])
-            if ORIGIN not in headers:
-                await self._recommend(scope, headers, receive, send)
-                return
+        if scope["type"] == ScopeType.HTTP and self.is_for(scope):
+            response = await self.respond(scope, lambda: _body(receive, self.body_limit))
+            if response is not None:
+                await _send(response, send)
+            return
         await self._app(scope, receive, send)
 
-    async def _recommend(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
+    def is_for(self, scope: HTTPScope) -> bool:
+        """Whether this request goes the shorter way."""
+        return scope["path"] == PATH and scope["method"] == METHOD and not any(name == ORIGIN for name, _ in scope["headers"])
+
+    async def respond(self, scope: HTTPScope, body: Callable[[], Awaitable[bytes | None]]) -> Response | None:
+        """What to answer; None where the client left. `body` is asked for once the request may come in, and raises TooLarge."""
         try:
-            self._guard.check(DECIDE[NEEDS], headers, scope["query_string"])
-            asked = await _body(receive, self._guard.body_limit)
-            if asked is None:
-                return
-            body = await answered(self.state.pipeline, self.state.parts.engine, asked)
+            self._guard.check(DECIDE[NEEDS], dict(scope["headers"]), scope["query_string"])
+            asked = await body()
+            return (
+                None
+                if asked is None
+                else Response(200, JSON, await answered(self.state.pipeline, self.state.parts.engine, asked))
+            )
         except NextbestError as error:
-            await _refuse(refusal(error, self.state.metrics), send)
+            return _refused(refusal(error, self.state.metrics))
         except Exception as error:  # noqa: BLE001  # as the framework does: nobody is left without an answer
-            await _refuse(unexpected(error, PATH, self.state.metrics), send)
-        else:
-            await _answer(200, [JSON, (b"content-length", b"%d" % len(body))], body, send)
+            return _refused(unexpected(error, PATH, self.state.metrics))
 
 
 async def _body(receive: Receive, limit: int) -> bytes | None:
@@ -59,18 +74,22 @@ async def _body(receive: Receive, limit: int) -> bytes | None:
             return None
         parts.append(message["body"])
         size, more = size + len(message["body"]), message["more_body"]
-        if size > limit:
-            raise TooLarge(f"Expected a body of at most {limit} bytes, got more")
+        check_size(size, limit)
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-async def _refuse(told: Refusal, send: Send) -> None:
+def check_size(size: int, limit: int) -> None:
+    """Raises TooLarge."""
+    if size > limit:
+        raise TooLarge(f"Expected a body of at most {limit} bytes, got more")
+
+
+def _refused(told: Refusal) -> Response:
     named = [(name.lower().encode(), value.encode()) for name, value in told.headers.items()]
-    body = told.body
-    headers = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", b"%d" % len(body)), *named]
-    await _answer(told.problem.status, headers, body, send)
+    return Response(told.problem.status, [(b"content-type", MEDIA_TYPE.encode()), *named], told.body)
 
 
-async def _answer(status: int, headers: list[tuple[bytes, bytes]], body: bytes, send: Send) -> None:
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
+async def _send(response: Response, send: Send) -> None:
+    headers = [*response.headers, (b"content-length", b"%d" % len(response.body))]
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    await send({"type": "http.response.body", "body": response.body, "more_body": False})

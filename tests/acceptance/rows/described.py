@@ -11,7 +11,7 @@ from tests.acceptance.rows.footprint import serving
 from tests.acceptance.rows.live_world import live_home
 
 FEWEST = 10_000
-EXAMPLES = 1400  # of each operation, at most: some have few ways to be called
+EXAMPLES = 1300  # of each operation, at most: some have few ways to be called
 CALLERS = 2  # processes that call, each with a seed of its own: making up a case is nine tenths of the work
 CHECKS = (
     "not_a_server_error", "status_code_conformance", "content_type_conformance", "response_schema_conformance",

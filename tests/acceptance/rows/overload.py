@@ -3,6 +3,7 @@
 import itertools
 import statistics
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import httpx
 import uvloop
@@ -36,15 +37,16 @@ def measure(context: Context) -> Measured:
 
         found = [_capacity(flood, placement, PROBES[0])]
         before = resident_megabytes(process.pid)
+        seen: dict[float, list[_Round]] = {times: [] for times in GOODPUT}
+        for _ in range(ROUNDS):
+            floods = {times: flood(asks(placement), times * found[-1], SECONDS) for times in GOODPUT}
+            found.append(_capacity(flood, placement, LESS * found[-1]))  # before and after: a shared machine changes
+            for times, answers in floods.items():
+                seen[times].append(_round(answers, 0.5 * (found[-2] + found[-1])))
         for times, share in GOODPUT.items():
-            rounds = []
-            for _ in range(ROUNDS):
-                seen = flood(asks(placement), times * found[-1], SECONDS)
-                found.append(_capacity(flood, placement, LESS * found[-1]))  # before and after: A B A
-                rounds.append(_round(seen, 0.5 * (found[-2] + found[-1])))
-            goodput, p99, sent = (statistics.median(values) for values in zip(*rounds, strict=True))
+            goodput, p99, sent = (statistics.median(values) for values in zip(*seen[times], strict=True))
             told.append(f"x{times:.0f}: goodput {goodput:.2f}, p99 {p99 * 1000:.0f} ms, {sent:.0%} sent")
-            context.tell(f"{told[-1]}: {', '.join(f'{one:.2f} ({late * 1000:.0f} ms)' for one, late, _ in rounds)}")
+            context.tell(f"{told[-1]}: {', '.join(f'{one.goodput:.2f} ({one.p99 * 1000:.0f} ms)' for one in seen[times])}")
             holds &= goodput >= share and p99 <= DEADLINE_S
         most = found[-1]
         flood(asks(placement), 5 * most, LONG_S)
@@ -61,10 +63,17 @@ def measure(context: Context) -> Measured:
     return Measured(f"capacity {capacities}/s; " + "; ".join(told), holds)
 
 
-def _round(seen: Sequence[Seen], most: float) -> tuple[float, float, float]:
+class _Round(NamedTuple):
     """Goodput as a share of capacity; the 99th percentile in seconds; how much was sent, for the sender may be the limit."""
+
+    goodput: float
+    p99: float
+    sent: float
+
+
+def _round(seen: Sequence[Seen], most: float) -> _Round:
     served, p99 = served_in_time(seen, SECONDS)
-    return served / most, p99, sum(bool(s.path) for s in seen) / len(seen)
+    return _Round(served / most, p99, sum(bool(s.path) for s in seen) / len(seen))
 
 
 def _capacity(flood: Callable[[Iterator[Call], float, float], list[Seen]], placement: str, rate: float) -> float:

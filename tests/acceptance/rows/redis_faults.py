@@ -49,9 +49,9 @@ contact: {caps: [{name: few_offers, at_most: 100000, per: action, window: 1d, wh
 class Spell(NamedTuple):
     """Seconds of load before a fault, while it lasts, and after it was mended."""
 
-    before: float = 3.0
+    before: float = 2.0
     fault: float = FAULT_S
-    after: float = 7.0
+    after: float = 6.0
 
 
 class Setting(NamedTuple):

@@ -1,6 +1,7 @@
 """The pipeline: always an answer in time, what is missing said, what was decided written down."""
 
 import asyncio
+import gc
 from collections.abc import Sequence
 
 import pytest
@@ -13,7 +14,7 @@ from service.decision.entities import CustomerState, PlacementRequest
 from service.decision.records import DecisionRecord, OutcomeRecord
 from service.errors import DependencyFailed, DependencyRefused, IdReused, LogUnavailable, NotReady, UnknownPlacement
 from service.metrics import Metrics
-from service.pipeline import NOT_LOGGED, Answer, Limits, Parts, Pipeline
+from service.pipeline import FEW_DEADLINES, NOT_LOGGED, Answer, Limits, Parts, Pipeline
 from service.ports import NO_TERMS, Acknowledgement, Claim, Reading, Terms
 from service.stores.contact_history import MemoryContactHistory
 from service.stores.customer_reader import MemoryCustomerReader
@@ -137,6 +138,30 @@ async def test_a_feature_store_that_hangs_costs_the_deadline_and_no_more(make):
     assert asyncio.get_running_loop().time() - started < 0.5
     assert answer.record.degraded == (NO_CUSTOMER_FEATURES, NOT_LOGGED)
     assert log.decisions == []
+
+
+async def test_each_request_is_answered_at_its_own_deadline(make):
+    """Whichever came first."""
+    pipeline, loop = make(reader=SlowReader(5)), asyncio.get_running_loop()
+    wanted, started = (0.3, 0.1, 0.2, 0.1), loop.time()
+
+    async def answered(number: int, deadline: float) -> float:
+        await pipeline.recommend(ask(f"d{number}", deadline=deadline))
+        return loop.time() - started
+
+    took = await asyncio.gather(*(answered(*one) for one in enumerate(wanted)))
+    assert took == pytest.approx(wanted, abs=0.05)
+
+
+async def test_what_was_answered_is_not_kept_until_its_deadline(make):
+    """Two thousand requests that may take a minute each leave a few hundred behind."""
+    pipeline = make()
+    for number in range(2000):
+        await pipeline.recommend(ask(f"d{number}", deadline=60.0))
+    gc.collect()
+    kept = sum(type(one).__name__ == "_Waiting" for one in gc.get_objects())
+    assert 0 < kept <= FEW_DEADLINES
+    await pipeline.close()
 
 
 async def test_a_log_that_hangs_costs_the_deadline_and_no_more(make):

@@ -1,5 +1,6 @@
 """The HTTP service over in-memory parts and a real registry."""
 
+import asyncio
 import contextlib
 from pathlib import Path
 
@@ -130,3 +131,12 @@ async def client(service):
 @pytest.fixture
 def publish_catalog(service):
     return lambda text=CATALOG: publish(service.registry, text)
+
+
+async def until(holds) -> None:
+    """Five seconds at most."""
+    for _ in range(500):
+        if holds():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError

@@ -23,6 +23,7 @@ from service.api.admission import (
 )
 from service.metrics import Metrics
 from tests.acceptance.open_loop import OpenLoop, call
+from tests.unit.service.api.conftest import until
 
 
 class Clock:
@@ -167,15 +168,6 @@ class Held:
         await self.go.wait()
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
         await send({"type": "http.response.body", "body": b"{}"})
-
-
-async def until(holds) -> None:
-    """Five seconds at most."""
-    for _ in range(500):
-        if holds():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError
 
 
 @contextlib.asynccontextmanager

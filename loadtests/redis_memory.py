@@ -1,0 +1,114 @@
+"""What a customer takes in Redis: many of them, with the features that Feast wrote for the shop's and a history of contacts."""
+
+import random
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any, NamedTuple
+
+import redis
+
+from features.homes import home_contract
+from features.layout import CustomerLayout
+from loadtests.servers import Place
+from loadtests.world import ACTIONS, PLACEMENT, contract, customer_ids
+from service.decision.contacts import IMPRESSION, SERVED, Contact, encode_contacts
+from service.ids import customer_key
+from service.stores.contact_history import KEPT_S, contacts_key
+from service.stores.resp import bulk, encode
+
+FEATURES, CONTACTS = len(contract().customer), 50
+AT_ONCE = 5000  # customers in a round trip
+SAMPLE = 500  # customers who are read again
+BEGAN = 1.79e9  # of the contacts, seconds since 1970 UTC
+
+Client = Any  # redis-py's types promise coroutines as well, which its plain client never returns
+Progress = Callable[[int, int], None]
+
+
+class Kept(NamedTuple):
+    """How many customers there are, bytes that each of them takes, and how many of a sample read as they should."""
+
+    customers: int
+    features_bytes: float
+    contacts_bytes: float
+    resident_bytes: float
+    sampled: int
+    right: int
+
+
+def kept(place: Place, customers: int, progress: Progress = lambda _done, _of: None) -> Kept:
+    """Load so many and look. Each has the features of one of the shop's customers, as Feast has written them."""
+    layout, url = CustomerLayout(home_contract(place.home)), place.redis_url
+    with redis.Redis.from_url(url) as client:
+        models = [client.hgetall(layout.key(customer)) for customer in customer_ids()]
+        tails = [b"".join(bulk(part) for pair in model.items() for part in pair) for model in models]
+        sizes = [2 + 2 * len(model) for model in models]
+        before = _memory(client)
+        _send(client, customers, progress, 0, lambda n: _features(layout, n, sizes[n % len(sizes)], tails[n % len(tails)]))
+        between = _memory(client)
+        histories = [_history(number) for number in range(len(models))]
+        _send(client, customers, progress, customers, lambda n: _contacts(n, histories[n % len(histories)]))
+        after = _memory(client)
+        sample = random.Random(0).sample(range(customers), min(SAMPLE, customers))
+        right = sum(_reads(client, layout, number, models[number % len(models)]) for number in sample)
+    features, contacts, resident = (
+        (late[key] - early[key]) / customers
+        for early, late, key in ((before, between, USED), (between, after, USED), (before, after, RESIDENT))
+    )
+    return Kept(customers, features, contacts, resident, len(sample), right)
+
+
+USED, RESIDENT = "used_memory", "used_memory_rss"
+
+
+def _memory(client: Client) -> dict[str, int]:
+    found: dict[str, int] = client.info("memory")
+    return found
+
+
+def _name(number: int) -> str:
+    return f"customer-{number:08}"
+
+
+def _features(layout: CustomerLayout, number: int, size: int, tail: bytes) -> bytes:
+    return b"*%d\r\n" % size + bulk("HSET") + bulk(layout.key(_name(number))) + tail
+
+
+def _contacts(number: int, history: bytes) -> bytes:
+    return encode("SET", contacts_key(customer_key(_name(number))), history, "EX", str(KEPT_S))
+
+
+def _history(seed: int) -> bytes:
+    """Half of them shown, the other half what came of it."""
+    chance = random.Random(seed)
+    found = []
+    for number in range(CONTACTS // 2):
+        at, action, decision = BEGAN + 3600.0 * number, f"action_{chance.randrange(ACTIONS)}", f"d{seed}-{number}"
+        found += [Contact(at + late, action, decision, PLACEMENT, kind) for late, kind in ((0.0, SERVED), (2.0, IMPRESSION))]
+    return encode_contacts(found)
+
+
+def _send(client: Client, customers: int, progress: Progress, done: int, command: Callable[[int], bytes]) -> None:
+    """Ready-made commands, past the client library, which would take minutes to make them."""
+    where = client.connection_pool.connection_kwargs
+    with closing(socket.create_connection((where["host"], where["port"]))) as line, line.makefile("rb") as replies:
+        for some in _slices(customers):
+            line.sendall(b"".join(map(command, some)))
+            for _ in some:
+                reply = replies.readline()
+                if not reply.startswith((b":", b"+")):
+                    raise RuntimeError(f"Expected Redis to take it, got `{reply.decode().strip()}`")
+            progress(done + some.stop, 2 * customers)
+
+
+def _slices(count: int) -> Iterator[range]:
+    return (range(start, min(start + AT_ONCE, count)) for start in range(0, count, AT_ONCE))
+
+
+def _reads(client: Client, layout: CustomerLayout, number: int, model: dict[bytes, bytes]) -> bool:
+    """Whether the service would read of this customer what it reads of the model, and a history of the right length."""
+    reply = client.hmget(layout.key(_name(number)), list(layout.fields))
+    wanted = layout.decode([model.get(field) for field in layout.fields], BEGAN)
+    history = client.get(contacts_key(customer_key(_name(number)))) or b""
+    return layout.decode(reply, BEGAN) == wanted and bool(wanted.values) and len(history) == len(_history(0))

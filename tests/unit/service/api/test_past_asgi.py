@@ -1,0 +1,137 @@
+"""`POST /recommend` on the wire, where neither the framework nor the server's messages have a part in it."""
+
+import asyncio
+import contextlib
+import json
+
+import pytest
+import uvicorn
+
+from service.api.admission import AdmittingProtocol
+from service.api.door import Door
+from tests.unit.service.api.conftest import publish, until
+
+GOOD = json.dumps({"customer_id": "c42", "placement": "home_hero", "context": {"device": "mobile"}}).encode()
+TOO_LONG = b"x" * 20_000
+
+
+@contextlib.asynccontextmanager
+async def connected(service, **given):
+    """A service that listens; a connection to it, and the application."""
+    publish(service.registry)
+    app = service.app()
+    async with app.lifespan():
+        server = uvicorn.Server(
+            uvicorn.Config(
+                Door(app), port=0, http=AdmittingProtocol, lifespan="off", log_config=None, proxy_headers=False, **given
+            )
+        )
+        running = asyncio.create_task(server.serve())
+        await until(lambda: server.started)
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.servers[0].sockets[0].getsockname()[1])
+        yield reader, writer, app
+        writer.close()
+        server.should_exit = True
+        await running
+
+
+def request(body: bytes, *headers: str, version: str = "1.1", path: str = "/recommend") -> bytes:
+    """Whole, unless the headers say that it comes in chunks."""
+    told = headers if any("chunked" in h for h in headers) else (*headers, f"Content-Length: {len(body)}")
+    return f"POST {path} HTTP/{version}\r\nHost: here\r\n".encode() + "".join(f"{h}\r\n" for h in told).encode() + b"\r\n" + body
+
+
+async def answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], dict]:
+    """One answer: status, headers by small names, body."""
+    head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5.0)).decode().split("\r\n")
+    headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
+    return int(head[0].split()[1]), headers, json.loads(await reader.readexactly(int(headers["content-length"])))
+
+
+async def test_a_connection_is_kept_for_the_next_question(service):
+    """With the headers that every answer has."""
+    async with connected(service) as (reader, writer, _):
+        for _ in range(3):
+            writer.write(request(GOOD))
+            status, headers, body = await answer(reader)
+            assert (status, body["customer_id"]) == (200, "c42")
+            assert headers["content-type"] == "application/json"
+            assert {"date", "server"} <= headers.keys()
+            assert "connection" not in headers
+
+
+async def test_questions_that_come_at_once_are_answered_in_their_order(service):
+    """Some of them through the framework."""
+    async with connected(service) as (reader, writer, _):
+        writer.write(request(GOOD) + request(b"{}") + request(GOOD, path="/nowhere") + request(GOOD))
+        assert [(await answer(reader))[0] for _ in range(4)] == [200, 400, 404, 200]
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunks"])
+async def test_a_body_may_come_in_pieces(service, chunked):
+    """Its end is known by its length or by its last chunk."""
+    whole = b"%x\r\n%b\r\n0\r\n\r\n" % (len(GOOD), GOOD) if chunked else GOOD
+    sent = request(whole, *(("Transfer-Encoding: chunked",) if chunked else ()))
+    async with connected(service) as (reader, writer, _):
+        for start in range(0, len(sent), 40):
+            writer.write(sent[start : start + 40])
+            await writer.drain()
+            await asyncio.sleep(0.005)
+        assert (await answer(reader))[0] == 200
+        writer.write(request(GOOD))
+        assert (await answer(reader))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "version"), [(("Connection: close",), "1.1"), ((), "1.0")], ids=["as it was asked for", "as of old"]
+)
+async def test_a_connection_is_closed_where_nobody_wants_to_keep_it(service, headers, version):
+    """And says so."""
+    async with connected(service) as (reader, writer, _):
+        writer.write(request(GOOD, *headers, version=version))
+        status, told, _ = await answer(reader)
+        assert (status, told["connection"]) == (200, "close")
+        assert await asyncio.wait_for(reader.read(), 5.0) == b""
+
+
+async def test_who_waits_for_leave_to_send_a_body_gets_it(service):
+    """`Expect: 100-continue`, as curl says where a body is large."""
+    async with connected(service) as (reader, writer, _):
+        head, body = request(GOOD, "Expect: 100-continue").split(b"\r\n\r\n")
+        writer.write(head + b"\r\n\r\n")
+        assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5.0)).startswith(b"HTTP/1.1 100")
+        writer.write(body)
+        assert (await answer(reader))[0] == 200
+
+
+async def test_a_body_that_is_too_long_is_refused_before_all_of_it_is_there(service):
+    """413; what still comes of it is passed over, and the next question is answered."""
+    async with connected(service) as (reader, writer, _):
+        writer.write(request(TOO_LONG)[:-5000])
+        assert (await answer(reader))[0] == 413
+        writer.write(b"x" * 5000 + request(GOOD))
+        assert (await answer(reader))[0] == 200
+
+
+async def test_who_leaves_in_the_middle_leaves_nothing_behind(service):
+    """Nothing is under way any more."""
+    async with connected(service) as (_, writer, app):
+        writer.write(request(GOOD)[:-5])
+        await writer.drain()
+        await until(lambda: app.state.limiter.under_way == 1)
+        writer.close()
+        await until(lambda: app.state.limiter.under_way == 0)
+
+
+@pytest.mark.parametrize("path", ["/recommend", "/nowhere"], ids=["past the framework", "through it"])
+async def test_a_connection_on_which_nothing_happens_is_closed(service, path):
+    """So long after the last answer, and not after the first."""
+    loop = asyncio.get_running_loop()
+    async with connected(service, timeout_keep_alive=1) as (reader, writer, _):
+        for _ in range(3):
+            writer.write(request(GOOD, path=path))
+            await answer(reader)
+            await asyncio.sleep(0.6)
+        quiet_since = loop.time() - 0.6
+        assert await asyncio.wait_for(reader.read(), 5.0) == b""
+        assert 0.9 < loop.time() - quiet_since < 1.6
