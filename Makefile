@@ -58,7 +58,7 @@ accept: install ## what the project must show, measured (AREA=loop, ROW=2,4, OUT
 loadtest: install ## customers as they come, beside loadtests/budget.toml (ARGS="steady burst")
 	@$(BIN)/python -m loadtests.run $(ARGS)
 
-bench: install ## ours beside the peers; writes docs/performance.md: half an hour
+bench: install ## ours beside the peers; writes docs/performance.md: eight minutes
 	@$(BIN)/python -m loadtests.bench $(ARGS)
 
 lock: install ## resolve requirements/ again, from pyproject.toml: all together first, so that the three agree

@@ -47,7 +47,7 @@ def throughput(servers: Servers, rounds: int = ROUNDS, seconds: float = SECONDS)
     found: Figures = {name: [] for name in servers}
     for _ in range(rounds):
         for name, server in servers.items():
-            found[name].append(_good(name, closed(server.port, requests(), CONNECTIONS, seconds=seconds)).per_second)
+            found[name].append(good(name, closed(server.port, requests(), CONNECTIONS, seconds=seconds)).per_second)
     return found
 
 
@@ -56,14 +56,14 @@ def alone(servers: Servers, rounds: int = ROUNDS) -> Figures:
     found: Figures = {name: [] for name in servers}
     for _ in range(rounds):
         for name, server in servers.items():
-            found[name].append(_good(name, closed(server.port, requests(), 1, seconds=ALONE_S)).percentile(0.5))
+            found[name].append(good(name, closed(server.port, requests(), 1, seconds=ALONE_S)).percentile(0.5))
     return found
 
 
 def half_load(servers: Servers, capacity: float, rounds: int = ROUNDS) -> Half:
     """What arrives at half of the capacity, whatever the server is doing: medians of the rounds."""
     port = servers[OURS].port
-    loads = [_good(OURS, open_loop(port, requests(), capacity / 2, seconds=HALF_S)) for _ in range(rounds)]
+    loads = [good(OURS, open_loop(port, requests(), capacity / 2, seconds=HALF_S)) for _ in range(rounds)]
     p50, p99 = (statistics.median(load.percentile(share) for load in loads) for share in (0.5, 0.99))
     return Half(capacity / 2, p50, p99)
 
@@ -73,7 +73,8 @@ def ratio(figures: Figures, name: str, other: str) -> float:
     return statistics.median(a / b for a, b in zip(figures[name], figures[other], strict=True))
 
 
-def _good(name: str, load: Load) -> Load:
+def good(name: str, load: Load) -> Load:
+    """The load, where every answer was 200. Raises RuntimeError."""
     if not load.good or load.good < load.answers:
         others = load.answers - load.good
         raise RuntimeError(f"Expected 200 for every request, got {others} others of {load.answers} - at `{name}`")

@@ -23,7 +23,6 @@ SAMPLE = 500  # customers who are read again
 BEGAN = 1.79e9  # of the contacts, seconds since 1970 UTC
 
 Client = Any  # redis-py's types promise coroutines as well, which its plain client never returns
-Progress = Callable[[int, int], None]
 
 
 class Kept(NamedTuple):
@@ -37,7 +36,7 @@ class Kept(NamedTuple):
     right: int
 
 
-def kept(place: Place, customers: int, progress: Progress = lambda _done, _of: None) -> Kept:
+def kept(place: Place, customers: int) -> Kept:
     """Load so many and look. Each has the features of one of the shop's customers, as Feast has written them."""
     layout, url = CustomerLayout(home_contract(place.home)), place.redis_url
     with redis.Redis.from_url(url) as client:
@@ -45,10 +44,10 @@ def kept(place: Place, customers: int, progress: Progress = lambda _done, _of: N
         tails = [b"".join(bulk(part) for pair in model.items() for part in pair) for model in models]
         sizes = [2 + 2 * len(model) for model in models]
         before = _memory(client)
-        _send(client, customers, progress, 0, lambda n: _features(layout, n, sizes[n % len(sizes)], tails[n % len(tails)]))
+        _send(client, customers, lambda n: _features(layout, n, sizes[n % len(sizes)], tails[n % len(tails)]))
         between = _memory(client)
         histories = [_history(number) for number in range(len(models))]
-        _send(client, customers, progress, customers, lambda n: _contacts(n, histories[n % len(histories)]))
+        _send(client, customers, lambda n: _contacts(n, histories[n % len(histories)]))
         after = _memory(client)
         sample = random.Random(0).sample(range(customers), min(SAMPLE, customers))
         right = sum(_reads(client, layout, number, models[number % len(models)]) for number in sample)
@@ -89,7 +88,7 @@ def _history(seed: int) -> bytes:
     return encode_contacts(found)
 
 
-def _send(client: Client, customers: int, progress: Progress, done: int, command: Callable[[int], bytes]) -> None:
+def _send(client: Client, customers: int, command: Callable[[int], bytes]) -> None:
     """Ready-made commands, past the client library, which would take minutes to make them."""
     where = client.connection_pool.connection_kwargs
     with closing(socket.create_connection((where["host"], where["port"]))) as line, line.makefile("rb") as replies:
@@ -99,7 +98,6 @@ def _send(client: Client, customers: int, progress: Progress, done: int, command
                 reply = replies.readline()
                 if not reply.startswith((b":", b"+")):
                     raise RuntimeError(f"Expected Redis to take it, got `{reply.decode().strip()}`")
-            progress(done + some.stop, 2 * customers)
 
 
 def _slices(count: int) -> Iterator[range]:

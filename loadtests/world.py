@@ -88,7 +88,7 @@ def catalog_document(actions: int = ACTIONS, rules: int = RULES, slots: int = 1)
         "rules": named,
         "issues": [{"id": "all"}],
         "groups": [{"id": f"group_{n}", "issue": "all"} for n in range(10)],
-        "actions": [_action(number, list(named)) for number in range(actions)],
+        "actions": [action(number, list(named)) for number in range(actions)],
         "placements": [{"id": PLACEMENT, "channel": "web", "slots": slots, "explore": {"epsilon": 0.1}, "fallback": FALLBACK}],
         "contact": {
             "caps": [
@@ -113,7 +113,8 @@ def _rule(number: int, of: int) -> str:
     return f"customer.{view}_{number % NUMBERS} >= {-2.0 + number / of:g}"
 
 
-def _action(number: int, rules: Sequence[str]) -> dict[str, Any]:
+def action(number: int, rules: Sequence[str]) -> dict[str, Any]:
+    """One of the shop, with three of these rules."""
     attributes = {
         "category": KINDS[number % len(KINDS)], "discount": (number % 10) / 20, "price": 10 + number % 200,
         "margin": 3 + number % 50, "cost": 1,

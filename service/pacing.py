@@ -32,7 +32,7 @@ _pace: ContextVar[Pace | None] = ContextVar("pace", default=None)
 
 
 def breathe() -> None:
-    """To be called every few hundred microseconds by what may take long; costs 0.1 us where nobody has to give way."""
+    """To be called every few hundred microseconds by what may take long; nothing where nobody has to give way."""
     pace = _pace.get()
     if pace is not None:
         pace.step()

@@ -3,13 +3,13 @@
 import json
 import statistics
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from loadtests.decision_cost import markdown_start, sizes
+from loadtests.world import ATTRIBUTES, FALLBACK, PLACEMENT, action
 from tests.acceptance.processes import clean_environment, nextbest, run_or_not
 from tests.acceptance.row import Context, Measured, Row
 from tests.acceptance.rows.footprint import serving
@@ -19,9 +19,6 @@ ACTIONS, RULES = 10_000, 100
 LIMIT_S = 10.0
 REQUESTS = 100
 PAGE = "docs/performance.md"
-RULES_AN_ACTION = 3
-CATEGORIES = ("fashion", "home", "tech", "food", "travel")
-FALLBACK = {"action": "none", "kind": "content"}
 
 
 def measure(context: Context) -> Measured:
@@ -55,26 +52,13 @@ def large_catalog(actions: int, rules: int) -> dict[str, Any]:
     }
     return {
         "catalog": 1,
-        "attributes": {"category": "category", "discount": "number", "price": "number", "margin": "number", "cost": "number"},
+        "attributes": ATTRIBUTES,
         "rules": named,
         "issues": [{"id": "all"}],
         "groups": [{"id": f"group_{n}", "issue": "all"} for n in range(10)],
-        "actions": [_action(number, list(named)) for number in range(actions)],
-        "placements": [{"id": "hero", "channel": "web", "slots": 3, "explore": {"epsilon": 0.1}, "fallback": FALLBACK}],
+        "actions": [action(number, list(named)) for number in range(actions)],
+        "placements": [{"id": PLACEMENT, "channel": "web", "slots": 3, "explore": {"epsilon": 0.1}, "fallback": FALLBACK}],
     }
-
-
-def _action(number: int, rules: Sequence[str]) -> dict[str, Any]:
-    attributes = {
-        "category": CATEGORIES[number % len(CATEGORIES)], "discount": (number % 10) / 20, "price": 10 + number % 200,
-        "margin": 3 + number % 50, "cost": 1,
-    }  # fmt: skip
-    own = [rules[(number * RULES_AN_ACTION + n) % len(rules)] for n in range(RULES_AN_ACTION)]
-    return {
-        "id": f"action_{number}", "group": f"group_{number % 10}", "kind": "offer", "value": 1 + number % 7,
-        "attributes": attributes, "eligibility": own,
-        "treatments": [{"id": "card", "placements": ["hero"], "content": {"title": f"Offer {number}"}}],
-    }  # fmt: skip
 
 
 def _in_the_page(page: Path) -> int:

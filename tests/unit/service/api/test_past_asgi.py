@@ -15,6 +15,18 @@ GOOD = json.dumps({"customer_id": "c42", "placement": "home_hero", "context": {"
 TOO_LONG = b"x" * 20_000
 
 
+class Watched(Door):
+    """Tells which requests came as messages all the same."""
+
+    def __init__(self, app) -> None:
+        super().__init__(app)
+        self.state.messaged = []
+
+    async def __call__(self, scope, receive, send) -> None:
+        self.state.messaged.append(scope["path"])
+        await super().__call__(scope, receive, send)
+
+
 @contextlib.asynccontextmanager
 async def connected(service, **given):
     """A service that listens; a connection to it, and the application."""
@@ -23,7 +35,7 @@ async def connected(service, **given):
     async with app.lifespan():
         server = uvicorn.Server(
             uvicorn.Config(
-                Door(app), port=0, http=AdmittingProtocol, lifespan="off", log_config=None, proxy_headers=False, **given
+                Watched(app), port=0, http=AdmittingProtocol, lifespan="off", log_config=None, proxy_headers=False, **given
             )
         )
         running = asyncio.create_task(server.serve())
@@ -61,10 +73,11 @@ async def test_a_connection_is_kept_for_the_next_question(service):
 
 
 async def test_questions_that_come_at_once_are_answered_in_their_order(service):
-    """Some of them through the framework."""
-    async with connected(service) as (reader, writer, _):
+    """Some of them through the framework, and only those as messages."""
+    async with connected(service) as (reader, writer, app):
         writer.write(request(GOOD) + request(b"{}") + request(GOOD, path="/nowhere") + request(GOOD))
         assert [(await answer(reader))[0] for _ in range(4)] == [200, 400, 404, 200]
+    assert app.state.messaged == ["/nowhere"]
 
 
 @pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunks"])
@@ -121,6 +134,7 @@ async def test_who_leaves_in_the_middle_leaves_nothing_behind(service):
         await until(lambda: app.state.limiter.under_way == 1)
         writer.close()
         await until(lambda: app.state.limiter.under_way == 0)
+    assert app.state.messaged == []
 
 
 @pytest.mark.parametrize("path", ["/recommend", "/nowhere"], ids=["past the framework", "through it"])
