@@ -52,6 +52,7 @@ class Limiter:
     def __init__(self, metrics: Metrics, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
         self._rejected = {priority: metrics.rejected.labels(priority) for priority in SHARES}
+        self._uncounted: dict[str, int] = {}  # turned away, by priority
         self._latencies: list[float] = []
         self._fullest = 0
         self._rejected_at = -QUIET_S
@@ -59,11 +60,10 @@ class Limiter:
         self.under_way = 0
 
     def admits(self, priority: str) -> bool:
-        """Whether one more of this priority may start; a refusal is counted."""
+        """Whether one more of this priority may start."""
         if self.under_way < self.limit * SHARES[priority] or self.under_way < AT_LEAST[priority]:
             return True
-        self._rejected[priority].inc()
-        self._rejected_at = self._clock()
+        self._uncounted[priority] = self._uncounted.get(priority, 0) + 1  # `_count` takes it to the metrics
         return False
 
     def status(self) -> dict[str, float]:
@@ -71,16 +71,28 @@ class Limiter:
         return {"limit": round(self.limit), "under_way": self.under_way}
 
     def start(self) -> float:
-        """One more is under way: since when."""
+        """One more is under way: since when. Whoever was turned away before is counted by then: a scrape is a request, too."""
+        now = self._clock()
+        if self._uncounted:
+            self._count(now)
         self.under_way += 1
         self._fullest = max(self._fullest, self.under_way)
-        return self._clock()
+        return now
+
+    def _count(self, now: float) -> None:
+        self._rejected_at = now
+        for priority, times in self._uncounted.items():
+            self._rejected[priority].inc(times)
+        self._uncounted.clear()
 
     def end(self, since: float) -> None:
         """It was answered, or nobody waits for it any more."""
         self.under_way -= 1
-        self._latencies.append(self._clock() - since)
-        if not self.under_way and self._clock() - self._rejected_at > QUIET_S:
+        now = self._clock()
+        if self._uncounted:
+            self._count(now)
+        self._latencies.append(now - since)
+        if not self.under_way and now - self._rejected_at > QUIET_S:
             self.limit = max(self.limit, BEGIN)  # nobody waits, nobody was turned away: whatever there was, it is over
         if len(self._latencies) >= WINDOW:
             self._judge()
