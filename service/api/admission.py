@@ -1,7 +1,8 @@
 """Who is let in when more come than can be served: decided from a request's first bytes, before anything of it is parsed.
 
-A limit on requests under way follows their latency: it grows by one while answers come in time, and shrinks by a tenth where
-they do not (additive increase, multiplicative decrease: Chiu & Jain 1989); what a stall took, quick answers give back. Outcomes
+A limit on requests under way follows their latency: it grows by one while answers come in time, and shrinks by as much as they
+are late, a tenth at least and a half at most (additive increase, multiplicative decrease: Chiu & Jain 1989); then those who come
+after are judged. What a stall took, quick answers give back. Outcomes
 may exceed it, and keep the room that they have in a quiet hour however far it shrinks, since no page waits for them; events and
 large bodies may not fill it: what was promised to customers comes first, then what they are shown, then what can be sent again.
 """
@@ -18,8 +19,8 @@ from service.metrics import Metrics
 TARGET_S = 0.045  # nine of ten answers; the last one takes twice that, and a request has 0.1 unless it says otherwise
 WINDOW = 50  # answers that are judged together
 FEWEST, MOST = 8, 1024  # the limit stays between
-BEGIN = 160  # what a tenth of a second without an answer leaves waiting at 1,600 a second; 2,000 a second work it off in time
-SHRINK = 0.9
+BEGIN = 200  # what a tenth of a second without an answer leaves waiting at 2,000 a second
+LEAST_KEPT, MOST_KEPT = 0.5, 0.9  # of the limit, where answers are late
 WELL_S = TARGET_S / 2  # below, a limit that shrank in a bad moment grows as fast as it shrank: a full house is never so quick
 QUIET_S = 1.0  # a batch that is answered together leaves nobody waiting for a moment: that alone is no quiet
 NEARLY = 0.8  # of the limit: where fewer are under way, a good latency proves nothing
@@ -53,6 +54,7 @@ class Limiter:
         self._uncounted: dict[str, int] = {}  # turned away, by priority
         self._latencies: list[float] = []
         self._fullest = 0
+        self._changed = 0.0  # whoever came before was let in by another limit
         self._rejected_at = -QUIET_S
         self.limit = float(BEGIN)
         self.under_way = 0
@@ -89,7 +91,8 @@ class Limiter:
         now = self._clock()
         if self._uncounted:
             self._count(now)
-        self._latencies.append(now - since)
+        if since >= self._changed:
+            self._latencies.append(now - since)
         if not self.under_way and now - self._rejected_at > QUIET_S:
             self.limit = max(self.limit, BEGIN)  # nobody waits, nobody was turned away: whatever there was, it is over
         if len(self._latencies) >= WINDOW:
@@ -98,9 +101,10 @@ class Limiter:
     def _judge(self) -> None:
         slowest = sorted(self._latencies)[int(0.9 * len(self._latencies))]
         if slowest > TARGET_S:
-            self.limit = max(FEWEST, self.limit * SHRINK)
+            self.limit = max(FEWEST, self.limit * max(LEAST_KEPT, min(MOST_KEPT, TARGET_S / slowest)))
+            self._changed = self._clock()
         elif slowest < WELL_S and self.limit < BEGIN:
-            self.limit = min(BEGIN, self.limit / SHRINK)
+            self.limit = min(BEGIN, self.limit / MOST_KEPT)
         elif self._fullest >= NEARLY * self.limit:
             self.limit = min(MOST, self.limit + 1)
         self._latencies.clear()
