@@ -24,6 +24,9 @@ from service.tracing import Lap, NoTracer, Traced, Tracer
 NOT_LOGGED = "not_logged"  # the decision is not on disk (yet): it cannot be learned from
 
 MOST_TURNS = 8  # of the loop, that a batch is gathered in: of 32 connections 21 requests are together, and with one turn 11
+OVERDUE_S = (
+    0.005  # four times what Redis takes to tell of 20 customers: while it is silent for longer, nobody else begins to wait
+)
 FEW_DEADLINES = 256  # that are kept without a look at who was answered
 REMEMBERED_IDS = 10_000  # client-chosen decision ids whose answer is kept for a retry: about 20 MB
 
@@ -97,6 +100,8 @@ class Pipeline:
         self._claims = Claims(parts.reader, parts.history, parts.metrics)
         self._waiting: list[_Waiting] = []
         self._running: set[asyncio.Task[None]] = set()
+        self._reads: list[float] = []  # since when batches wait for Redis, the loop's time
+        self._is_held = False  # whether somebody waits for such a batch
         self._deadlines: list[tuple[float, int, _Waiting]] = []  # a heap
         self._most_deadlines = FEW_DEADLINES
         self._numbers = itertools.count()  # of requests, in the order of their coming
@@ -197,13 +202,18 @@ class Pipeline:
         return Answer(turn.make([ask], unknown(turn, 1))[0].record, turn.engine)
 
     def _start(self) -> None:
-        while self._waiting and len(self._running) < self._parts.limits.in_flight:
+        self._is_held = bool(self._waiting) and self._is_overdue()
+        while self._waiting and len(self._running) < self._parts.limits.in_flight and not self._is_held:
             batch = self._next()
             if not batch:
                 return
             task = asyncio.create_task(self._run(batch))
             self._running.add(task)
             task.add_done_callback(self._finish)
+
+    def _is_overdue(self) -> bool:
+        """Whether Redis owes an answer. Whoever comes now is decided with it, or at once when it is given up."""
+        return bool(self._reads) and asyncio.get_running_loop().time() - self._reads[0] > OVERDUE_S
 
     def _next(self) -> list[_Waiting]:
         """The longest waiting; what was answered meanwhile, since its deadline came, is not begun."""
@@ -270,13 +280,18 @@ class Pipeline:
                 self._count([made.record], missing)
 
     async def _read(self, batch: Sequence[_Waiting], now: float) -> Reading | None:
-        terms = terms_of(self._parts.engine())
+        terms, since = terms_of(self._parts.engine()), asyncio.get_running_loop().time()
+        self._reads.append(since)
         try:
             return await self._parts.reader.read([w.ask.customer_id for w in batch], now, terms)
         except DependencyFailed as error:
             if isinstance(error, DependencyTimedOut):
                 self._parts.metrics.in_vain.inc(len(batch))
             return None
+        finally:
+            self._reads.remove(since)
+            if self._is_held:
+                self._start()
 
     async def _append(self, records: Sequence[DecisionRecord]) -> tuple[str, ...]:
         try:

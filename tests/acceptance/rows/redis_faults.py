@@ -30,7 +30,7 @@ LONGEST_S = 60.0  # a rebuild is a process that shares the cores
 HEALED_WITHIN_S = 5.0
 MOST_WAITING = 20
 MOST_COMMANDS = 1.1
-SHARE = 0.5
+SHARE, PROBE_S = 0.5, 2.5  # of the capacity, which is measured for so many seconds
 QUIET_S = 0.3  # asking for figures keeps the load generator busy, and what it owes then comes at once: not into the fault
 
 GONE, UNWRITABLE = "no_customer_features", "no_contact_history"
@@ -111,10 +111,10 @@ async def _all(context: Context, home: Path, server: RealRedis) -> dict[str, lis
     _, url, _ready = await asyncio.to_thread(manager.__enter__)
     try:
         address = httpx.URL(url)
-        most = await capacity(address.host, address.port or 80, asks())
-        setting = Setting(home, server, proxy, address, SHARE * most, context)
         for name, fault in FAULTS.items():
-            found[f"{name} ({setting.per_second:.0f}/s)" if not found else name] = await suffered(setting, fault)
+            most = await capacity(address.host, address.port or 80, asks(), PROBE_S)  # each time: a shared machine changes
+            setting = Setting(home, server, proxy, address, SHARE * most, context)
+            found[f"{name} ({setting.per_second:.0f}/s)"] = await suffered(setting, fault)
             context.tell(f"{name}: {list(found.values())[-1]}")
     finally:
         await asyncio.to_thread(manager.__exit__, None, None, None)

@@ -14,7 +14,7 @@ from service.decision.entities import CustomerState, PlacementRequest
 from service.decision.records import DecisionRecord, OutcomeRecord
 from service.errors import DependencyFailed, DependencyRefused, IdReused, LogUnavailable, NotReady, UnknownPlacement
 from service.metrics import Metrics
-from service.pipeline import FEW_DEADLINES, NOT_LOGGED, Answer, Limits, Parts, Pipeline
+from service.pipeline import FEW_DEADLINES, NOT_LOGGED, OVERDUE_S, Answer, Limits, Parts, Pipeline
 from service.ports import NO_TERMS, Acknowledgement, Claim, Reading, Terms
 from service.stores.contact_history import MemoryContactHistory
 from service.stores.customer_reader import MemoryCustomerReader
@@ -138,6 +138,19 @@ async def test_a_feature_store_that_hangs_costs_the_deadline_and_no_more(make):
     assert asyncio.get_running_loop().time() - started < 0.5
     assert answer.record.degraded == (NO_CUSTOMER_FEATURES, NOT_LOGGED)
     assert log.decisions == []
+
+
+async def test_while_a_feature_store_owes_an_answer_nobody_else_begins_to_wait_for_it(make):
+    """They are read together once it has answered: where it is given up instead, they have lost nothing."""
+    reader = SlowReader(0.05)
+    pipeline = make(reader=reader)
+    answers = [asyncio.create_task(pipeline.recommend(ask("d0", deadline=5.0)))]
+    await asyncio.sleep(4 * OVERDUE_S)
+    for number in range(1, 6):
+        answers.append(asyncio.create_task(pipeline.recommend(ask(f"d{number}", deadline=5.0))))
+        await asyncio.sleep(0.001)
+    assert [answer.record.decision_id for answer in await asyncio.gather(*answers)] == [f"d{n}" for n in range(6)]
+    assert reader.batches == [1, 5]
 
 
 async def test_each_request_is_answered_at_its_own_deadline(make):
