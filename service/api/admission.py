@@ -1,7 +1,7 @@
 """Who is let in when more come than can be served: decided from a request's first bytes, before anything of it is parsed.
 
 A limit on requests under way follows their latency: it grows by one while answers come in time, and shrinks by as much as they
-are late, a tenth at least and a half at most (additive increase, multiplicative decrease: Chiu & Jain 1989); then those who come
+are late, a tenth at least and a quarter at most (additive increase, multiplicative decrease: Chiu & Jain 1989); then those who come
 after are judged. What a stall took, quick answers give back. Outcomes
 may exceed it, and keep the room that they have in a quiet hour however far it shrinks, since no page waits for them; events and
 large bodies may not fill it: what was promised to customers comes first, then what they are shown, then what can be sent again.
@@ -20,7 +20,7 @@ TARGET_S = 0.045  # nine of ten answers; the last one takes twice that, and a re
 WINDOW = 50  # answers that are judged together
 FEWEST, MOST = 8, 1024  # the limit stays between
 BEGIN = 200  # what a tenth of a second without an answer leaves waiting at 2,000 a second
-LEAST_KEPT, MOST_KEPT = 0.5, 0.9  # of the limit, where answers are late
+LEAST_KEPT, MOST_KEPT = 0.75, 0.9  # of the limit, where answers are late: who waits after a stall still finds room
 WELL_S = TARGET_S / 2  # below, a limit that shrank in a bad moment grows as fast as it shrank: a full house is never so quick
 QUIET_S = 1.0  # a batch that is answered together leaves nobody waiting for a moment: that alone is no quiet
 NEARLY = 0.8  # of the limit: where fewer are under way, a good latency proves nothing
