@@ -1,10 +1,10 @@
 """Who is let in when more come than can be served: decided from a request's first bytes, before anything of it is parsed.
 
 A limit on requests under way follows their latency: it grows by one while answers come in time, and shrinks by as much as they
-are late, a tenth at least and a quarter at most (additive increase, multiplicative decrease: Chiu & Jain 1989); then those who come
-after are judged. What a stall took, quick answers give back. Outcomes
-may exceed it, and keep the room that they have in a quiet hour however far it shrinks, since no page waits for them; events and
-large bodies may not fill it: what was promised to customers comes first, then what they are shown, then what can be sent again.
+are late, a tenth at least and a quarter at most (additive increase, multiplicative decrease: Chiu & Jain 1989); then those who
+come after are judged. What a stall took, quick answers give back. Outcomes may exceed it, and keep the room that they have in a
+quiet hour however far it shrinks, since no page waits for them; events and large bodies may not fill it: what was promised to
+customers comes first, then what they are shown, then what can be sent again.
 """
 
 import time
