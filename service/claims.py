@@ -39,31 +39,33 @@ class Claims:
 
         What no rule depends on is claimed after the answer. `gone`: for whom nobody waits any more; nothing is tried again.
         """
-        bound = [m for m in made if (c := m.claim(turn.engine)) is not None and must_hold(c)]
-        free = [c for m in made if (c := m.claim(turn.engine)) is not None and not must_hold(c)]
+        claims = [(m, claim) for m in made if (claim := m.claim(turn.engine)) is not None]
+        bound = [(m, claim) for m, claim in claims if must_hold(claim)]
+        free = [claim for _, claim in claims if not must_hold(claim)]
         if free:
             self._after(self._claim_freely(free, turn))
         held: list[Claim] = []
         for attempt in range(ATTEMPTS):
             if bound:
-                bound = [m for m in await self._attempt(turn, bound, held, last=attempt == ATTEMPTS - 1) if not gone(m)]
+                lost = await self._attempt(turn, bound, held, last=attempt == ATTEMPTS - 1)
+                bound = [(m, claim) for m in lost if not gone(m) and (claim := m.claim(turn.engine)) is not None]
         return held
 
-    async def _attempt(self, turn: Turn, bound: Sequence[Made], held: list[Claim], *, last: bool) -> list[Made]:
+    async def _attempt(self, turn: Turn, bound: Sequence[tuple[Made, Claim]], held: list[Claim], *, last: bool) -> list[Made]:
         """One try for each; the ones that did not hold are made again, and returned."""
-        claims = [(m, c) for m in bound if (c := m.claim(turn.engine)) is not None]
+        made, claims = [m for m, _ in bound], [claim for _, claim in bound]
         try:
-            answers = await self.history.claim([c for _, c in claims], turn.now, turn.engine.catalog.contact.reservation)
+            answers = await self.history.claim(claims, turn.now, turn.engine.catalog.contact.reservation)
         except DependencyFailed as error:
             if isinstance(error, DependencyRefused):
                 self._refused_until = turn.now + REFUSED_S
             elif no_answer(error):
                 self.metrics.in_vain.inc(len(claims) if isinstance(error, DependencyTimedOut) else 0)
-                self._doubt([c._replace(budgets=()) for _, c in claims])
-            turn.make_again(bound, unknown(turn, len(bound), known=bound))
+                self._doubt([claim._replace(budgets=()) for claim in claims])
+            turn.make_again(made, unknown(turn, len(made), known=made))
             return []
-        held += [c for (_, c), holds in zip(claims, answers, strict=True) if holds]
-        lost = [m for (m, _), holds in zip(claims, answers, strict=True) if not holds]
+        held += [claim for claim, holds in zip(claims, answers, strict=True) if holds]
+        lost = [m for m, holds in zip(made, answers, strict=True) if not holds]
         if lost:
             self.metrics.reclaims.inc(len(lost))
             turn.make_again(lost, unknown(turn, len(lost), known=lost) if last else await self.read(turn, lost))
@@ -123,10 +125,14 @@ class Claims:
         except DependencyFailed:
             self.metrics.forgotten.inc()
 
-    async def close(self) -> None:
-        """Wait for what is under way."""
+    async def settled(self) -> None:
+        """Wait for what is claimed after the answer."""
         if self._later:
             await asyncio.wait(self._later)
+
+    async def close(self) -> None:
+        """Wait for what is under way."""
+        await self.settled()
         if self._doubting is not None:
             self._doubting.cancel()
             with contextlib.suppress(asyncio.CancelledError):

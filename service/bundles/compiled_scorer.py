@@ -25,6 +25,7 @@ MOST_LEAVES = 64  # a bit each
 MOST_TABLE_BYTES = 64_000_000  # of the customers' answers: a worker has 200 MB; 300 trees over 40 inputs take 18
 EVERY_LEAF = np.uint64(0xFFFFFFFFFFFFFFFF)
 TOGETHER = (2, 3, 4, 6, 8)  # trees whose patterns are added up beforehand
+SEVERAL = 8  # requests from which on an input's edges are searched and not all compared, and sums grow row by row
 AT_ONCE = 16  # requests whose leaves are added up together: what they need then stays within a core's cache
 
 COMPARE = {
@@ -59,6 +60,7 @@ class CompiledScorer:
         asked = {split.feature for tree in trees for split in tree.splits}
         answers = [_answers(place, column, trees) for place, column in enumerate(of_request) if column in asked]
         widths = [len(a.edges) for a in answers]
+        self._parted = [(a.column, a.edges) for a in answers]
         self._columns = np.array([a.column for a in answers], np.intp)
         self._edges = np.concatenate([np.zeros(0, np.float32), *(a.edges for a in answers)])
         self._edge_columns, self._edge_starts = np.repeat(self._columns, widths), _starts(widths)
@@ -73,10 +75,9 @@ class CompiledScorer:
 
     def score(self, requests: Matrix) -> Rates:
         """Predicted rates: float32 (requests, inputs) -> float64 (requests, actions)."""
-        sums = np.empty((len(requests), self._count))
+        sums, rows = np.empty((len(requests), self._count)), self._rows(requests)
         for start in range(0, len(requests), AT_ONCE):
-            some = requests[start : start + AT_ONCE]
-            self._patterns.add_up(self._left(some), sums[start : start + AT_ONCE])
+            self._patterns.add_up(self._left(rows[start : start + AT_ONCE]), sums[start : start + AT_ONCE])
         sums += self._base
         if self._link == "sigmoid":
             np.negative(sums, out=sums)
@@ -85,16 +86,25 @@ class CompiledScorer:
             return np.reciprocal(sums, out=sums)
         return np.exp(sums, out=sums) if self._link == "exp" else sums
 
-    def _left(self, requests: Matrix) -> Bits:
-        """The leaves that the requests' own answers leave: (requests, trees)."""
-        if not len(self._columns):
-            return np.full((len(requests), self._trees), EVERY_LEAF.astype(self._word))
-        below = self._edges < requests.take(self._edge_columns, axis=1)
-        rows = np.add.reduceat(below, self._edge_starts, axis=1, dtype=np.intp)
+    def _rows(self, requests: Matrix) -> Places:
+        """The rows of the table that say what the requests answer: (requests, inputs that are asked for)."""
+        if len(requests) < SEVERAL:
+            below = self._edges < requests.take(self._edge_columns, axis=1)
+            rows = np.add.reduceat(below, self._edge_starts, axis=1, dtype=np.intp)
+        else:
+            rows = np.empty((len(requests), len(self._parted)), np.intp)
+            for place, (column, edges) in enumerate(self._parted):
+                rows[:, place] = edges.searchsorted(requests[:, column])
         missing = np.isnan(requests.take(self._columns, axis=1))
         if missing.any():
             rows = np.where(missing, self._missing, rows)
         rows += self._starts
+        return rows
+
+    def _left(self, rows: Places) -> Bits:
+        """The leaves that the requests' own answers leave: (requests, trees)."""
+        if not rows.shape[1]:
+            return np.full((len(rows), self._trees), EVERY_LEAF.astype(self._word))
         left: Bits = np.bitwise_and.reduce(self._table.take(rows, axis=0), axis=1)
         return left
 
@@ -111,22 +121,22 @@ class _Patterns:
         leaves = np.zeros((len(trees), width))
         for row, tree in enumerate(trees):
             leaves[row, : len(tree.leaves)] = tree.leaves
-        self._bits = np.concatenate([distinct for distinct, _ in found]).astype(word)
+        self._bits = np.concatenate([distinct for distinct, _ in found]).astype(word)[:, None]
         self._tree = np.repeat(np.arange(len(trees)), sizes)
-        self._leaves, self._first = leaves.ravel(), self._tree * width
+        self._leaves, self._first = leaves.ravel(), (self._tree * width)[:, None]
         alike = np.array(sizes) == 1
         self._alike, self._steps = places[alike, 0], _steps(places[~alike], sum(sizes))
 
     def add_up(self, left: Bits, sums: Rates) -> None:
-        """Add up the leaves: (requests, trees) -> (requests, actions), into `sums`."""
-        alive = left[:, self._tree]
+        """Add up the leaves: (requests, trees) -> (requests, actions), into `sums`. What is in between has a row a pattern."""
+        alive = np.ascontiguousarray(left.T).take(self._tree, axis=0)
         alive &= self._bits
         alive &= -alive  # the lowest bit alone
         alive -= 1
-        leaf = np.bitwise_count(alive).astype(np.intp)
-        leaf += self._first
-        terms = np.zeros((leaf.shape[1] + 1, len(leaf)))  # the last one stays zero, for groups that are not full
-        self._leaves.take(leaf.T, out=terms[:-1], mode="clip")  # every place exists; to say so saves a copy
+        leaf = np.add(np.bitwise_count(alive), self._first, dtype=np.intp)
+        terms = np.empty((len(leaf) + 1, len(left)))
+        terms[-1] = 0.0  # for groups that are not full
+        self._leaves.take(leaf, out=terms[:-1], mode="clip")  # every place exists; to say so saves a copy
         alike = np.ascontiguousarray(terms[self._alike].T).sum(axis=1, keepdims=True)
         for step in self._steps:
             terms = step.sums(terms)  # patterns of trees become patterns of groups, and those actions
@@ -141,7 +151,12 @@ class _Step:
 
     def sums(self, values: Rates) -> Rates:
         """float64 (values, requests) -> (sums, requests), added up in the same order however many requests there are."""
-        added: Rates = values.take(self._places, axis=0, mode="clip").sum(axis=0)
+        if values.shape[1] < SEVERAL:
+            together: Rates = values.take(self._places, axis=0, mode="clip").sum(axis=0)
+            return together
+        added: Rates = values.take(self._places[0], axis=0, mode="clip")
+        for places in self._places[1:]:
+            added += values.take(places, axis=0, mode="clip")
         return added
 
 
