@@ -2,7 +2,7 @@
 
 import random
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
 
@@ -37,17 +37,14 @@ class Kept(NamedTuple):
 
 
 def kept(place: Place, customers: int) -> Kept:
-    """Load so many and look. Each has the features of one of the shop's customers, as Feast has written them."""
-    layout, url = CustomerLayout(home_contract(place.home)), place.redis_url
-    with redis.Redis.from_url(url) as client:
-        models = [client.hgetall(layout.key(customer)) for customer in customer_ids()]
-        tails = [b"".join(bulk(part) for pair in model.items() for part in pair) for model in models]
-        sizes = [2 + 2 * len(model) for model in models]
+    """Load so many and look."""
+    layout = CustomerLayout(home_contract(place.home))
+    with redis.Redis.from_url(place.redis_url) as client:
+        models = _models(client, layout)
         before = _memory(client)
-        _send(client, customers, lambda n: _features(layout, n, sizes[n % len(sizes)], tails[n % len(tails)]))
+        load_features(client, layout, models, customers)
         between = _memory(client)
-        histories = [_history(number) for number in range(len(models))]
-        _send(client, customers, lambda n: _contacts(n, histories[n % len(histories)]))
+        load_contacts(client, customers)
         after = _memory(client)
         sample = random.Random(0).sample(range(customers), min(SAMPLE, customers))
         right = sum(_reads(client, layout, number, models[number % len(models)]) for number in sample)
@@ -58,6 +55,31 @@ def kept(place: Place, customers: int) -> Kept:
     return Kept(customers, features, contacts, resident, len(sample), right)
 
 
+def load(place: Place, customers: int) -> None:
+    """So many, each with the features of one of the shop's customers, as Feast has written them, and a history of contacts."""
+    layout = CustomerLayout(home_contract(place.home))
+    with redis.Redis.from_url(place.redis_url) as client:
+        load_features(client, layout, _models(client, layout), customers)
+        load_contacts(client, customers)
+
+
+def _models(client: Client, layout: CustomerLayout) -> list[dict[bytes, bytes]]:
+    return [client.hgetall(layout.key(customer)) for customer in customer_ids()]
+
+
+def load_features(client: Client, layout: CustomerLayout, models: Sequence[Mapping[bytes, bytes]], customers: int) -> None:
+    """Customer after customer has those of the next model."""
+    tails = [b"".join(bulk(part) for pair in model.items() for part in pair) for model in models]
+    sizes = [2 + 2 * len(model) for model in models]
+    _send(client, customers, lambda n: _features(layout, n, sizes[n % len(sizes)], tails[n % len(tails)]))
+
+
+def load_contacts(client: Client, customers: int) -> None:
+    """A history for each; as many different ones as the shop has customers."""
+    histories = [_history(number) for number in range(len(customer_ids()))]
+    _send(client, customers, lambda n: _contacts(n, histories[n % len(histories)]))
+
+
 USED, RESIDENT = "used_memory", "used_memory_rss"
 
 
@@ -66,16 +88,17 @@ def _memory(client: Client) -> dict[str, int]:
     return found
 
 
-def _name(number: int) -> str:
+def customer_name(number: int) -> str:
+    """Of those that are loaded, by their numbers from 0 on."""
     return f"customer-{number:08}"
 
 
 def _features(layout: CustomerLayout, number: int, size: int, tail: bytes) -> bytes:
-    return b"*%d\r\n" % size + bulk("HSET") + bulk(layout.key(_name(number))) + tail
+    return b"*%d\r\n" % size + bulk("HSET") + bulk(layout.key(customer_name(number))) + tail
 
 
 def _contacts(number: int, history: bytes) -> bytes:
-    return encode("SET", contacts_key(customer_key(_name(number))), history, "EX", str(KEPT_S))
+    return encode("SET", contacts_key(customer_key(customer_name(number))), history, "EX", str(KEPT_S))
 
 
 def _history(seed: int) -> bytes:
@@ -106,7 +129,7 @@ def _slices(count: int) -> Iterator[range]:
 
 def _reads(client: Client, layout: CustomerLayout, number: int, model: dict[bytes, bytes]) -> bool:
     """Whether the service would read of this customer what it reads of the model, and a history of the right length."""
-    reply = client.hmget(layout.key(_name(number)), list(layout.fields))
+    reply = client.hmget(layout.key(customer_name(number)), list(layout.fields))
     wanted = layout.decode([model.get(field) for field in layout.fields], BEGAN)
-    history = client.get(contacts_key(customer_key(_name(number)))) or b""
+    history = client.get(contacts_key(customer_key(customer_name(number)))) or b""
     return layout.decode(reply, BEGAN) == wanted and bool(wanted.values) and len(history) == len(_history(0))

@@ -66,10 +66,14 @@ class Place(NamedTuple):
 
     def run(self, *words: str) -> None:
         """A command of ours on this home."""
-        command = [*self._nextbest(), *words]
+        command = self.command(*words)
         done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"Expected `{' '.join(words)}` to succeed: {done.stderr[-500:]}")
+
+    def command(self, *words: str, cores: Sequence[int] = ()) -> list[str]:
+        """A command of ours on this home, on these cores where some are named."""
+        return _pinned([*self._nextbest(), *words], cores)
 
     def _nextbest(self, under: Sequence[str] = (CLI,)) -> list[str]:
         return [sys.executable, "-m", *under, "--home", str(self.home), "--redis-url", self.redis_url]

@@ -1,139 +1,250 @@
 """`nextbest decide`: decisions for a table of customers, with the very parts that answer requests, HTTP aside.
 
 Features and contacts are read from Redis and claimed there, so that a campaign and a website count the same contacts; the
-decisions are written to the log, so that their outcomes can be learned from.
+decisions are written to the log, so that their outcomes can be learned from. The table is cut into parts (`batch_parts`), and
+several processes decide for several parts at a time.
 """
 
 import asyncio
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from hashlib import blake2b
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
+import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from features.contract import Contract
 from features.homes import home_contract
-from service.asks import Ask, Made, Turn, terms_of
+from service.asks import Ask, Turn, as_sent, terms_of
 from service.bundles.assembling import Choice, assemble, wanted_bundles
 from service.bundles.loading import load_bundle
-from service.catalog.entities import Scalar
+from service.catalog.entities import Catalog, Scalar
 from service.catalog.validate import load_catalog
 from service.claims import Claims
 from service.decision.engine import Engine
-from service.decision.entities import CustomerState, PlacementRequest
-from service.errors import ImportInvalid, NotReady, UnknownPlacement
+from service.decision.entities import CustomerState
+from service.decision.records import DecisionRecord
+from service.errors import NotReady, UnknownPlacement
 from service.ids import RANDOM_BYTES, customer_key
 from service.metrics import Metrics
-from service.registry import Registry
+from service.registry import Pointer, Registry
 from service.stores.completeness import nothing_written
 from service.stores.contact_history import RedisContactHistory
 from service.stores.customer_reader import RedisCustomerReader
 from service.stores.redis_link import RedisLink
 from service.stores.segment_log import SegmentLog
-from training.tables import read_table
+from training.batch_parts import COLUMNS, CUSTOMER_ID, Campaign, Part, PartsFolder, Plan
+from training.decision_log import read_decisions_of
+from training.spreading import Workers, spread
 
-CUSTOMER_ID = "customer_id"
-AT_ONCE = 2048  # customers; a round trip to Redis and a write to disk each
+AT_ONCE = 2  # parts in one process: while one waits for Redis or the disk, the other is decided
+TOGETHER = 512  # customers whose decisions are made at once
+SPAN = 8  # parts that a process is given at a time
+ALONE = Workers(1)
 TIMEOUT_MS = 30_000.0  # of a round trip: nobody waits for an answer here
-COLUMNS = pa.schema([
-    ("decision_id", pa.string()), ("customer_id", pa.string()), ("placement", pa.string()), ("rank", pa.int32()),
-    ("action_id", pa.string()), ("treatment_id", pa.string()), ("kind", pa.string()), ("fallback", pa.bool_()),
-    ("predicted_rate", pa.float64()), ("utility", pa.float64()), ("choice_probability", pa.float64()), ("explored", pa.bool_()),
-])  # fmt: skip
 
 Progress = Callable[[int, int], None]
 
 
-class Campaign(NamedTuple):
-    """What is asked for every customer. `name` makes the decision ids: the same campaign decides the same again."""
-
-    name: str
-    placements: tuple[PlacementRequest, ...]
-    context: dict[str, Scalar]
-    dry_run: bool = False
-
-
 class BatchReport(NamedTuple):
-    """How many customers were decided for, and how many of them got a fallback."""
+    """How many customers were decided for, how many of them got a fallback, and for how many it was done in an earlier run."""
 
     customers: int
     fallbacks: int
     seconds: float
+    before: int = 0
+
+
+class Job(NamedTuple):
+    """A batch, as its processes are told of it."""
+
+    home: Path
+    redis_url: str
+    folder: Path
+    plan: Plan
 
 
 def decide_table(
-    home: Path, redis_url: str, campaign: Campaign, table: Path, out: Path, *, progress: Progress = lambda _done, _of: None
-) -> BatchReport:
+    home: Path, redis_url: str, campaign: Campaign, table: Path, out: Path, *, workers: Workers = ALONE,
+    progress: Progress = lambda _done, _of: None,
+) -> BatchReport:  # fmt: skip
     """Decide for every row's `customer_id`; columns named like features take the place of what Redis knows.
 
-    Raises ImportInvalid where the table cannot be used, UnknownPlacement, and NotReady without a catalog.
+    Where it is interrupted, the same call goes on: nobody is contacted twice. Raises ImportInvalid where the table cannot be
+    used, UnknownPlacement, and NotReady without a catalog.
     """
-    return asyncio.run(_Batch(home, redis_url, campaign).run(_customers(table), out, progress))
+    started, pointer, contract = time.perf_counter(), Registry(home / "registry").current(), home_contract(home)
+    placements = _catalog_of(home, contract, pointer).placements
+    for number, placement in enumerate(campaign.placements):
+        if placement.id not in placements:
+            raise UnknownPlacement(placement.id, sorted(placements), f"--placement {number + 1}")
+    folder = PartsFolder(out.with_name(f".{out.name}.parts"))
+    with folder.held():
+        plan = Plan(campaign, _identity(table), pointer.catalog or 0, pointer.champion, pointer.others)
+        plan = folder.begin(plan, table, [feature.name for feature in contract.customer])
+        before = _decide_parts(Job(home, redis_url, folder.path, plan), workers, progress)
+        rows = sum(part.rows for part in folder.parts())
+        fallbacks = folder.join(out)
+    return BatchReport(rows, fallbacks, time.perf_counter() - started, before)
 
 
-def _customers(path: Path) -> pa.Table:
-    table = read_table(path, (CUSTOMER_ID,))
-    if CUSTOMER_ID not in table.column_names:
-        raise ImportInvalid([f"{path.name}: Expected a column `{CUSTOMER_ID}`, found {', '.join(table.column_names)}"])
-    if table[CUSTOMER_ID].null_count:
-        raise ImportInvalid([f"{path.name}: Expected a value in every row, found {table[CUSTOMER_ID].null_count} nulls"])
-    return table.set_column(table.column_names.index(CUSTOMER_ID), CUSTOMER_ID, table[CUSTOMER_ID].cast(pa.string()))
+def _decide_parts(job: Job, workers: Workers, progress: Progress) -> int:
+    """Decide for all that are left; for how many customers it was done before."""
+    folder = PartsFolder(job.folder)
+    parts = folder.parts()
+    left = [part for part in parts if not folder.is_done(part)]
+    rows = sum(part.rows for part in parts)
+    done = before = rows - sum(part.rows for part in left)
+    progress(done, rows)
+    size = min(SPAN, -(-len(left) // workers.how_many()) or 1)
+    spans = [_Span(job, left[start : start + size]) for start in range(0, len(left), size)]
+    try:
+        for decided in spread(decide_span, spans, workers):
+            done += decided
+            progress(done, rows)
+    finally:
+        _release()
+    return before
+
+
+def _identity(table: Path) -> tuple[str, int, int]:
+    try:
+        known = table.stat()
+    except OSError:
+        return table.name, 0, 0  # reading it will say what is wrong
+    return table.name, known.st_size, known.st_mtime_ns
 
 
 def serving_engine(home: Path) -> Engine:
     """The engine that the service would answer with now. Raises NotReady and BundleRefused."""
+    return engine_of(home, Registry(home / "registry").current())
+
+
+def engine_of(home: Path, pointer: Pointer) -> Engine:
+    """The engine of these versions. Raises NotReady and BundleRefused."""
     contract, registry = home_contract(home), Registry(home / "registry")
-    pointer = registry.current()
-    if pointer.catalog is None:
-        raise NotReady("Expected a published catalog, found none: run `nextbest catalog publish FILE`")
-    catalog = load_catalog(registry.catalog(pointer.catalog).document, contract)
+    catalog = _catalog_of(home, contract, pointer)
     names = wanted_bundles(catalog, pointer.champion, pointer.others)
     loaded = {name: load_bundle(registry.bundle_folder(name), contract) for name in names}
-    return assemble(catalog, contract, Choice(pointer.catalog, pointer.champion, pointer.others), loaded.get)
+    return assemble(catalog, contract, Choice(pointer.catalog or 0, pointer.champion, pointer.others), loaded.get)
 
 
-class _Batch:
-    """One run over a table."""
+def _catalog_of(home: Path, contract: Contract, pointer: Pointer) -> Catalog:
+    if pointer.catalog is None:
+        raise NotReady("Expected a published catalog, found none: run `nextbest catalog publish FILE`")
+    return load_catalog(Registry(home / "registry").catalog(pointer.catalog).document, contract)
 
-    def __init__(self, home: Path, redis_url: str, campaign: Campaign) -> None:
-        self._engine = serving_engine(home)
-        for number, placement in enumerate(campaign.placements):
-            if placement.id not in self._engine.plans:
-                raise UnknownPlacement(placement.id, sorted(self._engine.plans), f"--placement {number + 1}")
-        self._campaign = campaign
-        self._log = SegmentLog(home / "log")
-        self._link = RedisLink(redis_url, timeout_ms=TIMEOUT_MS)
-        self._reader = RedisCustomerReader(self._link, self._engine.contract, lambda: nothing_written(home))
+
+class _Span(NamedTuple):
+    """What a process is given to do."""
+
+    job: Job
+    parts: list[Part]
+
+
+_deciders: dict[bytes, "_Decider"] = {}  # of this process, one at most: it has a connection, and a log of its own
+_lock = threading.Lock()  # a Dask worker may have several threads
+
+
+def decide_span(span: _Span) -> int:
+    """Decide for some parts in this process; how many customers they are."""
+    told = msgspec.json.encode((str(span.job.home), span.job.redis_url, str(span.job.folder), span.job.plan))
+    with _lock:
+        if told not in _deciders:
+            _close_all()
+            _deciders[told] = _Decider(span.job)
+        _deciders[told].decide(span.parts)
+    return sum(part.rows for part in span.parts)
+
+
+def _release() -> None:
+    with _lock:
+        _close_all()
+
+
+def _close_all() -> None:
+    while _deciders:
+        _deciders.popitem()[1].close()
+
+
+class _Decider:
+    """What one process holds while it decides for parts of one batch."""
+
+    def __init__(self, job: Job) -> None:
+        plan = job.plan
+        self._campaign = plan.campaign
+        self._home = job.home
+        self._folder = PartsFolder(job.folder)
+        self._engine = engine_of(job.home, Pointer(plan.catalog, plan.champion, others=plan.others))
+        self._log = SegmentLog(job.home / "log")
+        self._link = RedisLink(job.redis_url, timeout_ms=TIMEOUT_MS)
+        self._reader = RedisCustomerReader(self._link, self._engine.contract, lambda: nothing_written(job.home))
         self._claims = Claims(self._reader, RedisContactHistory(self._link), Metrics())
+        self._runner = asyncio.Runner()
+        self.close = Finalize(self, _close, (self._runner, self._claims, self._log, self._reader), exitpriority=1)
 
-    async def run(self, table: pa.Table, out: Path, progress: Progress) -> BatchReport:
-        started, fallbacks = time.perf_counter(), 0
-        unfinished = out.with_name(f".{out.name}.unfinished")
-        with pq.ParquetWriter(unfinished, COLUMNS, compression="zstd") as writer:
-            for start in range(0, table.num_rows, AT_ONCE):
-                made = await self._decide(table.slice(start, AT_ONCE), start)
-                writer.write_table(_rows(made))
-                fallbacks += sum(any(p.fallback for p in m.record.placements) for m in made)
-                progress(start + len(made), table.num_rows)
-        await self._claims.close()
-        await self._log.close()
-        await self._reader.close()
-        unfinished.replace(out)
-        return BatchReport(table.num_rows, fallbacks, time.perf_counter() - started)
+    def decide(self, parts: Sequence[Part]) -> None:
+        self._runner.run(self._decide_all(parts))
 
-    async def _decide(self, rows: pa.Table, start: int) -> list[Made]:
-        ids, turn = rows[CUSTOMER_ID].to_pylist(), Turn(self._engine, time.time())
-        asks = [self._ask(customer, start + row) for row, customer in enumerate(ids)]
-        known = await self._reader.read(ids, turn.now, terms_of(self._engine))
-        states = [_with(s, values) for s, values in zip(known.states, self._given(rows), strict=True)]
+    async def _decide_all(self, parts: Sequence[Part]) -> None:
+        begun = {part for part in parts if not self._campaign.dry_run and self._folder.mark(part)}
+        told = self._told(begun)
+        room = asyncio.Semaphore(AT_ONCE)
+
+        async def one(part: Part) -> None:
+            async with room:
+                await self._decide(part, told if part in begun else None)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for part in parts:
+                    group.create_task(one(part))
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from errors
+        await self._claims.settled()
+
+    def _told(self, parts: Collection[Part]) -> dict[str, DecisionRecord]:
+        """What an earlier run wrote down for these parts before it was interrupted, by decision id."""
+        ids = {ask.decision_id for part in parts for ask in self._asks(part, self._folder.customers(part))}
+        return {record.decision_id: record for record in read_decisions_of(self._home, ids)} if ids else {}
+
+    async def _decide(self, part: Part, told: Mapping[str, DecisionRecord] | None) -> None:
+        """`told`: what an earlier run wrote down, where it had begun with this part."""
+        customers = self._folder.customers(part)
+        asks = self._asks(part, customers)
+        if told is None:
+            made = await self._make(asks, customers)
+        else:
+            new = [row for row, ask in enumerate(asks) if ask.decision_id not in told]
+            # their contacts may be in Redis already: those do not count against themselves, and are not taken again
+            made = await self._make([as_sent(asks[row]) for row in new], customers.take(pa.array(new, pa.int64())))
+            made.append(_rows([told[ask.decision_id] for ask in asks if ask.decision_id in told]))
+        decided = pa.concat_tables(made) if made else _rows([])
+        self._folder.put(part, decided if told is None else _in_order(decided, asks))
+
+    async def _make(self, asks: Sequence[Ask], customers: pa.Table) -> list[pa.Table]:
+        """Decided, claimed, written down, some at a time: a record may be large, and what is small stays in a core's cache."""
+        starts = range(0, len(asks), TOGETHER)
+        return [await self._some(asks[start : start + TOGETHER], customers.slice(start, TOGETHER)) for start in starts]
+
+    async def _some(self, asks: Sequence[Ask], customers: pa.Table) -> pa.Table:
+        turn = Turn(self._engine, time.time())
+        known = await self._reader.read([ask.customer_id for ask in asks], turn.now, terms_of(self._engine))
+        states = [_with(s, values) for s, values in zip(known.states, self._given(customers), strict=True)]
         made = turn.make(asks, known._replace(states=states))
         await self._claims.settle(turn, made)
+        records = [m.record for m in made]
         if not self._campaign.dry_run:
-            await self._log.append_decisions([m.record for m in made])
-        return made
+            await self._log.append_decisions(records)
+        return _rows(records)
+
+    def _asks(self, part: Part, customers: pa.Table) -> list[Ask]:
+        return [self._ask(customer, part.start + row) for row, customer in enumerate(customers[CUSTOMER_ID].to_pylist())]
 
     def _ask(self, customer: str, row: int) -> Ask:
         digest = blake2b(f"{self._campaign.name}\x1f{row}".encode(), digest_size=RANDOM_BYTES).hexdigest()
@@ -142,7 +253,7 @@ class _Batch:
 
     def _given(self, rows: pa.Table) -> Iterator[dict[str, Scalar]]:
         """Values of the table, by feature, missing ones left out."""
-        names = [f.name for f in self._engine.contract.customer if f.name in rows.column_names]
+        names = [name for name in rows.column_names if name != CUSTOMER_ID]
         columns = [rows[name].to_pylist() for name in names]
         for values in zip(*columns, strict=True) if columns else iter([()] * rows.num_rows):
             yield {name: value for name, value in zip(names, values, strict=True) if value is not None}
@@ -152,11 +263,30 @@ def _with(state: CustomerState, values: dict[str, Scalar]) -> CustomerState:
     return msgspec.structs.replace(state, values={**state.values, **values}) if values else state
 
 
-def _rows(made: Sequence[Made]) -> pa.Table:
+def _rows(records: Sequence[DecisionRecord]) -> pa.Table:
     rows = [
-        (m.record.decision_id, m.record.customer_id, p.id, item.rank, item.action_id, item.treatment_id, item.kind, p.fallback,
+        (r.decision_id, r.customer_id, p.id, item.rank, item.action_id, item.treatment_id, item.kind, p.fallback,
          item.predicted_rate, item.utility, item.choice_probability, item.explored)
-        for m in made for p in m.record.placements for item in p.items
+        for r in records for p in r.placements for item in p.items
     ]  # fmt: skip
     columns = zip(*rows, strict=True) if rows else [[] for _ in COLUMNS]
     return pa.table([pa.array(column, kind) for column, kind in zip(columns, COLUMNS.types, strict=True)], schema=COLUMNS)
+
+
+def _in_order(decided: pa.Table, asks: Sequence[Ask]) -> pa.Table:
+    """Decision after decision as they were asked for; rows of one decision stay as they are."""
+    places = {ask.decision_id: place for place, ask in enumerate(asks)}
+    order = np.array([places[decision_id] for decision_id in decided["decision_id"].to_pylist()], np.int64)
+    return decided.take(pa.array(order.argsort(kind="stable")))
+
+
+def _close(runner: asyncio.Runner, claims: Claims, log: SegmentLog, reader: RedisCustomerReader) -> None:
+    """Also where a process ends."""
+
+    async def closing() -> None:
+        await claims.close()
+        await log.close()
+        await reader.close()
+
+    runner.run(closing())
+    runner.close()

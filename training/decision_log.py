@@ -1,6 +1,6 @@
 """Logged decisions as they were written: whole records, oldest first, for replay, what-if and explanation."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +11,7 @@ from service.decision.records import DecisionRecord
 from service.errors import UnknownDecision
 from training.live_log import find_in, read_payloads, sources
 
+DECISION_ID = b'{"decision_id":"'  # a record begins with its id
 _decoder = msgspec.json.Decoder(DecisionRecord)
 
 
@@ -27,6 +28,14 @@ def read_decisions(home: Path, start: float = float("-inf"), end: float = float(
         record = _decoder.decode(payload)
         if start <= record.at < end:
             yield Logged(payload, record)
+
+
+def read_decisions_of(home: Path, ids: Collection[str]) -> Iterator[DecisionRecord]:
+    """Those of these ids. Reads the whole log, and decodes nothing else."""
+    for payload in read_payloads(home, "decisions"):
+        start = len(DECISION_ID)
+        if payload.startswith(DECISION_ID) and payload[start : payload.find(b'"', start)].decode() in ids:
+            yield _decoder.decode(payload)
 
 
 def in_batches(logged: Iterable[Logged], size: int) -> Iterator[list[Logged]]:

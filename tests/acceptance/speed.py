@@ -1,6 +1,7 @@
 """Area `speed`: what a decision costs, beside what people use today and beside what the machine allows."""
 
 from tests.acceptance.rows import (
+    batch_width,
     customer_memory,
     growth,
     latency,
@@ -16,6 +17,7 @@ ROWS = [
     latency.ROW,
     scoring.ROW,
     stage_times.ROW,
+    batch_width.ROW,
     worker.ROW,
     growth.ROW,
     customer_memory.ROW,

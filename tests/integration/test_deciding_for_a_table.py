@@ -1,20 +1,33 @@
 """`nextbest decide`: a table of customers, decided for with the parts that answer requests."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import redis
 import yaml
+from distributed import LocalCluster
 
 from features.materialize import materialize
 from service.cli import main
+from service.decision.contacts import is_served, split_entries
 from service.decision.entities import PlacementRequest
-from service.errors import ImportInvalid, UnknownPlacement
+from service.errors import ImportInvalid, NotReady, UnknownPlacement
+from service.ids import customer_key
 from service.registry import Registry
-from training.batch import Campaign, decide_table
+from service.stores.contact_history import contacts_key
+from training.batch import decide_table
+from training.batch_parts import PART_ROWS, Campaign, PartsFolder, Plan
 from training.decision_log import read_decisions
 from training.promotion import promote_without_evidence
 from training.replay import replay
+from training.spreading import Workers
 
 HERO = (PlacementRequest("home_hero", 1),)
 
@@ -157,3 +170,99 @@ def test_what_is_written_wrongly_on_the_command_line_is_told(home, tmp_path, cap
     with pytest.raises(SystemExit):
         main(["--home", str(home), "decide", "t.csv", "--out", str(tmp_path / "o"), *wrong])
     assert "Expected" in capsys.readouterr().err
+
+
+def test_several_processes_decide_what_one_would(home, customers_url, tmp_path):
+    """The same rows in the same order; each decision is in the log once."""
+    table = write_table(tmp_path / "all.parquet", customer_id=[f"c{n}" for n in range(3 * PART_ROWS // 2)])
+    dry = Campaign("spring", HERO, {"channel": "web"}, dry_run=True)
+    decide_table(home, customers_url, dry, table, tmp_path / "alone")
+    report = decide_table(home, customers_url, dry._replace(dry_run=False), table, tmp_path / "two", workers=Workers(2))
+    alone, two = rows_of(tmp_path / "alone"), rows_of(tmp_path / "two")
+    assert [row["decision_id"] for row in alone] == [row["decision_id"] for row in two]
+    assert report.customers == len(two) == len({logged.record.decision_id for logged in read_decisions(home)})
+    assert not list(tmp_path.glob(".two*"))
+
+
+def killed(command: list[str], folder: Path, parts: int) -> None:
+    """Start it, and kill it once so many parts are decided, with every process that it has started."""
+    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    give_up = time.monotonic() + 60.0
+    while len(list(folder.glob("0*.parquet"))) < parts and process.poll() is None and time.monotonic() < give_up:
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def test_a_batch_that_was_killed_goes_on_and_nobody_is_contacted_twice(home, customers_url, tmp_path):
+    """Each decision once in the log, in Redis and in the result, and the result says what the log says."""
+    customers = 6 * PART_ROWS
+    table = write_table(tmp_path / "all.parquet", customer_id=[f"k{n}" for n in range(customers)])
+    with_cap(home, 5)  # so that contacts are read, and claimed before anything is told
+    command = [
+        sys.executable, "-m", "service.cli", "--home", str(home), "--redis-url", customers_url, "decide", str(table),
+        "--out", str(tmp_path / "out"), "--placement", "home_hero", "--campaign", "killed", "--processes", "2",
+    ]  # fmt: skip
+    folder = tmp_path / ".out.parts"
+    for parts in (1, 3):
+        killed(command, folder, parts)
+        assert not (tmp_path / "out").exists()
+    log_before = [logged.record.decision_id for logged in read_decisions(home)]
+    report = decide_table(home, customers_url, Campaign("killed", HERO, {}), table, tmp_path / "out")
+    assert 2 * PART_ROWS < report.before + PART_ROWS <= customers
+    rows = rows_of(tmp_path / "out")
+    records = [logged.record for logged in read_decisions(home)]
+    assert len(log_before) < len(records) == len(rows) == customers
+    told = {record.decision_id: record.placements[0].items[0].action_id for record in records}
+    assert told == {row["decision_id"]: row["action_id"] for row in rows}
+    with redis.Redis.from_url(customers_url) as client:
+        histories = [client.get(contacts_key(customer_key(f"k{n}"))) or b"" for n in range(customers)]
+    contacts = [sum(map(is_served, split_entries(history))) for history in histories]
+    assert contacts == [0 if row["fallback"] else 1 for row in rows]
+
+
+def test_another_campaign_does_not_go_on_with_what_is_left_of_one(home, customers_url, tmp_path):
+    """It says whose parts lie there."""
+    table = write_table(tmp_path / "all.parquet", customer_id=["c1", "c2"])
+    folder = PartsFolder(tmp_path / ".out.parts")
+    with folder.held():
+        plan = Plan(Campaign("one", HERO, {}), ("all.parquet", 1, 1), 1, None)
+        folder.begin(plan, table, ())
+        with pytest.raises(NotReady, match="another run at work"):
+            decide_table(home, customers_url, Campaign("one", HERO, {}), table, tmp_path / "out")
+    with pytest.raises(NotReady, match=r"campaign `one` for `all.parquet`"):
+        decide_table(home, customers_url, Campaign("two", HERO, {}), table, tmp_path / "out")
+    assert not list(read_decisions(home))
+
+
+def test_csv_is_read_as_well_and_an_empty_table_is_an_empty_result(home, customers_url, tmp_path):
+    """Ids stay as they are written."""
+    (tmp_path / "some.csv").write_text("customer_id,open_complaint\n007,1\n08,\n")
+    decide_table(home, customers_url, Campaign("c", HERO, {}, dry_run=True), tmp_path / "some.csv", tmp_path / "out")
+    assert [row["customer_id"] for row in rows_of(tmp_path / "out")] == ["007", "08"]
+    table = write_table(tmp_path / "none.parquet", customer_id=pa.array([], pa.string()))
+    assert decide_table(home, customers_url, Campaign("n", HERO, {}), table, tmp_path / "none").customers == 0
+    assert rows_of(tmp_path / "none") == []
+
+
+def test_a_dask_cluster_decides_what_one_process_would(home, customers_url, tmp_path):
+    """Two workers, each a process of its own."""
+    table = write_table(tmp_path / "all.parquet", customer_id=[f"c{n}" for n in range(3 * PART_ROWS // 2)])
+    dry = Campaign("spring", HERO, {"channel": "web"}, dry_run=True)
+    decide_table(home, customers_url, dry, table, tmp_path / "alone")
+    with LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as cluster:
+        workers = Workers(2, cluster.scheduler_address)
+        report = decide_table(home, customers_url, dry._replace(dry_run=False), table, tmp_path / "two", workers=workers)
+    assert [row["decision_id"] for row in rows_of(tmp_path / "alone")] == [
+        row["decision_id"] for row in rows_of(tmp_path / "two")
+    ]
+    assert report.customers == len({logged.record.decision_id for logged in read_decisions(home)})
+
+
+def test_a_scheduler_that_is_not_there_is_told(home, customers_url, tmp_path):
+    """And a scheduler without `--engine dask` is a slip of the pen."""
+    table = write_table(tmp_path / "all.parquet", customer_id=["c1"])
+    with pytest.raises(NotReady, match="Expected a Dask scheduler"):
+        decide_table(
+            home, customers_url, Campaign("c", HERO, {}), table, tmp_path / "out", workers=Workers(1, "tcp://127.0.0.1:9")
+        )

@@ -16,7 +16,8 @@ from service.cli import main
 from service.decision.entities import PlacementRequest
 from service.decision.records import EventRecord
 from service.errors import BundleRefused, NotReady
-from training.batch import Campaign, decide_table
+from training.batch import decide_table
+from training.batch_parts import Campaign
 from training.decision_log import read_decisions
 from training.event_history import write_events
 from training.fit import FitSettings

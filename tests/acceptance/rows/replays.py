@@ -16,7 +16,8 @@ from service.registry import Registry
 from tests.acceptance.row import Context, Measured, NotRun, Row
 from tests.acceptance.rows.footprint import serving
 from tests.acceptance.whole import WholeHome, command, whole_home, with_customers, without_log
-from training.batch import Campaign, decide_table
+from training.batch import decide_table
+from training.batch_parts import Campaign
 from training.decision_log import read_decisions
 from training.fit import FitSettings
 from training.learn import train

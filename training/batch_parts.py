@@ -1,0 +1,202 @@
+"""A table of customers on its way through a batch: cut into parts, decided part by part, joined again.
+
+Everything lies in a folder beside the result until that is whole, so that what was interrupted can go on where it was.
+"""
+
+import contextlib
+import fcntl
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from service.catalog.entities import Scalar
+from service.decision.entities import PlacementRequest
+from service.errors import ImportInvalid, NotReady
+from service.files import DISK, put_file
+from training.tables import read_table
+
+CUSTOMER_ID = "customer_id"
+PART_ROWS = 4096  # customers: what is in memory for each process, and what an interruption has to do again
+ROW_GROUP = 131_072  # rows of the result
+COLUMNS = pa.schema([
+    ("decision_id", pa.string()), ("customer_id", pa.string()), ("placement", pa.string()), ("rank", pa.int32()),
+    ("action_id", pa.string()), ("treatment_id", pa.string()), ("kind", pa.string()), ("fallback", pa.bool_()),
+    ("predicted_rate", pa.float64()), ("utility", pa.float64()), ("choice_probability", pa.float64()), ("explored", pa.bool_()),
+])  # fmt: skip
+
+
+class Campaign(NamedTuple):
+    """What is asked for every customer. `name` makes the decision ids: the same campaign decides the same again."""
+
+    name: str
+    placements: tuple[PlacementRequest, ...]
+    context: dict[str, Scalar]
+    dry_run: bool = False
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What a batch is to do: noted when it begins, so that whoever takes it up does the same, with the same versions.
+
+    `table` is known by its name, its size in bytes and when it was last changed, in nanoseconds.
+    """
+
+    campaign: Campaign
+    table: tuple[str, int, int]
+    catalog: int
+    champion: str | None
+    others: dict[str, str] = {}
+
+
+class Part(NamedTuple):
+    """Some rows of the table, from `start` on."""
+
+    number: int
+    start: int
+    rows: int
+
+
+class PartsFolder(NamedTuple):
+    """Where the parts of one batch lie, the customers and what was decided for them."""
+
+    path: Path
+
+    @property
+    def _plan(self) -> Path:
+        return self.path / "plan.json"
+
+    @property
+    def _customers(self) -> Path:
+        return self.path / "customers.parquet"
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Nobody else works on this batch meanwhile. Raises NotReady where somebody does."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / "lock").open("wb") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise NotReady(f"Expected to be alone, found another run at work - at `{self.path}`") from error
+            yield
+
+    def begin(self, plan: Plan, table: Path, features: Sequence[str]) -> Plan:
+        """Cut the table up, unless that was done before: then the plan of that time holds.
+
+        Raises ImportInvalid where the table cannot be used, and NotReady where the folder belongs to another batch.
+        """
+        if self._plan.exists():
+            begun = msgspec.json.decode(self._plan.read_bytes(), type=Plan)
+            if (begun.campaign, begun.table) != (plan.campaign, plan.table):
+                raise NotReady(
+                    f"Expected to go on with campaign `{begun.campaign.name}` for `{begun.table[0]}`, got another campaign or "
+                    f"another table: ask for the same, or take the folder away - at `{self.path}`"
+                )
+            return begun
+        try:
+            _cut(table, features, self._customers)
+        except BaseException:
+            shutil.rmtree(self.path)
+            raise
+        put_file(DISK, self._plan, msgspec.json.encode(plan))
+        return plan
+
+    def parts(self) -> list[Part]:
+        """All of them, in the order of the table."""
+        found, start, metadata = list[Part](), 0, pq.read_metadata(self._customers)
+        for number in range(metadata.num_row_groups):
+            found.append(Part(number, start, metadata.row_group(number).num_rows))
+            start += found[-1].rows
+        return found
+
+    def customers(self, part: Part) -> pa.Table:
+        """The part's `customer_id`, and columns named like features."""
+        with pq.ParquetFile(self._customers) as file:
+            return file.read_row_group(part.number)
+
+    def is_done(self, part: Part) -> bool:
+        return self._decided(part).exists()
+
+    def mark(self, part: Part) -> bool:
+        """Note that it is being decided; whether somebody has begun with it before."""
+        mark = self._decided(part).with_suffix(".begun")
+        begun = mark.exists()
+        mark.touch()
+        return begun
+
+    def put(self, part: Part, decided: pa.Table) -> None:
+        """What was decided for the part, all of it or nothing."""
+        unfinished = self._decided(part).with_suffix(".unfinished")
+        pq.write_table(decided, unfinished, compression="zstd")
+        unfinished.replace(self._decided(part))
+
+    def _decided(self, part: Part) -> Path:
+        return self.path / f"{part.number:06d}.parquet"
+
+    def join(self, out: Path) -> int:
+        """One file of all parts, which go; how many customers got a fallback at one placement or more."""
+        fallbacks, unfinished = 0, out.with_name(f".{out.name}.unfinished")
+        with pq.ParquetWriter(unfinished, COLUMNS, compression="zstd") as writer:
+            for table in self._together():
+                fell = table.filter(table["fallback"])
+                fallbacks += len(fell["decision_id"].unique())
+                writer.write_table(table)
+        unfinished.replace(out)
+        shutil.rmtree(self.path)
+        return fallbacks
+
+    def _together(self) -> Iterator[pa.Table]:
+        """The parts in order, so many at a time that the result has few row groups. No decision lies in two of them."""
+        gathered: list[pa.Table] = []
+        for part in self.parts():
+            gathered.append(pq.read_table(self._decided(part)))
+            if sum(table.num_rows for table in gathered) >= ROW_GROUP:
+                yield pa.concat_tables(gathered)
+                gathered = []
+        if gathered:
+            yield pa.concat_tables(gathered)
+
+
+def _cut(table: Path, features: Sequence[str], out: Path) -> None:
+    """A row group for each part. Parquet is read bit by bit, CSV at once."""
+    empty = 0
+    with out.open("wb") as sink:
+        writer: pq.ParquetWriter | None = None
+        for rows in _rows(table):
+            names = [name for name in rows.schema.names if name in features]
+            customers = rows[CUSTOMER_ID].cast(pa.string())
+            empty += customers.null_count
+            wanted = pa.table([customers, *(rows[name] for name in names)], [CUSTOMER_ID, *names])
+            writer = writer or pq.ParquetWriter(sink, wanted.schema, compression="zstd")
+            writer.write_table(wanted)
+        if writer is None:
+            writer = pq.ParquetWriter(sink, pa.schema([(CUSTOMER_ID, pa.string())]))
+        writer.close()
+    if empty:
+        raise ImportInvalid([f"{table.name}: Expected a value in every row, found {empty} nulls"])
+
+
+def _rows(table: Path) -> Iterator[pa.Table]:
+    """Up to PART_ROWS rows at a time. Raises ImportInvalid where there is no column `customer_id`."""
+    if not table.name.endswith((".parquet", ".pq")):
+        whole = read_table(table, (CUSTOMER_ID,))
+        _check(table, whole.schema)
+        yield from (whole.slice(start, PART_ROWS) for start in range(0, whole.num_rows, PART_ROWS))
+        return
+    if not table.is_file():
+        raise ImportInvalid([f"Expected a table, found none - at `{table}`"])
+    try:
+        with pq.ParquetFile(table) as file:
+            _check(table, file.schema_arrow)
+            yield from (pa.Table.from_batches([batch]) for batch in file.iter_batches(PART_ROWS))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ImportInvalid([f"{table.name}: Expected a table (.csv, .csv.gz, .parquet), got something else: {error}"]) from error
+
+
+def _check(table: Path, schema: pa.Schema) -> None:
+    if CUSTOMER_ID not in schema.names:
+        raise ImportInvalid([f"{table.name}: Expected a column `{CUSTOMER_ID}`, found {', '.join(schema.names)}"])

@@ -1,0 +1,49 @@
+"""Work for many processes: of this machine, or of a Dask cluster. What is done where is the same."""
+
+import importlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from typing import Any, NamedTuple, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Workers(NamedTuple):
+    """Who works. `scheduler`: the address of a Dask cluster's; None for `processes` of this machine, one per core unless told.
+
+    The workers of a cluster see home, table and result under the same paths as this process: on a shared disk.
+    """
+
+    processes: int | None = None
+    scheduler: str | None = None
+
+    def how_many(self) -> int:
+        """Processes, as far as they are ours to say."""
+        return self.processes or os.cpu_count() or 1
+
+
+def spread(work: Callable[[Item], Result], items: Sequence[Item], workers: Workers) -> Iterator[Result]:
+    """What comes of each item, in the order of completion. Everything has to be importable there, and to be pickled.
+
+    The first error ends it, and is raised here.
+    """
+    if workers.scheduler is not None:
+        yield from _cluster().spread(work, items, workers.scheduler)
+    elif workers.how_many() == 1 or len(items) <= 1:
+        yield from map(work, items)
+    else:
+        with ProcessPoolExecutor(min(workers.how_many(), len(items)), get_context("spawn")) as pool:
+            pending = [pool.submit(work, item) for item in items]
+            try:
+                for done in as_completed(pending):
+                    yield done.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+
+def _cluster() -> Any:  # noqa: ANN401  # a module; loading it takes a second, and few ask for a cluster
+    return importlib.import_module("training.dask_cluster")
