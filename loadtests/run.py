@@ -157,13 +157,18 @@ def main(argv: Sequence[str]) -> int:
     """Run and judge."""
     parser = argparse.ArgumentParser(prog="python -m loadtests.run", description="Load tests beside their budget.")
     parser.add_argument("scenario", nargs="*", help="some of them; all where none is named")
-    wanted, budget = parser.parse_args(argv).scenario, read_budget()
+    parser.add_argument(
+        "--budget", type=Path, default=BUDGET, metavar="FILE", help="of your own (default: loadtests/budget.toml)"
+    )
+    parser.add_argument("--shop", type=Path, metavar="FOLDER", help="where the shop lies, or is to be left for the next time")
+    options = parser.parse_args(argv)
+    wanted, budget = options.scenario, read_budget(options.budget)
     unknown = set(wanted) - budget.keys()
     if unknown:
         parser.error(f"Expected scenarios of {', '.join(budget)}, got {', '.join(sorted(unknown))}")
     REPORTS.mkdir(parents=True, exist_ok=True)
     found: dict[str, Seen] = {}
-    with tempfile.TemporaryDirectory(prefix="nextbest-load-") as folder, place(Path(folder)) as made:
+    with tempfile.TemporaryDirectory(prefix="nextbest-load-") as folder, place(options.shop or Path(folder)) as made:
         if any(budget[name].swap_every_s for name in wanted or budget):
             another_bundle(made.home)
         for name in wanted or budget:
