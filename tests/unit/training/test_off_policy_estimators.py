@@ -17,9 +17,14 @@ from training.off_policy import (
     doubly_robust,
     doubts,
     effective_sample_size,
+    estimate,
     inverse_propensity,
     mean_interval,
     self_normalized,
+    shrunk,
+    shrunk_doubly_robust,
+    switch_doubly_robust,
+    switched,
 )
 
 moderate = st.floats(-100.0, 100.0)
@@ -82,7 +87,10 @@ estimators = pytest.mark.parametrize("estimator", ESTIMATORS.values(), ids=ESTIM
 
 def test_estimators_go_by_their_names_in_the_field():
     """What a report shows for each policy."""
-    by_name = {"dm": direct_method, "ips": inverse_propensity, "snips": self_normalized, "dr": doubly_robust}
+    by_name = {
+        "dm": direct_method, "ips": inverse_propensity, "snips": self_normalized, "dr": doubly_robust,
+        "switch_dr": switch_doubly_robust, "dr_os": shrunk_doubly_robust,
+    }  # fmt: skip
     assert by_name == ESTIMATORS
 
 
@@ -122,6 +130,50 @@ def test_doubly_robust_is_the_model_corrected_by_weighted_residuals(table):
     for weight, reward, predicted, expected in table:
         total += expected + weight * (reward - predicted)
     assert doubly_robust(as_rows(table)).mean() == pytest.approx(total / len(table), rel=1e-9, abs=1e-8)
+
+
+@given(logged, st.floats(0.0, 60.0))
+def test_switching_corrects_the_model_by_rows_of_small_weight(table, largest):
+    """(1/n) sum of m + w (r - q), where w is not too large."""
+    total = 0.0
+    for weight, reward, predicted, expected in table:
+        total += expected + (weight * (reward - predicted) if weight <= largest else 0.0)
+    assert switched(as_rows(table), largest).mean() == pytest.approx(total / len(table), rel=1e-9, abs=1e-8)
+
+
+@given(logged, st.floats(0.001, 1e6))
+def test_shrinking_takes_more_of_a_large_weight(table, strength):
+    """(1/n) sum of m + s w / (w^2 + s) (r - q)."""
+    total = 0.0
+    for weight, reward, predicted, expected in table:
+        total += expected + strength * weight / (weight * weight + strength) * (reward - predicted)
+    assert shrunk(as_rows(table), strength).mean() == pytest.approx(total / len(table), rel=1e-9, abs=1e-8)
+
+
+@given(logged)
+def test_without_shrinking_and_without_switching_both_are_doubly_robust(table):
+    """And with all of it they are the model alone."""
+    rows = as_rows(table)
+    assert shrunk(rows, np.inf).tolist() == switched(rows, np.inf).tolist() == doubly_robust(rows).tolist()
+    assert shrunk(rows, 0.0).tolist() == switched(rows, -1.0).tolist() == direct_method(rows).tolist()
+
+
+@pytest.mark.parametrize("estimator", [switch_doubly_robust, shrunk_doubly_robust])
+def test_few_rows_of_large_weight_are_not_believed_where_a_model_is_good(estimator):
+    """Over 300 logs of a policy that hardly any row was logged of: less error than doubly robust, which is right on average."""
+    chance = np.random.default_rng(3)
+    rare = WELL_MODELLED._replace(logging=np.array([[0.97, 0.005, 0.025], [0.01, 0.965, 0.025]]))
+    logs = [rare.draw(300, chance) for _ in range(300)]
+    errors = [np.array([float(each(rows).mean()) - rare.value for rows in logs]) for each in (estimator, doubly_robust)]
+    assert (errors[0] ** 2).mean() < 0.8 * (errors[1] ** 2).mean()
+
+
+@pytest.mark.parametrize("estimator", [switch_doubly_robust, shrunk_doubly_robust])
+def test_with_many_rows_a_wrong_model_is_found_out(estimator):
+    """The bias that the rows themselves show costs more than the variance that shrinking saves."""
+    rows = WORLD.draw(200_000, np.random.default_rng(6))
+    assert float(estimator(rows).mean()) == pytest.approx(WORLD.value, abs=0.01)
+    assert abs(float(direct_method(rows).mean()) - WORLD.value) > 0.05
 
 
 @pytest.mark.parametrize("estimator", [inverse_propensity, doubly_robust])
@@ -203,7 +255,7 @@ def test_a_policy_that_does_what_the_log_did_is_worth_what_the_log_earned(estima
 def test_a_policy_that_nothing_was_logged_of_divides_nothing_by_zero(estimator):
     """Weights of zero everywhere: finite contributions, what the model says or nothing. Warnings are errors here."""
     rows = Rows(np.zeros(3), np.ones(3), np.full(3, 0.2), np.full(3, 0.3))
-    assert estimator(rows).tolist() == [0.3 if estimator in (direct_method, doubly_robust) else 0.0] * 3
+    assert estimator(rows).tolist() == [0.0 if estimator in (inverse_propensity, self_normalized) else 0.3] * 3
 
 
 @pytest.mark.parametrize("name", ["ips", "snips", "dr"])
@@ -305,3 +357,16 @@ def test_both_doubts_are_told_together():
 def test_weights_of_zero_everywhere_are_a_doubt_and_no_division():
     """A policy of which nothing was logged: no row carries anything."""
     assert doubts(np.zeros(500)) == ["effective sample size 0 of 500 rows, at least 100 are needed"]
+
+
+def test_an_estimate_tells_every_interval_and_refuses_where_rows_are_too_few():
+    """A single weight that decides alone is named; without it there is nothing to doubt."""
+    rows = WORLD.draw(2000, np.random.default_rng(4))
+    found = estimate(rows, np.arange(2000))
+    assert found.intervals.keys() == ESTIMATORS.keys()
+    assert found.intervals["dr"] == mean_interval(doubly_robust(rows), np.arange(2000))
+    assert (found.verdict, found.doubts, found.effective) == ("tell", [], effective_sample_size(rows.weight))
+    spoiled = rows._replace(weight=np.append(1e5, rows.weight[1:]))
+    doubted = estimate(spoiled, np.arange(2000))
+    assert (doubted.verdict, doubted.largest) == ("refuse", 1e5)
+    assert any("one row carries" in doubt for doubt in doubted.doubts)

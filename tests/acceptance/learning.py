@@ -1,0 +1,11 @@
+"""Area `learning`: that it learns, and proves that it did."""
+
+from tests.acceptance.rows import (
+    interval_coverage,
+    open_bandit,
+)
+
+ROWS = [
+    open_bandit.ROW,
+    interval_coverage.ROW,
+]
