@@ -40,12 +40,11 @@ from service.stores.redis_link import RedisLink
 from service.stores.segment_log import SegmentLog
 from training.batch_parts import COLUMNS, CUSTOMER_ID, Campaign, Part, PartsFolder, Plan
 from training.decision_log import read_decisions_of
-from training.spreading import Workers, spread
+from training.spreading import ALONE, Workers, spread
 
 AT_ONCE = 2  # parts in one process: while one waits for Redis or the disk, the other is decided
 TOGETHER = 512  # customers whose decisions are made at once
 SPAN = 8  # parts that a process is given at a time
-ALONE = Workers(1)
 TIMEOUT_MS = 30_000.0  # of a round trip: nobody waits for an answer here
 
 Progress = Callable[[int, int], None]

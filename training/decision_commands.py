@@ -27,7 +27,7 @@ from training.decision_tables import experiments_table, explanation_table, repla
 from training.experiments import experiments
 from training.progress import progress_bar
 from training.replay import replay
-from training.spreading import Workers
+from training.spreading import add_workers, workers_of
 from training.summary import terminal
 from training.whatif import Draft, what_if
 
@@ -122,13 +122,11 @@ def _objective(home: Path, bundle: str | None) -> str:
 
 
 def _decide(options: argparse.Namespace, home: Path) -> int:
-    if (options.engine == "dask") != (options.scheduler is not None):
-        raise NotReady("Expected `--engine dask --scheduler ADDRESS`, got one without the other")
+    workers = workers_of(options)
     if options.out.exists():
         raise NotReady(f"Expected a new file: deciding twice contacts everyone twice - at `{options.out}`")
     name = options.campaign or f"{options.table.stem}-{dt.datetime.now(dt.UTC):%Y-%m-%d}"
     campaign = Campaign(name, tuple(options.placement), dict(options.context), options.dry_run)
-    workers = Workers(options.processes, options.scheduler)
     with progress_bar("Deciding") as tell, resolve_redis(options.redis_url, home) as url:
         report = decide_table(home, url, campaign, options.table, options.out, workers=workers, progress=tell)
     trace = "; a dry run: nothing was logged or counted" if options.dry_run else ""
@@ -185,9 +183,7 @@ def _parser() -> argparse.ArgumentParser:
     deciding.add_argument("--context", type=_pair, action="append", default=[], metavar="NAME=VALUE", help="the same for all")
     deciding.add_argument("--campaign", metavar="NAME", help="seeds the decision ids (default: table and day)")
     deciding.add_argument("--dry-run", action="store_true", help="leave no trace")
-    deciding.add_argument("--processes", type=int, help="default: one per core")
-    deciding.add_argument("--engine", choices=("local", "dask"), default="local", help="who works (default: this machine)")
-    deciding.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster, like tcp://10.0.0.1:8786")
+    add_workers(deciding)
     return parser
 
 

@@ -1,11 +1,14 @@
 """Work for many processes: of this machine, or of a Dask cluster. What is done where is the same."""
 
+import argparse
 import importlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from typing import Any, NamedTuple, TypeVar
+
+from service.errors import NotReady
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -23,6 +26,23 @@ class Workers(NamedTuple):
     def how_many(self) -> int:
         """Processes, as far as they are ours to say."""
         return self.processes or os.cpu_count() or 1
+
+
+ALONE = Workers(1)
+
+
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """The options that say who works."""
+    parser.add_argument("--processes", type=int, help="default: one per core")
+    parser.add_argument("--engine", choices=("local", "dask"), default="local", help="who works (default: this machine)")
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster, like tcp://10.0.0.1:8786")
+
+
+def workers_of(options: argparse.Namespace) -> Workers:
+    """Who was asked to work. Raises NotReady where an engine lacks its scheduler, or the other way round."""
+    if (options.engine == "dask") != (options.scheduler is not None):
+        raise NotReady("Expected `--engine dask --scheduler ADDRESS`, got one without the other")
+    return Workers(options.processes, options.scheduler)
 
 
 def spread(work: Callable[[Item], Result], items: Sequence[Item], workers: Workers) -> Iterator[Result]:

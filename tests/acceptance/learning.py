@@ -3,9 +3,13 @@
 from tests.acceptance.rows import (
     interval_coverage,
     open_bandit,
+    peeking,
+    watching,
 )
 
 ROWS = [
     open_bandit.ROW,
     interval_coverage.ROW,
+    watching.ROW,
+    peeking.ROW,
 ]

@@ -1,5 +1,6 @@
 """From events to a prediction, from there to Redis, and into a rule: while it is fresh."""
 
+import datetime as dt
 import time
 from pathlib import Path
 
@@ -7,9 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import redis
+from distributed import LocalCluster
 
 from features.contract import contract_document, parse_contract
 from features.homes import contract_path, home_contract, write_home_contract
+from features.layout import timestamp_field
 from features.offline import read_view
 from features.vectors import vectorize
 from service.cli import main
@@ -23,7 +27,8 @@ from training.event_history import write_events
 from training.fit import FitSettings
 from training.predictions.learning import train_all
 from training.predictions.models import predictions_registry
-from training.predictions.scoring import score
+from training.predictions.scoring import instant, score
+from training.spreading import Workers
 
 DAY = 86_400.0
 CONTRACT = parse_contract("""
@@ -106,6 +111,29 @@ def test_a_prediction_is_trained_scored_read_by_a_rule_and_forgotten_at_its_age(
     assert not any("stale:churn_risk" in degraded for name, (_, degraded) in fresh.items() if name in values)
     assert command(home, redis_url, "features", "check") in (0, 1)  # live features were never fed here: only batch ones agree
     assert "`churn_risk` is" not in capsys.readouterr().out
+
+
+def test_several_processes_and_a_dask_cluster_score_what_one_process_would(home, redis_url):
+    """Half of the customers each: the same values, to the last bit."""
+    now = time.time()
+    train_all(home, ["churn_risk"], now, FitSettings(threads=1), force=False)
+    found = []
+    with LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as cluster:
+        for workers in (Workers(1), Workers(2), Workers(2, cluster.scheduler_address)):
+            assert score(home, redis_url, now, workers).customers["churn_risk"] > 200
+            found.append(read_view(home, "predictions"))
+    assert found[0] == found[1] == found[2]
+
+
+def test_what_was_scored_is_in_redis_whatever_the_fraction_of_the_second(home, redis_url):
+    """Of moments whose microseconds a float cannot say, one in sixteen was copied up to just before its own rows."""
+    train_all(home, ["churn_risk"], time.time(), FitSettings(threads=1), force=False)
+    moments = (int(time.time()) + n / 4_194_304 for n in range(1000))
+    early = next(at for at in moments if dt.datetime.fromtimestamp(at, dt.UTC) < instant(at))
+    scored = score(home, redis_url, early).customers["churn_risk"]
+    with redis.Redis.from_url(redis_url) as client:
+        kept = [client.hexists(key, timestamp_field("predictions")) for key in client.scan_iter("*customer_id*")]
+    assert sum(kept) == scored > 200
 
 
 def test_a_prediction_is_an_input_of_models(home):

@@ -14,6 +14,7 @@ from training.predictions.learning import Trained, train_all
 from training.predictions.models import predictions_registry, read_manifest
 from training.predictions.scoring import score
 from training.progress import progress_bar
+from training.spreading import add_workers, workers_of
 
 RATE = "AUC {auc:.3f}, log loss {loss:.4f} against {loss_of_mean:.4f} of the base rate, calibration error {calibration_error:.4f}"
 VALUE = (
@@ -62,7 +63,7 @@ def figures_line(figures: dict[str, float]) -> str:
 
 def _score(options: argparse.Namespace, home: Path, redis_url: str | None) -> int:
     with resolve_redis(redis_url, home) as url:
-        found = score(home, url, options.at or time.time())
+        found = score(home, url, options.at or time.time(), workers_of(options))
     for name, count in found.customers.items():
         print(f"`{name}` of {count} customers is in Redis")
     for name in found.untrained:
@@ -93,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     training.add_argument("--threads", type=int, default=2)
     scoring = verbs.add_parser("score", help="write what the kept models say of everybody, with its moment, and copy it to Redis")
     scoring.set_defaults(run=_score)
+    add_workers(scoring)
     for verb in (training, scoring):
         verb.add_argument("--at", type=_moment, metavar="MOMENT", help="as of when, RFC 3339 (default now)")
     verbs.add_parser("list", help="kept models, with their figures").set_defaults(run=_list)

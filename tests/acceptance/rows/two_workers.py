@@ -1,12 +1,15 @@
 """Row 9: what a second worker adds, where the machine has a second core to give it.
 
-On a machine of two cores Redis and the load generator need a part of them, too, and a second worker gets what they leave. So the
-one worker shares one core with Redis and the load generator, and two workers share two cores with them: twice of everything.
+On a machine of two cores Redis and the load generator need a part of them, too, and a second worker gets what they leave. So one
+worker shares one core with Redis and the load generator, and two workers share two cores with them: twice of everything. What two
+cores are worth is told beside it: of loops that share nothing, two together do so much more than one alone.
 """
 
 import contextlib
 import os
 import statistics
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 
 import redis
@@ -18,6 +21,14 @@ from tests.acceptance.row import Context, Measured, Row
 CORES = (0, 1)
 TIMES = 1.7
 ONE, TWO = "one worker", "two workers"
+LOOP = """
+import time
+end, n = time.perf_counter() + 1.0, 0
+while time.perf_counter() < end:
+    for _ in range(1000): pass
+    n += 1
+print(n)
+"""
 
 
 def measure(context: Context) -> Measured:
@@ -31,14 +42,23 @@ def measure(context: Context) -> Measured:
             for name, cores in ((ONE, CORES[:1]), (TWO, CORES))
         }
         found: dict[str, list[float]] = {ONE: [], TWO: []}
+        loops: list[float] = []
         for _ in range(1 + ROUNDS):  # the first answers fill caches
+            loops.append(_loops(CORES) / _loops(CORES[:1]))
             for name, (cores, server) in servers.items():
                 with _kept_to(cores, redis_process, 0):
                     found[name] += throughput({name: server}, rounds=1)[name]
     found = {name: rates[1:] for name, rates in found.items()}
     times = ratio(found, TWO, ONE)
     told = ", ".join(f"{name} {statistics.median(rates):.0f}/s" for name, rates in found.items())
-    return Measured(f"{told}: {times:.2f} x", times >= TIMES)
+    return Measured(f"{told}: {times:.2f} x; of loops that share nothing two do {statistics.median(loops):.2f} x", times >= TIMES)
+
+
+def _loops(cores: Sequence[int]) -> float:
+    """How often a process on each of these cores has counted to a thousand, together."""
+    commands = [["taskset", "--cpu-list", str(core), sys.executable, "-c", LOOP] for core in cores]
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE) for command in commands]
+    return sum(float(process.communicate(timeout=30)[0]) for process in started)
 
 
 @contextlib.contextmanager

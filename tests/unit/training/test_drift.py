@@ -1,0 +1,67 @@
+"""Whether new rows look like old ones: the index as its formula, chance that raises no alarm, and a shift that does."""
+
+import math
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from training.drift import drift, shifted_columns, stability_index
+
+
+def table(chance, rows: int, *, mean: float = 0.0, mobile: float = 0.5) -> pa.Table:
+    """A number, another one that is sometimes missing, and a category."""
+    spend = chance.normal(mean, 1.0, rows)
+    age = np.where(chance.random(rows) < 0.1, np.nan, chance.normal(40, 10, rows))
+    device = np.where(chance.random(rows) < mobile, "mobile", "desktop")
+    return pa.table({"spend": spend, "age": pa.array(age, from_pandas=True), "device": device.tolist()})
+
+
+def test_the_index_is_its_formula():
+    """Two bins, three quarters and a half."""
+    wanted = 0.25 * math.log(0.75 / 0.5) + (-0.25) * math.log(0.25 / 0.5)
+    assert stability_index(np.array([0.5, 0.5]), np.array([0.75, 0.25])) == pytest.approx(wanted)
+
+
+def test_rows_of_the_same_world_raise_no_alarm():
+    """100 pairs of a thousand and five hundred rows."""
+    chance = np.random.default_rng(0)
+    alarms = sum(bool(drift(table(chance, 1000), table(chance, 500), seed).reasons) for seed in range(100))
+    assert alarms <= 1
+
+
+def test_few_rows_are_not_a_shift_because_their_bins_are_uneven():
+    """The index of 30 rows is large by chance alone; what chance explains is no shift."""
+    chance = np.random.default_rng(1)
+    found = drift(table(chance, 1000), table(chance, 30))
+    assert max(one.index for one in found.columns) > 0.1
+    assert not shifted_columns(found)
+
+
+def test_a_shift_names_its_column_and_rows_can_be_told_apart():
+    """The one that moved, and no other."""
+    chance = np.random.default_rng(2)
+    found = drift(table(chance, 2000), table(chance, 2000, mean=1.0))
+    assert shifted_columns(found) == ["spend"]
+    assert found.auc > 0.7
+    assert found.p < 1e-6
+    assert any("`spend` has moved" in reason for reason in found.reasons)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("device", ["watch"] * 400), ("age", [None] * 400)], ids=["an unknown category", "missing throughout"]
+)
+def test_a_category_that_nobody_knew_and_a_column_that_is_gone_are_shifts(column, value):
+    """No index is infinite."""
+    chance = np.random.default_rng(3)
+    now = table(chance, 400)
+    spoiled = now.set_column(now.column_names.index(column), column, pa.array(value, now[column].type))
+    found = drift(table(chance, 1000), spoiled)
+    assert shifted_columns(found) == [column]
+    assert all(math.isfinite(one.index) for one in found.columns)
+
+
+def test_no_rows_are_an_error():
+    """Expected and found."""
+    with pytest.raises(ValueError, match="got 10 and 0"):
+        drift(table(np.random.default_rng(0), 10), table(np.random.default_rng(0), 0))
