@@ -1,7 +1,7 @@
 """A request as the pipeline takes it, and the decisions that are made for a batch of them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import msgspec
 
@@ -105,7 +105,6 @@ class Turn:
 
     engine: Engine
     now: float
-    _contexts: dict[tuple[int, object], dict[str, Scalar]] = field(default_factory=dict)  # a campaign's is the same for all
 
     def make(self, asks: Sequence[Ask], reading: Reading) -> list[Made]:
         """Decide for each request, from what was read of its customer."""
@@ -138,7 +137,7 @@ class Turn:
             customer_id=ask.customer_id,
             at=self.now,
             customer=customer,
-            context=self._context(ask, zone),
+            context={**ask.context, **request_time_values(self.now, zone)},
             placements=ask.placements,
             exclude_actions=ask.exclude_actions,
             candidates=ask.candidates,
@@ -146,14 +145,6 @@ class Turn:
             exhausted=exhausted,
             sent=ask.sent,
         )
-
-    def _context(self, ask: Ask, zone: object) -> dict[str, Scalar]:
-        """With what the moment says; `ask` holds its own context for as long as it is known here."""
-        key = id(ask.context), zone
-        known = self._contexts.get(key)
-        if known is None:
-            known = self._contexts[key] = {**ask.context, **request_time_values(self.now, zone)}
-        return known
 
     def _needed_for_profile(self) -> list[Purpose]:
         return [purpose for purpose in self.engine.catalog.purposes if purpose.profile]

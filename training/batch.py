@@ -6,6 +6,8 @@ several processes decide for several parts at a time.
 """
 
 import asyncio
+import math
+import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -82,7 +84,7 @@ def decide_table(
     for number, placement in enumerate(campaign.placements):
         if placement.id not in placements:
             raise UnknownPlacement(placement.id, sorted(placements), f"--placement {number + 1}")
-    folder = PartsFolder(out.with_name(f".{out.name}.parts"))
+    folder = PartsFolder.beside(out)
     with folder.held():
         plan = Plan(campaign, _identity(table), pointer.catalog or 0, pointer.champion, pointer.others)
         plan = folder.begin(plan, table, [feature.name for feature in contract.customer])
@@ -100,7 +102,7 @@ def _decide_parts(job: Job, workers: Workers, progress: Progress) -> int:
     rows = sum(part.rows for part in parts)
     done = before = rows - sum(part.rows for part in left)
     progress(done, rows)
-    size = min(SPAN, -(-len(left) // workers.how_many()) or 1)
+    size = max(1, min(SPAN, math.ceil(len(left) / workers.how_many())))
     spans = [_Span(job, left[start : start + size]) for start in range(0, len(left), size)]
     try:
         for decided in spread(decide_span, spans, workers):
@@ -121,10 +123,10 @@ def _identity(table: Path) -> tuple[str, int, int]:
 
 def serving_engine(home: Path) -> Engine:
     """The engine that the service would answer with now. Raises NotReady and BundleRefused."""
-    return engine_of(home, Registry(home / "registry").current())
+    return engine_at(home, Registry(home / "registry").current())
 
 
-def engine_of(home: Path, pointer: Pointer) -> Engine:
+def engine_at(home: Path, pointer: Pointer) -> Engine:
     """The engine of these versions. Raises NotReady and BundleRefused."""
     contract, registry = home_contract(home), Registry(home / "registry")
     catalog = _catalog_of(home, contract, pointer)
@@ -179,8 +181,8 @@ class _Decider:
         self._campaign = plan.campaign
         self._home = job.home
         self._folder = PartsFolder(job.folder)
-        self._engine = engine_of(job.home, Pointer(plan.catalog, plan.champion, others=plan.others))
-        self._log = SegmentLog(job.home / "log")
+        self._engine = engine_at(job.home, Pointer(plan.catalog, plan.champion, others=plan.others))
+        self._log = SegmentLog(job.home / "log", queue_bytes=sys.maxsize)  # each append is waited for: AT_ONCE at most wait
         self._link = RedisLink(job.redis_url, timeout_ms=TIMEOUT_MS)
         self._reader = RedisCustomerReader(self._link, self._engine.contract, lambda: nothing_written(job.home))
         self._claims = Claims(self._reader, RedisContactHistory(self._link), Metrics())
@@ -191,7 +193,7 @@ class _Decider:
         self._runner.run(self._decide_all(parts))
 
     async def _decide_all(self, parts: Sequence[Part]) -> None:
-        begun = {part for part in parts if not self._campaign.dry_run and self._folder.mark(part)}
+        begun = {part for part in parts if self._folder.is_begun(part)}
         told = self._told(begun)
         room = asyncio.Semaphore(AT_ONCE)
 
@@ -216,6 +218,8 @@ class _Decider:
         """`told`: what an earlier run wrote down, where it had begun with this part."""
         customers = self._folder.customers(part)
         asks = self._asks(part, customers)
+        if not self._campaign.dry_run:
+            self._folder.mark(part)
         if told is None:
             made = await self._make(asks, customers)
         else:

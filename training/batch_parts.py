@@ -18,6 +18,7 @@ from service.catalog.entities import Scalar
 from service.decision.entities import PlacementRequest
 from service.errors import ImportInvalid, NotReady
 from service.files import DISK, put_file
+from training.lake import parquet
 from training.tables import read_table
 
 CUSTOMER_ID = "customer_id"
@@ -65,6 +66,11 @@ class PartsFolder(NamedTuple):
 
     path: Path
 
+    @classmethod
+    def beside(cls, out: Path) -> "PartsFolder":
+        """That of a result."""
+        return cls(out.with_name(f".{out.name}.parts"))
+
     @property
     def _plan(self) -> Path:
         return self.path / "plan.json"
@@ -89,8 +95,8 @@ class PartsFolder(NamedTuple):
 
         Raises ImportInvalid where the table cannot be used, and NotReady where the folder belongs to another batch.
         """
-        if self._plan.exists():
-            begun = msgspec.json.decode(self._plan.read_bytes(), type=Plan)
+        begun = self.begun()
+        if begun is not None:
             if (begun.campaign, begun.table) != (plan.campaign, plan.table):
                 raise NotReady(
                     f"Expected to go on with campaign `{begun.campaign.name}` for `{begun.table[0]}`, got another campaign or "
@@ -99,11 +105,15 @@ class PartsFolder(NamedTuple):
             return begun
         try:
             _cut(table, features, self._customers)
-        except BaseException:
+        except ImportInvalid:
             shutil.rmtree(self.path)
             raise
         put_file(DISK, self._plan, msgspec.json.encode(plan))
         return plan
+
+    def begun(self) -> Plan | None:
+        """What was begun here; None where nothing was."""
+        return msgspec.json.decode(self._plan.read_bytes(), type=Plan) if self._plan.exists() else None
 
     def parts(self) -> list[Part]:
         """All of them, in the order of the table."""
@@ -121,18 +131,20 @@ class PartsFolder(NamedTuple):
     def is_done(self, part: Part) -> bool:
         return self._decided(part).exists()
 
-    def mark(self, part: Part) -> bool:
-        """Note that it is being decided; whether somebody has begun with it before."""
-        mark = self._decided(part).with_suffix(".begun")
-        begun = mark.exists()
-        mark.touch()
-        return begun
+    def is_begun(self, part: Part) -> bool:
+        """Whether somebody has begun to decide for it: the log may hold some of it."""
+        return self._mark(part).exists()
+
+    def mark(self, part: Part) -> None:
+        """Note that it is being decided; durable when this returns."""
+        put_file(DISK, self._mark(part), b"")
 
     def put(self, part: Part, decided: pa.Table) -> None:
-        """What was decided for the part, all of it or nothing."""
-        unfinished = self._decided(part).with_suffix(".unfinished")
-        pq.write_table(decided, unfinished, compression="zstd")
-        unfinished.replace(self._decided(part))
+        """What was decided for the part, all of it or nothing; durable when this returns."""
+        put_file(DISK, self._decided(part), parquet(decided))
+
+    def _mark(self, part: Part) -> Path:
+        return self._decided(part).with_suffix(".begun")
 
     def _decided(self, part: Part) -> Path:
         return self.path / f"{part.number:06d}.parquet"

@@ -24,7 +24,7 @@ def spread(work: Callable[[Item], Result], items: Sequence[Item], scheduler: str
     with client:
         if not client.scheduler_info()["workers"]:
             raise NotReady(f"Expected workers, found none - of the scheduler at `{scheduler}`")
-        pending = client.map(work, items, pure=False, retries=0)
+        pending = client.map(work, items, pure=False)
         try:
             for done in as_completed(pending, loop=client.loop):
                 yield done.result()

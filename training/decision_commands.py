@@ -19,7 +19,7 @@ from service.decision.records import DecisionRecord
 from service.errors import CatalogInvalid, NotReady
 from service.registry import Registry
 from training.batch import decide_table
-from training.batch_parts import Campaign
+from training.batch_parts import Campaign, PartsFolder
 from training.contributions import Contribution, contributions
 from training.days import end_of, start_of
 from training.decision_log import find_decision
@@ -125,7 +125,9 @@ def _decide(options: argparse.Namespace, home: Path) -> int:
     workers = workers_of(options)
     if options.out.exists():
         raise NotReady(f"Expected a new file: deciding twice contacts everyone twice - at `{options.out}`")
-    name = options.campaign or f"{options.table.stem}-{dt.datetime.now(dt.UTC):%Y-%m-%d}"
+    begun = PartsFolder.beside(options.out).begun()  # perhaps yesterday, when the campaign had another name
+    today = f"{options.table.stem}-{dt.datetime.now(dt.UTC):%Y-%m-%d}"
+    name = options.campaign or (begun.campaign.name if begun else today)
     campaign = Campaign(name, tuple(options.placement), dict(options.context), options.dry_run)
     with progress_bar("Deciding") as tell, resolve_redis(options.redis_url, home) as url:
         report = decide_table(home, url, campaign, options.table, options.out, workers=workers, progress=tell)

@@ -1,6 +1,5 @@
 """Whether what is seen now still looks like what a model has learned from: one column at a time, and all of them together."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import lightgbm
@@ -9,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from scipy.stats import chi2, norm, rankdata
+from scipy.stats import chi2, mannwhitneyu
 
 Values = npt.NDArray[np.float64]
 
 BINS = 10  # of a number, by the reference's quantiles; missing is one more
-SHIFTED = 0.25  # stability index from which a column counts as another one: Siddiqi 2006, chapter 6
+SHIFTED = 0.25  # stability index from which a column counts as another one: Siddiqi 2006
 RARE = 0.01  # a category that fewer of the reference have is one of the others
 CHANCE = 0.001  # how often rows of one world may seem to be of two
 TOLD_APART = 0.55  # AUC: below, a model cannot do much with the difference
@@ -42,11 +41,14 @@ class DriftReport(msgspec.Struct, frozen=True):
     p: float
 
     @property
+    def shifted(self) -> tuple[ColumnDrift, ...]:
+        """The columns that have moved."""
+        return tuple(one for one in self.columns if one.is_shifted)
+
+    @property
     def reasons(self) -> tuple[str, ...]:
         """Why somebody should look, in words; empty where nothing has moved."""
-        told = [
-            f"`{c.column}` has moved: stability index {c.index:.2f}, {SHIFTED:g} is much" for c in self.columns if c.is_shifted
-        ]
+        told = [f"`{one.column}` has moved: stability index {one.index:.2f}, {SHIFTED:g} is much" for one in self.shifted]
         if self.auc > TOLD_APART and self.p < CHANCE:
             told.append(f"old rows can be told from new ones: AUC {self.auc:.3f}, p {self.p:.1e}")
         return tuple(told)
@@ -63,7 +65,7 @@ def drift(reference: pa.Table, current: pa.Table, seed: int = 0) -> DriftReport:
 
 
 def stability_index(reference: Values, current: Values) -> float:
-    """Sum of (c - r) ln(c / r) over bins, of shares (bins,) each: Siddiqi 2006, chapter 6; Jeffreys' divergence. None is zero."""
+    """Sum of (c - r) ln(c / r) over bins, of shares (bins,) each: Siddiqi 2006; Jeffreys' divergence. None is zero."""
     return float(((current - reference) * np.log(current / reference)).sum())
 
 
@@ -136,10 +138,9 @@ def _told_apart(reference: pa.Table, current: pa.Table, seed: int) -> tuple[floa
             return 0.5, 1.0  # so few rows that one side is not there
         model = lightgbm.train(settings, lightgbm.Dataset(rows.inputs[seen], rows.now[seen]), ROUNDS)
         guessed[~seen] = model.predict(rows.inputs[~seen])
-    new, old = int(rows.now.sum()), int((~rows.now).sum())
-    auc = (float(rankdata(guessed)[rows.now].sum()) - new * (new + 1) / 2) / (new * old)
-    error = ((new + old + 1) / (12.0 * new * old)) ** 0.5
-    return auc, float(norm.sf((auc - 0.5) / error))
+    new, old = guessed[rows.now], guessed[~rows.now]
+    wins, p = mannwhitneyu(new, old, alternative="greater", method="asymptotic")
+    return float(wins) / (len(new) * len(old)), float(p)
 
 
 def _rows(reference: pa.Table, current: pa.Table) -> _Rows:
@@ -153,8 +154,3 @@ def _rows(reference: pa.Table, current: pa.Table) -> _Rows:
 def _input(column: pa.ChunkedArray, reference: pa.ChunkedArray) -> Values:
     """A number as it is, a text as its bin."""
     return _places(column, reference).astype(np.float64) if _is_text(reference) else _numbers(column)
-
-
-def shifted_columns(report: DriftReport) -> Sequence[str]:
-    """The columns that have moved, most of all first."""
-    return [one.column for one in report.columns if one.is_shifted]

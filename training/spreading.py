@@ -55,14 +55,12 @@ def spread(work: Callable[[Item], Result], items: Sequence[Item], workers: Worke
     elif workers.how_many() == 1 or len(items) <= 1:
         yield from map(work, items)
     else:
-        with ProcessPoolExecutor(min(workers.how_many(), len(items)), get_context("spawn")) as pool:
-            pending = [pool.submit(work, item) for item in items]
-            try:
-                for done in as_completed(pending):
-                    yield done.result()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        pool = ProcessPoolExecutor(min(workers.how_many(), len(items)), get_context("spawn"))
+        try:
+            for done in as_completed([pool.submit(work, item) for item in items]):
+                yield done.result()
+        finally:
+            pool.shutdown(cancel_futures=True)  # what has begun ends, what has not is not begun
 
 
 def _cluster() -> Any:  # noqa: ANN401  # a module; loading it takes a second, and few ask for a cluster

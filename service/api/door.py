@@ -54,11 +54,9 @@ class Door:
         try:
             self._guard.check(DECIDE[NEEDS], dict(scope["headers"]), scope["query_string"])
             asked = await body()
-            return (
-                None
-                if asked is None
-                else Response(200, JSON, await answered(self.state.pipeline, self.state.parts.engine, asked))
-            )
+            if asked is None:
+                return None
+            return Response(200, JSON, await answered(self.state.pipeline, self.state.parts.engine, asked))
         except NextbestError as error:
             return _refused(refusal(error, self.state.metrics))
         except Exception as error:  # noqa: BLE001  # as the framework does: nobody is left without an answer

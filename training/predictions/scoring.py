@@ -1,6 +1,7 @@
 """`nextbest predictions score`: every customer, as of a moment, into the offline table and from there to Redis."""
 
 import datetime as dt
+import math
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ import pyarrow.compute as pc
 from features.contract import PREDICTIONS_VIEW, Contract
 from features.homes import home_contract
 from features.layout import JOIN_KEY
-from features.materialize import materialize
+from features.materialize import BEGINNING, materialize
 from features.offline import EVENT_TIMESTAMP, MOMENT, write_view
 from features.predictions import Prediction, home_predictions
 from service.errors import NotReady
@@ -23,7 +24,6 @@ from training.predictions.rows import History
 from training.spreading import ALONE, Workers, spread
 
 ROWS_AT_ONCE = 100_000
-EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 Rates = npt.NDArray[np.float64]
 
@@ -64,7 +64,7 @@ def score(home: Path, redis_url: str, at: float, workers: Workers = ALONE) -> Sc
 
 def instant(at: float) -> dt.datetime:
     """A moment in whole microseconds, by one rounding for all: a copy to Redis that ends just before the rows copies none."""
-    return EPOCH + dt.timedelta(microseconds=round(at * 1e6))
+    return BEGINNING + dt.timedelta(microseconds=round(at * 1e6))
 
 
 class _Slice(NamedTuple):
@@ -76,7 +76,7 @@ class _Slice(NamedTuple):
     model: str
     at: float
     customers: pa.Array
-    number: int
+    start: int
 
 
 def _values(
@@ -86,7 +86,7 @@ def _values(
     _histories.clear()
     history = _histories[home, at] = History(home, contract)
     customers = {name: history.customers(one, at) for name, (one, _) in asked.items()}
-    size = max(1, min(ROWS_AT_ONCE, -(-max(map(len, customers.values()), default=0) // workers.how_many())))
+    size = max(1, min(ROWS_AT_ONCE, math.ceil(max(map(len, customers.values())) / workers.how_many())))
     slices = [
         _Slice(home, name, one, model, at, customers[name].slice(start, size), start)
         for name, (one, model) in asked.items() for start in range(0, len(customers[name]), size)
@@ -114,4 +114,4 @@ def score_slice(some: _Slice) -> tuple[str, int, Rates]:
             history = _histories[some.home, some.at] = History(some.home, home_contract(some.home))
         folder = predictions_registry(some.home).bundle_folder(some.model)
         asked = pa.table({JOIN_KEY: some.customers, "at": pa.array(np.full(len(some.customers), some.at))})
-        return some.feature, some.number, load(folder, some.prediction, history.inputs).rates(history.matrix(asked))
+        return some.feature, some.start, load(folder, some.prediction, history.inputs).rates(history.matrix(asked))

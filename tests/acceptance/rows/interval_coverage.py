@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from service.decision.arbitration import draw, greedy
 from tests.acceptance.row import Context, Measured, Row
 from training.calibrate import sigmoid
 from training.off_policy import ESTIMATORS, Interval, Rows, estimate
@@ -37,8 +38,7 @@ class Setting(NamedTuple):
     def drawn(self, chance: np.random.Generator) -> Rows:
         """One log: moments at random, choices by the logging policy, clicks by the truth."""
         rows = chance.integers(0, len(self.truth), LOGGED)
-        below = chance.random(LOGGED)[:, None] * self.logging[rows].sum(axis=1, keepdims=True)
-        chosen = (self.logging[rows].cumsum(axis=1) <= below).sum(axis=1)
+        chosen = draw(self.logging[rows], chance.random(LOGGED))
         clicks = (chance.random(LOGGED) < self.truth[rows, chosen]).astype(float)
         expected = (self.policy[rows] * self.model[rows]).sum(axis=1)
         return Rows(self.policy[rows, chosen] / self.logging[rows, chosen], clicks, self.model[rows, chosen], expected)
@@ -54,7 +54,7 @@ def setting(seed: int) -> Setting:
     logging = may * np.exp(TASTE * chance.standard_normal(may.shape[1]))
     logging /= logging.sum(axis=1, keepdims=True)
     model = sigmoid(FADED * np.log(truth / (1.0 - truth)) - 1.0 + WRONG * chance.standard_normal(may.shape[1]))
-    best = np.where(may > 0.0, model, -1.0).argmax(axis=1)
+    best = greedy(model, may > 0.0)
     policy = (1.0 - SURE) * may / may.sum(axis=1, keepdims=True)
     policy[np.arange(len(best)), best] += SURE
     return Setting(logging, policy, truth, model)

@@ -2,13 +2,13 @@
 
 import csv
 import gzip
-import os
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from tests.acceptance.row import Context, Measured, NotRun, Row
+from tests.acceptance.data import data_folder
+from tests.acceptance.row import Context, Measured, Row
 from training.off_policy import Rows, estimate
 
 Values = npt.NDArray[np.float64]
@@ -21,7 +21,7 @@ FOLDS = 2
 
 
 def measure(context: Context) -> Measured:
-    folder = data_folder(context.root)
+    folder = data_folder(context.root, "open_bandit") / "open_bandit"
     items, clicks, logged = read_log(folder / "men_bts.csv.gz")
     truth = float(read_log(folder / "men_random.csv.gz")[1].mean())
     found = estimate(uniform_rows(items, clicks, logged), np.arange(len(clicks)))
@@ -37,14 +37,6 @@ def measure(context: Context) -> Measured:
     near = abs(found.effective / EFFECTIVE - 1.0) <= NEAR
     holds = all(inside.values()) and near and (found.verdict, doubted.verdict) == ("tell", "refuse")
     return Measured(figure, holds)
-
-
-def data_folder(root: Path) -> Path:
-    """Where the logs lie, beside the checkout unless told otherwise. Raises NotRun where they are absent."""
-    folder = Path(os.environ.get("NEXTBEST_DATA") or root.parent / "shared" / "data") / "open_bandit"
-    if not (folder / "men_bts.csv.gz").is_file():
-        raise NotRun("the Open Bandit logs are not here: set NEXTBEST_DATA to a folder that holds open_bandit/men_bts.csv.gz")
-    return folder
 
 
 def read_log(path: Path) -> tuple[npt.NDArray[np.intp], Values, Values]:

@@ -1,9 +1,4 @@
-"""Row 8: twice, five and ten times as many requests as the server can answer, and how it is afterwards.
-
-The shop is the one in which speed is measured, 100 actions, 300 trees and 40 rules, with the server on one core and the load
-generator on the other. Of the demo's decisions a core makes 5,000 a second: at ten times that the generator takes what its core
-has, and above 60,000 it cannot send in time even to a server that does nothing but turn away.
-"""
+"""Row 8: twice, five and ten times as many requests as the server can answer, and how it is afterwards."""
 
 import itertools
 import statistics
@@ -13,13 +8,11 @@ from typing import NamedTuple
 import httpx
 import uvloop
 
-from loadtests.servers import OURS
-from loadtests.world import PLACEMENT
 from tests.acceptance.flood import Flood, Seen
 from tests.acceptance.open_loop import Call, call, percentile
+from tests.acceptance.prepared import prepared_home
 from tests.acceptance.row import Context, Measured, Row
-from tests.acceptance.rows.footprint import resident_megabytes
-from tests.acceptance.speed_place import speed_place
+from tests.acceptance.rows.footprint import placement_of, resident_megabytes, serving
 
 SECONDS = 4.0
 ROUNDS = 3  # the machine is shared: the median of them
@@ -34,18 +27,20 @@ LESS = 0.6  # of the capacity that was found last: where the next search begins
 
 
 def measure(context: Context) -> Measured:
-    told, holds = list[str](), True
-    with speed_place(context) as place, place.running(OURS) as server:
+    home = prepared_home(context)
+    placement, told, holds = placement_of(home), list[str](), True
+    with serving(home, context) as (process, url, _ready):
+        address = httpx.URL(url)
 
         def flood(calls: Iterator[Call], per_second: float, seconds: float) -> list[Seen]:
-            return uvloop.run(Flood("127.0.0.1", server.port).run(calls, per_second, seconds))
+            return uvloop.run(Flood(address.host, address.port or 80).run(calls, per_second, seconds))
 
-        found = [_capacity(flood, PROBES[0])]
-        before = resident_megabytes(server.process.pid)
+        found = [_capacity(flood, placement, PROBES[0])]
+        before = resident_megabytes(process.pid)
         seen: dict[float, list[_Round]] = {times: [] for times in GOODPUT}
         for _ in range(ROUNDS):
-            floods = {times: flood(asks(PLACEMENT), times * found[-1], SECONDS) for times in GOODPUT}
-            found.append(_capacity(flood, LESS * found[-1]))  # before and after: a shared machine changes
+            floods = {times: flood(asks(placement), times * found[-1], SECONDS) for times in GOODPUT}
+            found.append(_capacity(flood, placement, LESS * found[-1]))  # before and after: a shared machine changes
             for times, answers in floods.items():
                 seen[times].append(_round(answers, 0.5 * (found[-2] + found[-1])))
         for times, share in GOODPUT.items():
@@ -54,11 +49,11 @@ def measure(context: Context) -> Measured:
             context.tell(f"{told[-1]}: {', '.join(f'{one.goodput:.2f} ({one.p99 * 1000:.0f} ms)' for one in seen[times])}")
             holds &= goodput >= share and p99 <= DEADLINE_S
         most = found[-1]
-        flood(asks(PLACEMENT), 5 * most, LONG_S)
-        again = [served_in_time(flood(asks(PLACEMENT), 0.5 * most, 1.0), 1.0) for _ in range(5)]
+        flood(asks(placement), 5 * most, LONG_S)
+        again = [served_in_time(flood(asks(placement), 0.5 * most, 1.0), 1.0) for _ in range(5)]
         normal = next((n for n, (rate, p99) in enumerate(again, 1) if rate >= 0.49 * most and p99 <= DEADLINE_S), None)
-        grown = resident_megabytes(server.process.pid) - before
-        mixed = flood(mixture(PLACEMENT), 2 * most, SECONDS)
+        grown = resident_megabytes(process.pid) - before
+        mixed = flood(mixture(placement), 2 * most, SECONDS)
     outcomes = [s for s in mixed if s.path == "/outcomes"]
     taken = sum(s.status == httpx.codes.ACCEPTED for s in outcomes) / max(1, len(outcomes))
     told.append(f"after {LONG_S:.0f} s at x5 normal within {normal} s" if normal else "not normal within 5 s")
@@ -81,20 +76,20 @@ def _round(seen: Sequence[Seen], most: float) -> _Round:
     return _Round(served / most, p99, sum(bool(s.path) for s in seen) / len(seen))
 
 
-def _capacity(flood: Callable[[Iterator[Call], float, float], list[Seen]], rate: float) -> float:
+def _capacity(flood: Callable[[Iterator[Call], float, float], list[Seen]], placement: str, rate: float) -> float:
     """What is answered a second, and in time, at the best of the rates that are tried from this one on.
 
     The best of several tries flatters, so that rate is measured once more, for as long as what is compared with it.
     """
     best, most = rate, 0.0
     while rate <= PROBES[1]:
-        served, p99 = served_in_time(flood(asks(PLACEMENT), rate, PROBE_S), PROBE_S)
+        served, p99 = served_in_time(flood(asks(placement), rate, PROBE_S), PROBE_S)
         if p99 <= DEADLINE_S and served > most:
             best, most = rate, served
         if served < 0.8 * rate:
             break
         rate *= 1.25
-    return served_in_time(flood(asks(PLACEMENT), best, SECONDS), SECONDS)[0]
+    return served_in_time(flood(asks(placement), best, SECONDS), SECONDS)[0]
 
 
 def served_in_time(seen: Sequence[Seen], seconds: float) -> tuple[float, float]:

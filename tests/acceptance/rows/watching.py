@@ -2,7 +2,6 @@
 
 import csv
 import gzip
-import os
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
-from tests.acceptance.row import Context, Measured, NotRun, Row
+from tests.acceptance.data import data_folder
+from tests.acceptance.row import Context, Measured, Row
 from training.drift import DriftReport, drift
 from training.experiments import MISMATCH, mismatch
 
@@ -21,24 +21,16 @@ FLAGGED, FALSELY = 0.55, 0.04
 
 
 def measure(context: Context) -> Measured:
-    folder = data_folder(context.root)
+    folder = data_folder(context.root, "bank", "upworthy")
     moved, still = bank(folder / "bank" / "contacts.csv.gz", context.seed)
     broken, earlier = upworthy(folder / "upworthy" / "arms.csv.gz")
-    told = ", ".join(f"{one.column} {one.index:.2f}" for one in moved.columns if one.is_shifted)
+    told = ", ".join(f"{one.column} {one.index:.2f}" for one in moved.shifted)
     figure = (
         f"bank, late rows against early ones: {told}; "
         f"AUC {moved.auc:.3f}; rows at random: {len(still.reasons)} alarms, AUC {still.auc:.3f}; "
         f"upworthy: {broken:.1%} of the tests of weeks {BROKEN[0]} to {BROKEN[-1]} flagged, {earlier:.1%} of the earlier ones"
     )
     return Measured(figure, bool(told) and not still.reasons and broken >= FLAGGED and earlier <= FALSELY)
-
-
-def data_folder(root: Path) -> Path:
-    """Where the tables lie, beside the checkout unless told otherwise. Raises NotRun where they are absent."""
-    folder = Path(os.environ.get("NEXTBEST_DATA") or root.parent / "shared" / "data")
-    if not (folder / "bank").is_dir() or not (folder / "upworthy").is_dir():
-        raise NotRun("the tables are not here: set NEXTBEST_DATA to a folder that holds bank and upworthy")
-    return folder
 
 
 def bank(path: Path, seed: int) -> tuple[DriftReport, DriftReport]:

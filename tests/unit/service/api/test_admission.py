@@ -113,7 +113,7 @@ def test_the_limit_never_closes_the_door(limiter, clock):
 
 
 def test_outcomes_come_first_then_questions_then_events_then_bulk(limiter):
-    """Each up to its share of the limit; what is turned away is counted."""
+    """Each up to its share of the limit."""
     let_in = dict.fromkeys((BULK, EVENTS, RECOMMEND, OUTCOMES), 0)
     for priority in let_in:
         while limiter.admits(priority):
@@ -121,6 +121,25 @@ def test_outcomes_come_first_then_questions_then_events_then_bulk(limiter):
             let_in[priority] += 1
     assert let_in == {BULK: BEGIN // 2, EVENTS: BEGIN // 4, RECOMMEND: BEGIN // 4, OUTCOMES: 3 * BEGIN}
     assert not any(limiter.admits(priority) for priority in let_in)
+
+
+def test_whoever_was_turned_away_is_counted_by_the_time_a_scrape_is_answered(clock):
+    """A scrape is a request that is let in; and whoever is answered later counts those who came meanwhile."""
+    metrics = Metrics()
+    limiter = Limiter(metrics, clock)
+
+    def counted(priority: str) -> float | None:
+        return metrics.registry.get_sample_value("nextbest_rejected_total", {"priority": priority})
+
+    while limiter.admits(RECOMMEND):
+        limiter.start()
+    assert not limiter.admits(RECOMMEND)
+    assert not limiter.admits(BULK)
+    scrape = limiter.start()
+    assert (counted(RECOMMEND), counted(BULK), counted(OUTCOMES)) == (2.0, 1.0, 0.0)
+    assert not limiter.admits(EVENTS)
+    limiter.end(scrape)
+    assert counted(EVENTS) == 1.0
 
 
 def test_outcomes_keep_their_room_when_questions_are_turned_away(limiter, clock):
