@@ -24,9 +24,7 @@ from service.tracing import Lap, NoTracer, Traced, Tracer
 NOT_LOGGED = "not_logged"  # the decision is not on disk (yet): it cannot be learned from
 
 MOST_TURNS = 8  # of the loop, that a batch is gathered in: of 32 connections 21 requests are together, and with one turn 11
-OVERDUE_S = (
-    0.005  # four times what Redis takes to tell of 20 customers: while it is silent for longer, nobody else begins to wait
-)
+OVERDUE_S = 0.005  # of Redis: 98 of 100 batches are told sooner at 1,400 a second; past it nobody else begins to wait
 FEW_DEADLINES = 256  # that are kept without a look at who was answered
 REMEMBERED_IDS = 10_000  # client-chosen decision ids whose answer is kept for a retry: about 20 MB
 

@@ -25,7 +25,8 @@ hypothesis.settings.load_profile("shared")
 @pytest.fixture(scope="session")
 def shared_redis_url() -> Iterator[str]:
     """A server that nobody empties: keep to a database of your own, `?db=1` and up, for a world that lasts a module."""
-    with tempfile.TemporaryDirectory(prefix="nb-", ignore_cleanup_errors=True) as home, resolve_redis(None, Path(home)) as url:
+    folder = tempfile.TemporaryDirectory(prefix="nb-", ignore_cleanup_errors=True)  # Redis may write a last file while it goes
+    with folder as home, resolve_redis(None, Path(home)) as url:
         yield url
 
 
