@@ -1,6 +1,7 @@
 """Named values to a float32 matrix: the one function that live decisions and training both call."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,15 @@ from features.contract import Feature
 UNSEEN = -1.0  # the code of a category that the vocabulary does not hold; missing is NaN
 NUMBERS, NAMES = frozenset((float, int, bool, type(None))), frozenset((str, type(None)))  # what may stand for a value of its type
 
-Column = Sequence[object] | npt.NDArray[np.generic]
+
+class Repeated(NamedTuple):
+    """A column of few distinct values: row r has `values[place[r]]`."""
+
+    values: Sequence[object]
+    place: npt.NDArray[np.integer[Any]]
+
+
+Column = Sequence[object] | npt.NDArray[np.generic] | Repeated
 Matrix = npt.NDArray[np.float32]
 
 
@@ -71,6 +80,8 @@ class RowEncoder:
 
 def encode_column(feature: Feature, column: Column) -> Matrix:
     """One input for every row: float32, (rows,). A number as itself, a category as its code."""
+    if isinstance(column, Repeated):
+        return encode_column(feature, column.values).take(column.place)
     codes = _category_codes(feature, column) if feature.type == "category" else _numbers(column)
     return np.where(np.isfinite(codes), codes, _encode_default(feature))
 

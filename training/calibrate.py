@@ -33,6 +33,18 @@ def fit_platt(margins: Values, labels: Values) -> Calibration:
     return Calibration(float(slope), float(intercept))
 
 
+def recalibrated(margins: Values, labels: Values) -> tuple[float, float]:
+    """The slope that new rows would give the margins, beside an intercept, and its standard error: (rows,) each.
+
+    Cox 1958; the error is the inverse of Fisher's information.
+    """
+    design = np.column_stack([margins, np.ones_like(margins)])
+    weights = _newton(design, labels, np.zeros_like(margins))
+    rates = sigmoid(design @ weights)
+    information = design.T @ (design * (rates * (1 - rates))[:, None]) + 1e-9 * np.eye(2)
+    return float(weights[0]), float(np.sqrt(np.linalg.inv(information)[0, 0]))
+
+
 def fit_level(margins: Values, values: Values) -> Calibration:
     """The intercept with which the mean of exp(margin) is that of the values: (rows,) each. As it is where all are zero."""
     total = float(values.sum())

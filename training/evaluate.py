@@ -18,7 +18,10 @@ from service.decision.engine import Engine
 from service.errors import NotReady
 from service.registry import Registry
 from training.examples import Examples, Objective, load_examples
+from training.gate import Evidence, Standing, gate
 from training.judging import Report, report
+from training.learning_rules import LearningRules, read_rules
+from training.maturity import corrected
 from training.policies import ALWAYS, BUNDLE, UNIFORM, PolicyRows, Values, always, chunks, uniform
 from training.split import seen
 
@@ -26,13 +29,14 @@ Progress = Callable[[int, int], None]
 
 
 class Subject(NamedTuple):
-    """What is evaluated: a bundle with a catalog, against the champion, if there is one."""
+    """What is evaluated: a bundle with a catalog, against the champion, if there is one, by the rules of the gate."""
 
     objective: Objective
     contract: Contract
     catalog: Catalog
     bundle: str
     champion: str | None
+    rules: LearningRules = LearningRules()
 
 
 def evaluate(
@@ -49,11 +53,12 @@ def evaluate(
     registry, contract = Registry(home / "registry"), home_contract(home)
     chosen = bundle or newest_bundle(registry, objective)
     manifest = read_manifest(registry.bundle_folder(chosen))
+    rules, wanted = read_rules(home), Objective(objective or manifest.objective)
     subject = Subject(
-        Objective(objective or manifest.objective), contract, current_catalog(registry, contract, catalog), chosen,
-        registry.current().champion,
+        Objective(wanted.name, rules.window(wanted.outcome)), contract, current_catalog(registry, contract, catalog), chosen,
+        registry.current().champion, rules,
     )  # fmt: skip
-    examples = load_examples(home, subject.objective, contract)
+    examples = corrected(load_examples(home, subject.objective, contract), subject.objective.window)
     return judge(subject, registry, examples, progress)
 
 
@@ -94,7 +99,19 @@ def judge(subject: Subject, registry: Registry, examples: Examples, progress: Pr
     engines = {f"{BUNDLE}{name}": engine_of(registry, subject.contract, subject.catalog, name) for name in names}
     rates = _mean_rewards(examples.take(seen(manifests[0].split, examples)), engines[f"{BUNDLE}{subject.bundle}"])
     estimated = _estimate(unseen, engines, None if _predicts(manifests[0], subject) else rates, progress)
-    return report(subject.objective.name, subject.bundle, subject.champion, unseen, estimated)
+    standings = [Standing(m, registry.bundle_folder(m.bundle_id), engines[f"{BUNDLE}{m.bundle_id}"]) for m in manifests]
+    over = unseen.age >= (subject.objective.window or 0.0)  # what has still to come is no label
+    if not over.any():
+        raise NotReady(f"Expected rows whose window of {subject.objective.window:.0f} s is over, found none among {len(unseen)}")
+    evidence = Evidence(
+        standings[0], standings[1] if len(standings) > 1 else None, unseen.take(over), estimated.exposure[over],
+        subject.rules.gate,
+        is_rate=_predicts(manifests[0], subject) and not subject.objective.is_value,
+    )  # fmt: skip
+    return report(
+        subject.objective.name, subject.bundle, subject.champion, unseen, estimated.rows,
+        checks=gate(evidence), margin=subject.rules.gate.refresh_margin,
+    )  # fmt: skip
 
 
 def _predicts(manifest: Manifest, subject: Subject) -> bool:
@@ -111,9 +128,17 @@ def _mean_rewards(learned: Examples, engine: Engine) -> Values:
     return means
 
 
-def _estimate(unseen: Examples, engines: Mapping[str, Engine], means: Values | None, progress: Progress) -> PolicyRows:
-    found, done = PolicyRows(unseen), 0
+class _Estimated(NamedTuple):
+    """What the estimators need, and how likely the first engine gives an offer to each row: (rows,), NaN unknown."""
+
+    rows: PolicyRows
+    exposure: Values
+
+
+def _estimate(unseen: Examples, engines: Mapping[str, Engine], means: Values | None, progress: Progress) -> _Estimated:
+    found, done, exposure = PolicyRows(unseen), 0, np.full(len(unseen), np.nan)
     first = next(iter(engines.values()))
+    offers = np.array([action.kind == "offer" for action in first.actions], np.float64)
     statics = {f"{ALWAYS}{a}": first.positions[a] for a in sorted(set(unseen.action_id.tolist())) if a in first.positions}
     for chunk in chunks(unseen, first):
         tables = {name: choice_table(engine, chunk.requests, chunk.placement) for name, engine in engines.items()}
@@ -124,8 +149,9 @@ def _estimate(unseen: Examples, engines: Mapping[str, Engine], means: Values | N
             found.add(name, chunk, always(own.allowed, position), rates)
         for name, table in tables.items():
             found.add(name, chunk, table.probabilities, rates)
+        exposure[chunk.rows] = own.probabilities @ offers
         done += len(chunk.rows)
         progress(done, len(unseen))
     if not done:
         raise NotReady(f"Expected rows of a placement of the catalog ({', '.join(first.plans)}), found none")
-    return found
+    return _Estimated(found, exposure)

@@ -1,9 +1,11 @@
 """What was served, joined with what came of it: the rows that training and evaluation work on."""
 
+import datetime as dt
 import hashlib
+import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,11 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from features.contract import ACTION_ID, Contract, Feature
 from features.request_time import request_time_values
-from features.vectors import Column, Matrix, vectorize
+from features.vectors import Column, Matrix, Repeated, vectorize
 from service.decision.records import DecisionRecord, OutcomeRecord
 from service.errors import NotReady
 from training.lake import DECISION_COLUMNS, OUTCOME_COLUMNS, read_tables
@@ -26,25 +29,33 @@ Names = npt.NDArray[np.str_]
 
 VALUE_PREFIX = "value:"  # of an objective: the sum of an outcome's values instead of whether there was one
 
+DECODED_AT_ONCE = 20_000  # records: a decision is about 10 objects for each value, and Arrow's columns a twentieth of that
+
 JOIN = """
     with d as (select distinct on (decision_id, placement, slot) * from decisions),
          o as (select distinct on (outcome_id) * from outcomes),
          joined as (
              select d.decision_id, d.placement, d.slot, count(*) as responses,
-                    coalesce(sum(case when o.type = $type then 1 else 0 end), 0) as times,
-                    coalesce(sum(case when o.type = $type then o.value else 0 end), 0) as worth
+                    count(*) filter (o.type = $type and o.at <= d.decided_at + $window) as times,
+                    coalesce(sum(o.value) filter (o.type = $type and o.at <= d.decided_at + $window), 0) as worth,
+                    min(o.at) filter (o.type = $type and o.at <= d.decided_at + $window) as first_at
              from d join o on o.decision_id = d.decision_id
                   and coalesce(o.placement, d.placement) = d.placement and coalesce(o.action_id, d.action_id) = d.action_id
              group by all)
-    select d.*, joined.times, joined.worth from d join joined using (decision_id, placement, slot)
+    select d.*, joined.times, joined.worth, joined.first_at from d join joined using (decision_id, placement, slot)
     order by d.decided_at, d.decision_id, d.placement, d.slot
 """
+FOREVER = 1e9  # seconds: 31 years
 
 
 class Objective(msgspec.Struct, frozen=True):
-    """What success is: an outcome of a type (a rate), or the sum of its values."""
+    """What success is: an outcome of a type (a rate), or the sum of its values, within `window` seconds of the decision.
+
+    Without a window an outcome counts whenever it comes.
+    """
 
     name: str
+    window: float | None = None
 
     @property
     def outcome(self) -> str:
@@ -57,12 +68,13 @@ class Objective(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Examples:
-    """Rows in the order of their decisions. `values` holds columns by key (`customer.age`); None is missing.
+    """Rows in the order of their decisions. `values` holds columns by key (`customer.age`), numbers or texts; null is missing.
 
-    `decided_at` is in seconds since 1970 UTC. `label` is 0 or 1, or a sum of values. `damaged` counts unreadable log lines.
+    `decided_at` is in seconds since 1970 UTC. `label` is 0 or 1, or a sum of values. `delay`: seconds to the first success, NaN
+    without one. `complete_until`: until when outcomes are known. `damaged` counts unreadable log lines.
     """
 
-    decision_id: Sequence[str]
+    decision_id: pa.Array
     customer_id: Names
     decided_at: Values
     placement: Names
@@ -70,63 +82,94 @@ class Examples:
     action_id: Names
     choice_probability: Values
     label: Values
-    values: Mapping[str, Sequence[float | str | None]]
+    values: Mapping[str, pa.Array]
     damaged: int = 0
+    delay: Values | None = None
+    complete_until: float = np.inf
 
     def __len__(self) -> int:
         return len(self.label)
 
+    @property
+    def age(self) -> Values:
+        """For how long outcomes of each row could come, in seconds: (rows,)."""
+        return self.complete_until - self.decided_at
+
     def matrix(self, inputs: Sequence[Feature], attributes: Mapping[str, Mapping[str, float | str]]) -> Matrix:
         """Model inputs by the very function that serves: float32, (rows, inputs). `attributes`: values by action."""
-        columns: dict[str, Column] = {f.key: self.values[f.key] for f in inputs if f.key in self.values}
+        columns: dict[str, Column] = {f.key: _column(self.values[f.key]) for f in inputs if f.key in self.values}
+        actions, place = np.unique(self.action_id, return_inverse=True)
         for feature in inputs:
             if feature.scope == "action":
-                columns[feature.key] = [attributes.get(a, {}).get(feature.name) for a in self.action_id.tolist()]
-        columns[f"action.{ACTION_ID}"] = self.action_id.tolist()
+                columns[feature.key] = Repeated([attributes.get(a, {}).get(feature.name) for a in actions.tolist()], place)
+        columns[f"action.{ACTION_ID}"] = Repeated(actions.tolist(), place)
         return vectorize(inputs, columns, len(self))
 
     def take(self, rows: npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> "Examples":
         """Some of the rows, by mask or by position."""
         positions = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
-        picked = positions.tolist()
+        picked = pa.array(positions)
         return Examples(
-            decision_id=[self.decision_id[i] for i in picked], customer_id=self.customer_id[positions],
+            decision_id=self.decision_id.take(picked), customer_id=self.customer_id[positions],
             decided_at=self.decided_at[positions], placement=self.placement[positions], slot=self.slot[positions],
             action_id=self.action_id[positions], choice_probability=self.choice_probability[positions],
             label=self.label[positions],
-            values={key: [column[i] for i in picked] for key, column in self.values.items()}, damaged=self.damaged,
+            values={key: column.take(picked) for key, column in self.values.items()}, damaged=self.damaged,
+            delay=None if self.delay is None else self.delay[positions], complete_until=self.complete_until,
         )  # fmt: skip
+
+    def with_label(self, label: Values) -> "Examples":
+        """The same rows with other labels: (rows,)."""
+        return replace(self, label=label)
 
     @property
     def fingerprint(self) -> str:
         """16 hexadecimal digits: changes with any decision or label; the order of rows does not count."""
-        rows = sorted(f"{d}|{a}|{y!r}" for d, a, y in zip(self.decision_id, self.action_id, self.label.tolist(), strict=True))
-        return hashlib.sha256("\n".join(rows).encode()).hexdigest()[:16]
+        labels = pa.array(self.label).cast(pa.string())
+        rows = pc.binary_join_element_wise(self.decision_id, pa.array(self.action_id), labels, "|")
+        rows, digest = rows.take(pc.sort_indices(rows)), hashlib.sha256()
+        for start in range(0, len(rows), DECODED_AT_ONCE):
+            digest.update("\n".join(rows.slice(start, DECODED_AT_ONCE).to_pylist()).encode())
+        return digest.hexdigest()[:16]
+
+
+def _column(values: pa.Array) -> Column:
+    """A column of Arrow as `vectorize` takes it."""
+    if pa.types.is_floating(values.type):
+        return np.asarray(values.to_numpy(zero_copy_only=False))
+    coded = values.cast(pa.string()).dictionary_encode()
+    names: list[str | None] = coded.dictionary.to_pylist()
+    place = pc.fill_null(coded.indices, len(names)).to_numpy(zero_copy_only=False)
+    return Repeated([*names, None], place)
 
 
 def load_examples(home: Path, objective: Objective, contract: Contract) -> Examples:
     """Every decision that was shown, from lake and live log. Raises NotReady where there is none.
 
-    Shown means: an impression came back, or an outcome of any other kind. Fallbacks are no decisions and left out.
+    Shown means: an impression came back, or an outcome of any other kind. Fallbacks are no decisions and left out. Outcomes
+    that come later than the objective's window do not count; rows that are younger than that are among them (`maturity`).
     """
-    live = _LiveLog(home, contract)
-    keys = [f.key for f in contract.features]
-    decisions = _together([*read_tables(home, "decisions"), live.decisions()], DECISION_COLUMNS, contract, keys)
-    outcomes = _together([*read_tables(home, "outcomes"), live.outcomes()], OUTCOME_COLUMNS, contract, [])
+    live, keys = _LiveLog(home, contract), [f.key for f in contract.features]
+    decisions = _together([*read_tables(home, "decisions"), *live.decisions()], DECISION_COLUMNS, contract, keys)
+    outcomes = _together([*read_tables(home, "outcomes"), *live.outcomes()], OUTCOME_COLUMNS, contract, [])
+    complete = [pc.max(table[name]).as_py() for table, name in ((decisions, "decided_at"), (outcomes, "at")) if len(table)]
     with duckdb.connect() as connection:
         connection.register("decisions", decisions)
         connection.register("outcomes", outcomes)
-        found = connection.execute(JOIN, {"type": objective.outcome}).to_arrow_table()
+        window = dt.timedelta(seconds=objective.window or FOREVER)
+        found = connection.execute(JOIN, {"type": objective.outcome, "window": window}).to_arrow_table()
     if not found.num_rows:
         raise NotReady(f"Expected decisions with outcomes under `{home}`, found none: import a table, or serve and send outcomes")
-    return _examples(found, objective, contract, keys, live.damaged)
+    until = max(complete).timestamp() if complete else np.inf
+    return _examples(found, objective, contract, live.damaged, until)
 
 
 def outcome_types(home: Path) -> list[str]:
     """Every type of outcome in lake and live log, the most frequent first."""
     counts: Counter[str] = Counter()
-    for table in (*read_tables(home, "outcomes"), _LiveLog(home, Contract(())).outcomes()):
-        counts.update(table["type"].to_pylist())
+    for table in (*read_tables(home, "outcomes"), *_LiveLog(home, Contract(())).outcomes()):
+        for one in table["type"].value_counts().to_pylist():
+            counts[one["values"]] += one["counts"]
     return [name for name, _ in counts.most_common()]
 
 
@@ -140,51 +183,69 @@ def _together(tables: list[pa.Table], columns: Mapping[str, pa.DataType], contra
         pa.table({n: t[n].cast(kind) if n in t.column_names else pa.nulls(t.num_rows, kind) for n, kind in types.items()})
         for t in tables
     ]
-    return pa.concat_tables(aligned)
+    return pa.concat_tables(aligned) if aligned else pa.table({n: pa.nulls(0, kind) for n, kind in types.items()})
 
 
-def _examples(found: pa.Table, objective: Objective, contract: Contract, keys: Sequence[str], damaged: int) -> Examples:
-    decided_at = found["decided_at"].cast(pa.int64()).to_numpy() / 1e6
-    values: dict[str, Sequence[float | str | None]] = {key: found[key].to_pylist() for key in keys}
+def _examples(found: pa.Table, objective: Objective, contract: Contract, damaged: int, until: float) -> Examples:
+    decided_at = _seconds(found["decided_at"])
+    values = {f.key: _whole(found[f.key]) for f in contract.features}
     for feature in contract.features:
-        if feature.origin == "request_time":  # as it was served, or as it would have been
-            logged = zip(values[feature.key], decided_at.tolist(), strict=True)
-            values[feature.key] = [request_time_values(at)[feature.name] if v is None else v for v, at in logged]
+        if feature.origin == "request_time" and values[feature.key].null_count:  # as it was served, or as it would have been
+            logged = zip(values[feature.key].to_pylist(), decided_at.tolist(), strict=True)
+            filled = [request_time_values(at)[feature.name] if v is None else v for v, at in logged]
+            values[feature.key] = pa.array(filled, values[feature.key].type)
     label = found["worth"].to_numpy() if objective.is_value else (found["times"].to_numpy() > 0)
     return Examples(
-        decision_id=found["decision_id"].to_pylist(), customer_id=_names(found["customer_id"]), decided_at=decided_at,
-        placement=_names(found["placement"]), slot=found["slot"].to_numpy().astype(np.int64),
-        action_id=_names(found["action_id"]), choice_probability=found["choice_probability"].to_numpy(),
-        label=label.astype(np.float64), values=values, damaged=damaged,
+        decision_id=_whole(found["decision_id"]), customer_id=texts(_whole(found["customer_id"])), decided_at=decided_at,
+        placement=texts(_whole(found["placement"])), action_id=texts(_whole(found["action_id"])),
+        slot=found["slot"].to_numpy().astype(np.int64),
+        choice_probability=found["choice_probability"].to_numpy(), label=label.astype(np.float64), values=values, damaged=damaged,
+        delay=_seconds(found["first_at"]) - decided_at, complete_until=until,
     )  # fmt: skip
 
 
-def _names(column: pa.ChunkedArray) -> Names:
-    return np.array(column.to_pylist(), np.str_)
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+
+
+def _seconds(moments: pa.ChunkedArray) -> Values:
+    """Seconds since 1970 UTC, NaN where there is none: (rows,)."""
+    micros = pc.cast(moments.cast(pa.int64()), pa.float64(), safe=False)
+    return np.asarray(micros.to_numpy(), np.float64) / 1e6
+
+
+def texts(column: pa.Array) -> Names:
+    """A column as numpy has texts, a missing one empty: few distinct ones are made once."""
+    coded = pc.fill_null(column.cast(pa.string()), "").dictionary_encode()
+    distinct: Names = np.array(coded.dictionary.to_pylist() or [""], np.str_)
+    found: Names = distinct[coded.indices.to_numpy(zero_copy_only=False)]
+    return found
 
 
 class _LiveLog:
-    """What services wrote. Damaged lines and torn tails are counted and passed over."""
+    """What services wrote, some records at a time. Damaged lines and torn tails are counted and passed over."""
 
     def __init__(self, home: Path, contract: Contract) -> None:
         self._home = home
         self._contract = contract
         self.damaged = 0
 
-    def decisions(self) -> pa.Table:
-        rows = [row for record in self._records("decisions", DecisionRecord) for row in _decision_rows(record, self._contract)]
-        return _table(rows, DECISION_COLUMNS)
+    def decisions(self) -> Iterator[pa.Table]:
+        for records in self._records("decisions", DecisionRecord):
+            rows = [row for record in records for row in _decision_rows(record, self._contract)]
+            yield _table(rows, DECISION_COLUMNS)
 
-    def outcomes(self) -> pa.Table:
-        rows = [{**msgspec.structs.asdict(r), "at": _micros(r.at)} for r in self._records("outcomes", OutcomeRecord)]
-        return _table(rows, OUTCOME_COLUMNS)
+    def outcomes(self) -> Iterator[pa.Table]:
+        for records in self._records("outcomes", OutcomeRecord):
+            yield _table([{**msgspec.structs.asdict(r), "at": _micros(r.at)} for r in records], OUTCOME_COLUMNS)
 
-    def _records(self, kind: str, record: Any) -> list[Any]:  # noqa: ANN401  # one of the two record types
-        decoder, records = msgspec.json.Decoder(record), []
+    def _records(self, kind: str, record: Any) -> Iterator[list[Any]]:  # noqa: ANN401  # one of the two record types
+        decoder = msgspec.json.Decoder(record)
         for source in sources(self._home, kind):
             self.damaged += spoiled_lines(source)
-            records += [decoder.decode(payload) for payload in payloads(source)]
-        return records
+            found = payloads(source)
+            while some := [decoder.decode(payload) for payload in itertools.islice(found, DECODED_AT_ONCE)]:
+                yield some
 
 
 def _decision_rows(record: DecisionRecord, contract: Contract) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """Values, gains and a verdict: what the estimates of an evaluation amount to."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -8,6 +8,8 @@ import numpy as np
 
 from training import off_policy
 from training.examples import Examples
+from training.gate import Check
+from training.learning_rules import GateRules
 from training.off_policy import ESTIMATORS, Clusters, Interval, Values, mean_interval
 from training.policies import ALWAYS, BUNDLE, PolicyRows
 
@@ -15,7 +17,7 @@ Verdict = Literal["promote", "keep", "refuse"]
 
 LOGGED = "logged"
 MEAN, DOUBLY_ROBUST = "mean", "dr"
-REFRESH_MARGIN = 0.05  # of the champion's value: what a refresh must be proven not to lose
+REFRESH_MARGIN = GateRules().refresh_margin
 DIGITS = 6
 
 
@@ -49,6 +51,7 @@ class Report(msgspec.Struct, frozen=True):
     beats_best_static: bool
     verdict: Verdict
     reasons: tuple[str, ...]
+    checks: tuple[Check, ...] = ()
 
     @property
     def bundle(self) -> str:
@@ -66,8 +69,14 @@ class _Judged(NamedTuple):
         return _gain(mean_interval(self.contributions[policy] - self.contributions[over], self.clusters))
 
 
-def report(objective: str, bundle: str, champion: str | None, unseen: Examples, found: PolicyRows) -> Report:
-    """What the rows say of the bundle, against the champion, or against the log where none serves."""
+def report(
+    objective: str, bundle: str, champion: str | None, unseen: Examples, found: PolicyRows, *,
+    checks: Sequence[Check] = (), margin: float = REFRESH_MARGIN,
+) -> Report:  # fmt: skip
+    """What the rows say of the bundle, against the champion, or against the log where none serves; and the gate's checks.
+
+    `margin`: of the champion's value, what a refresh must be proven not to lose.
+    """
     clusters = np.unique(unseen.customer_id, return_inverse=True)[1]
     contributions = {LOGGED: unseen.label, **{p: off_policy.doubly_robust(found.rows(p)) for p in found.policies}}
     judged = _Judged(contributions, clusters)
@@ -75,11 +84,14 @@ def report(objective: str, bundle: str, champion: str | None, unseen: Examples, 
     own, best = f"{BUNDLE}{bundle}", _best_static(policies)
     over_best = judged.gain(own, best) if best else None
     against = f"{BUNDLE}{champion}" if champion not in (None, bundle) else LOGGED
-    verdict, reasons = _verdict(own, against, found, judged)
+    verdict, reasons = _verdict(own, against, found, judged, margin)
+    if broken := [f"{check.name}: {check.told}" for check in checks if not check.holds]:
+        verdict, reasons = "refuse", [*broken, *reasons]
     return Report(
         objective=objective, rows=len(unseen), policies=policies, best_static=best,
         gain_over_logged=judged.gain(own, LOGGED), gain_over_best_static=over_best,
         beats_best_static=over_best is not None and over_best.ci[0] > 0.0, verdict=verdict, reasons=tuple(reasons),
+        checks=tuple(checks),
     )  # fmt: skip
 
 
@@ -103,7 +115,7 @@ def _best_static(policies: Mapping[str, PolicyValue]) -> str | None:
     return max(known, key=lambda p: policies[p].value, default=None)
 
 
-def _verdict(own: str, against: str, found: PolicyRows, judged: _Judged) -> tuple[Verdict, list[str]]:
+def _verdict(own: str, against: str, found: PolicyRows, judged: _Judged, margin: float) -> tuple[Verdict, list[str]]:
     compared = [policy for policy in (own, against) if policy != LOGGED]
     refusals = [f"{policy}: {doubt}" for policy in compared for doubt in off_policy.doubts(found.rows(policy).weight)]
     if refusals:
@@ -112,8 +124,8 @@ def _verdict(own: str, against: str, found: PolicyRows, judged: _Judged) -> tupl
     told = f"gain over {against}: {gain.value:+.6f} [{gain.ci[0]:+.6f}, {gain.ci[1]:+.6f}]"
     if gain.ci[0] > 0.0:
         return "promote", [told]
-    if against != LOGGED and gain.ci[0] > -REFRESH_MARGIN * value:
-        return "promote", [told, f"a refresh: the champion's value is at most {REFRESH_MARGIN:.0%} higher"]
+    if against != LOGGED and gain.ci[0] > -margin * value:
+        return "promote", [told, f"a refresh: the champion's value is at most {margin:.0%} higher"]
     return "keep", [told, "proven to be worse" if gain.ci[1] < 0.0 else "the interval does not exclude a loss"]
 
 

@@ -3,18 +3,23 @@
 import datetime as dt
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from features.contract import Feature
 from features.homes import home_contract
+from features.vectors import Matrix
 from service.bundles.loading import read_manifest
 from service.bundles.manifest import Split
 from service.errors import BadRequest
 from service.registry import Registry
 from training.evaluate import current_catalog
 from training.examples import Examples, Objective, load_examples, outcome_types
-from training.fit import FitSettings, fit
+from training.fit import FitSettings, Fitted, fit
 from training.lake import IMPRESSION
+from training.learning_rules import read_rules
+from training.maturity import mature
 from training.publish import Provenance, publish_bundle
 from training.split import TRAIN_SHARE, choose_split, seen
 
@@ -32,18 +37,41 @@ def train(
 
     Raises NotReady where there is too little to learn from, and BundleRefused where the export would not predict the same.
     """
+    registry, lesson = Registry(home / "registry"), prepare(home, objective, share)
+    fitted = fit(lesson.inputs, lesson.learned.label, lesson.columns, settings or FitSettings(), progress)
+    return publish(registry, fitted, lesson)
+
+
+class Lesson(NamedTuple):
+    """What there is to learn from. `inputs`: float32 (rows, columns), of the rows `learned`."""
+
+    objective: Objective
+    learned: Examples
+    split: Split
+    columns: tuple[Feature, ...]
+    inputs: Matrix
+
+
+def prepare(home: Path, objective: str | None = None, share: float = TRAIN_SHARE) -> Lesson:
+    """The older part of the log as a model meets it. Raises NotReady and BadRequest."""
     registry, contract = Registry(home / "registry"), home_contract(home)
     catalog = current_catalog(registry, contract)
     wanted = Objective(objective or default_objective(home, registry))
+    wanted = Objective(wanted.name, read_rules(home).window(wanted.outcome))
     if wanted.is_value:
         raise BadRequest(f"Expected an outcome whose rate can be learned, got `{wanted.name}` - at `--objective`")
-    examples = load_examples(home, wanted, contract)
+    examples = mature(load_examples(home, wanted, contract), wanted.window)
     split = choose_split(examples, share)
     learned = examples.take(seen(split, examples))
     columns = (*contract.features, *catalog.attributes)
     inputs = learned.matrix(columns, {action.id: action.attributes for action in catalog.actions})
-    fitted = fit(inputs, learned.label, columns, settings or FitSettings(), progress)
-    return publish_bundle(registry, fitted, _provenance(wanted, learned, split), inputs, dt.datetime.now(dt.UTC))
+    return Lesson(wanted, learned, split, columns, inputs)
+
+
+def publish(registry: Registry, fitted: Fitted, lesson: Lesson) -> str:
+    """Store what was learned as a bundle; its id. Raises BundleRefused where the export would not predict the same."""
+    told = _provenance(lesson.objective, lesson.learned, lesson.split)
+    return publish_bundle(registry, fitted, told, lesson.inputs, dt.datetime.now(dt.UTC))
 
 
 def default_objective(home: Path, registry: Registry) -> str:
@@ -66,5 +94,5 @@ def _provenance(objective: Objective, learned: Examples, split: Split) -> Proven
         objective=objective.name, rows=len(learned), base_rate=float(learned.label.mean()),
         action_rates=dict(zip(actions.tolist(), rates.tolist(), strict=True)),
         action_rows=dict(zip(actions.tolist(), counts.tolist(), strict=True)), split=split,
-        dataset_fingerprint=learned.fingerprint,
+        dataset_fingerprint=learned.fingerprint, learned_until=float(learned.decided_at.max()),
     )  # fmt: skip

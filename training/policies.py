@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from service.catalog.entities import Scalar
 from service.decision.engine import Engine
 from service.decision.entities import CustomerState, DecisionRequest, PlacementRequest
 from training.examples import Examples
@@ -38,17 +39,17 @@ def chunks(examples: Examples, engine: Engine) -> Iterator[Chunk]:
         here = np.flatnonzero(examples.placement == placement)
         for start in range(0, len(here), ROWS_AT_ONCE):
             rows = here[start : start + ROWS_AT_ONCE]
-            yield Chunk(rows, [_request(examples, int(row), earlier) for row in rows], served[rows], placement)
+            yield Chunk(rows, _requests(examples.take(rows), rows, earlier), served[rows], placement)
 
 
 def _earlier_slots(examples: Examples) -> Mapping[int, tuple[str, ...]]:
     """For a row of a later slot: what the slots before it show, which it cannot show again."""
     shown: dict[tuple[str, str], list[tuple[int, str]]] = {}
     for row in np.flatnonzero(examples.slot > 1).tolist():
-        shown[examples.decision_id[row], str(examples.placement[row])] = []
+        shown[examples.decision_id[row].as_py(), str(examples.placement[row])] = []
     if not shown:
         return {}
-    keys = [(d, str(p)) for d, p in zip(examples.decision_id, examples.placement.tolist(), strict=True)]
+    keys = list(zip(examples.decision_id.to_pylist(), examples.placement.tolist(), strict=True))
     for row, key in enumerate(keys):
         if key in shown:
             shown[key].append((int(examples.slot[row]), str(examples.action_id[row])))
@@ -58,16 +59,26 @@ def _earlier_slots(examples: Examples) -> Mapping[int, tuple[str, ...]]:
     }  # fmt: skip
 
 
-def _request(examples: Examples, row: int, earlier: Mapping[int, tuple[str, ...]]) -> DecisionRequest:
-    """The logged request, as far as a choice for one slot depends on it."""
-    known = {key: value for key, column in examples.values.items() if (value := column[row]) is not None}
-    customer = {key.partition(".")[2]: value for key, value in known.items() if key.startswith("customer.")}
-    context = {key.partition(".")[2]: value for key, value in known.items() if key.startswith("context.")}
-    asked = (PlacementRequest(str(examples.placement[row]), 1),)
-    return DecisionRequest(
-        examples.decision_id[row], str(examples.customer_id[row]), float(examples.decided_at[row]), CustomerState(dict(customer)),
-        dict(context), asked, exclude_actions=earlier.get(row, ()),
-    )  # fmt: skip
+def _requests(some: Examples, rows: Positions, earlier: Mapping[int, tuple[str, ...]]) -> list[DecisionRequest]:
+    """The logged requests, as far as a choice for one slot depends on them. `rows`: where they are in the log."""
+    customers, contexts = (known_values(some, scope) for scope in ("customer", "context"))
+    columns = some.decision_id.to_pylist(), some.customer_id.tolist(), some.decided_at.tolist(), some.placement.tolist()
+    return [
+        DecisionRequest(
+            decision_id, customer_id, at, CustomerState(customer), context, (PlacementRequest(placement, 1),),
+            exclude_actions=earlier.get(row, ()),
+        )
+        for decision_id, customer_id, at, placement, customer, context, row
+        in zip(*columns, customers, contexts, rows.tolist(), strict=True)
+    ]  # fmt: skip
+
+
+def known_values(some: Examples, scope: str) -> list[dict[str, Scalar]]:
+    """What was known of each row, by name."""
+    named = [(key.partition(".")[2], column) for key, column in some.values.items() if key.startswith(f"{scope}.")]
+    names, columns = [name for name, _ in named], [column.to_pylist() for _, column in named]
+    rows = zip(*columns, strict=True) if columns else iter([()] * len(some))
+    return [{name: value for name, value in zip(names, row, strict=True) if value is not None} for row in rows]
 
 
 class PolicyRows:

@@ -6,20 +6,23 @@ import io
 import platform
 import re
 import tempfile
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
-from features.contract import fingerprint
+from features.contract import Feature, fingerprint
 from features.vectors import Matrix
-from service.bundles.manifest import BOOSTER_FILE, MANIFEST_FILE, MODEL_FILE, WARMUP_FILE, Manifest, Split
+from service.bundles.manifest import BOOSTER_FILE, MANIFEST_FILE, MODEL_FILE, WARMUP_FILE, InputSummary, Manifest, Split
 from service.registry import Registry
 from training.export import check_parity, export_onnx
 from training.fit import Fitted
 
 WARMUP_ROWS = 64
+TENTHS = np.arange(1, 10) / 10.0
 UNSAFE = re.compile(r"[^A-Za-z0-9_]+")  # in a file's name; an outcome may be called anything
 LIBRARIES = ("lightgbm", "onnx", "onnxruntime", "numpy")
 
@@ -34,6 +37,7 @@ class Provenance(msgspec.Struct, frozen=True):
     action_rows: dict[str, int]
     split: Split
     dataset_fingerprint: str
+    learned_until: float | None = None  # seconds since 1970 UTC: the newest row
 
 
 def publish_bundle(registry: Registry, fitted: Fitted, provenance: Provenance, inputs: Matrix, created: dt.datetime) -> str:
@@ -54,6 +58,7 @@ def publish_bundle(registry: Registry, fitted: Fitted, provenance: Provenance, i
         split=provenance.split,
         calibration=fitted.calibration, dataset_fingerprint=provenance.dataset_fingerprint, parity=parity,
         seed=fitted.settings.seed, metrics={**fitted.metrics, "trees": float(fitted.rounds)}, libraries=libraries(),
+        learned_until=provenance.learned_until, learned_inputs=summaries(fitted.columns, inputs),
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -62,6 +67,29 @@ def publish_bundle(registry: Registry, fitted: Fitted, provenance: Provenance, i
         (folder / MANIFEST_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=1))
         registry.add_bundle(folder, bundle_id)
     return bundle_id
+
+
+def summaries(columns: Sequence[Feature], inputs: Matrix) -> dict[str, InputSummary]:
+    """What rows look like, column by column: float32 (rows, columns)."""
+    return {feature.key: _summary(feature, inputs[:, column]) for column, feature in enumerate(columns)}
+
+
+def _summary(feature: Feature, values: Matrix) -> InputSummary:
+    missing, there = round(float(np.isnan(values).mean()), 6), values[np.isfinite(values)]
+    if feature.type == "category" or not len(there):
+        return InputSummary(missing)
+    tenths = np.quantile(there, TENTHS)
+    edges = np.unique(tenths.astype(np.float32))
+    return InputSummary(
+        missing, float(tenths[0]), float(tenths[-1]), tuple(edges.tolist()), tuple(shares(values, edges).tolist())
+    )
+
+
+def shares(values: Matrix, edges: Matrix) -> npt.NDArray[np.float64]:
+    """Of the values that are there, the share up to each edge, and beyond the last: (edges + 1,)."""
+    there = values[np.isfinite(values)]
+    counts = np.bincount(np.searchsorted(edges, there), minlength=len(edges) + 1)
+    return np.asarray(counts / max(1, len(there)), np.float64)
 
 
 def _warmup(fitted: Fitted, inputs: Matrix) -> bytes:

@@ -41,6 +41,11 @@ def evaluation_table(report: Report, console: Console) -> None:
     if report.best_static and report.gain_over_best_static:
         proven = "beats it" if report.beats_best_static else "not proven to beat it"
         console.print(f"gain over best static  {_told(report.gain_over_best_static)}  ({report.best_static}: {proven})")
+    if report.checks:
+        checks = Table("check", "holds", "found", box=SIMPLE_HEAD, pad_edge=False)
+        for check in report.checks:
+            checks.add_row(check.name, "yes" if check.holds else "NO", check.told)
+        console.print(checks)
     console.print(f"verdict                {report.verdict}: {'; '.join(report.reasons)}")
 
 

@@ -29,6 +29,20 @@ class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     intercept: float
 
 
+class InputSummary(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What one column of the training rows looked like, as the model met it. `missing`: share of the rows.
+
+    Of a number: a tenth of the values that were there lie below `low`, a tenth above `high`; of them `shares` lie up to each of
+    the `edges`, ascending, and beyond the last. Empty for a category.
+    """
+
+    missing: float
+    low: float = 0.0
+    high: float = 0.0
+    edges: tuple[float, ...] = ()
+    shares: tuple[float, ...] = ()
+
+
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A bundle's contents and origin. `files` maps each file name to its SHA-256."""
 
@@ -50,3 +64,5 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     action_rows: dict[str, int] = {}  # how many training rows each action has: its evidence
     metrics: dict[str, float] = {}
     libraries: dict[str, str] = {}
+    learned_until: float | None = None  # seconds since 1970 UTC: the newest training row
+    learned_inputs: dict[str, InputSummary] = {}  # by key of the input

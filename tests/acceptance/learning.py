@@ -1,15 +1,21 @@
 """Area `learning`: that it learns, and proves that it did."""
 
 from tests.acceptance.rows import (
+    delayed,
     interval_coverage,
+    mail,
     open_bandit,
     peeking,
+    sabotage,
     watching,
 )
 
 ROWS = [
     open_bandit.ROW,
     interval_coverage.ROW,
+    mail.ROW,
+    sabotage.ROW,
+    delayed.ROW,
     watching.ROW,
     peeking.ROW,
 ]

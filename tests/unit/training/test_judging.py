@@ -1,6 +1,7 @@
 """Verdicts: promoted on proof, kept without it, refused where the log cannot carry one."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from training.examples import Examples
@@ -20,7 +21,7 @@ def unseen() -> Examples:
     served = chance.integers(0, 2, SIZE)
     label = (chance.random(SIZE) < np.where(served == GOLD, 0.3, 0.1)).astype(float)
     return Examples(
-        decision_id=[f"d{i}" for i in range(SIZE)], customer_id=np.array([f"c{i}" for i in range(SIZE)]),
+        decision_id=pa.array([f"d{i}" for i in range(SIZE)]), customer_id=np.array([f"c{i}" for i in range(SIZE)]),
         decided_at=np.arange(SIZE, dtype=float), placement=np.array(["hero"] * SIZE), slot=np.ones(SIZE, np.int64),
         action_id=np.array(["gold", "silver"])[served], choice_probability=np.full(SIZE, 0.5), label=label, values={},
     )  # fmt: skip

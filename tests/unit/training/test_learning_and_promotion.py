@@ -1,6 +1,7 @@
 """From a home to a bundle that serves: trained, proven, promoted, rolled back."""
 
 import json
+import time
 
 import msgspec
 import pytest
@@ -42,6 +43,7 @@ def test_a_trained_bundle_loads_and_tells_what_it_was_made_from(trained_home):
 def test_the_same_log_gives_the_same_model(trained_home, own_home):
     """Trained again with the same seed, the model's bytes are the same."""
     [first] = registry(trained_home).bundles()
+    time.sleep(1.0)  # an id names a second, and the model
     second = train(own_home, "click")
     folders = [registry(trained_home).bundle_folder(first), registry(own_home).bundle_folder(second)]
     assert (folders[0] / "model.onnx").read_bytes() == (folders[1] / "model.onnx").read_bytes()
@@ -95,7 +97,7 @@ def test_an_evaluation_as_json_has_exactly_the_promised_shape(report):
     found = json.loads(msgspec.json.encode(report))
     assert list(found) == [
         "objective", "rows", "policies", "best_static", "gain_over_logged", "gain_over_best_static", "beats_best_static",
-        "verdict", "reasons",
+        "verdict", "reasons", "checks",
     ]  # fmt: skip
     assert set(found["policies"]["logged"]) == {"value", "ci", "estimator"}
     for name, policy in found["policies"].items():

@@ -1,6 +1,7 @@
 """Policies as tables of probabilities, and what the estimators get to see of them."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,10 +41,10 @@ def logged(*rows: tuple[str, str, int, str], placement: str = "hero", labels=Non
     """(decision, action, slot, channel) each, logged with probability one half."""
     size = len(rows)
     return Examples(
-        decision_id=[r[0] for r in rows], customer_id=np.array(["c"] * size), decided_at=np.arange(size, dtype=float),
+        decision_id=pa.array([r[0] for r in rows]), customer_id=np.array(["c"] * size), decided_at=np.arange(size, dtype=float),
         placement=np.array([placement] * size), slot=np.array([r[2] for r in rows]), action_id=np.array([r[1] for r in rows]),
         choice_probability=np.full(size, 0.5), label=np.array(labels if labels is not None else [1.0] * size),
-        values={"context.channel": [r[3] for r in rows]},
+        values={"context.channel": pa.array([r[3] for r in rows], pa.string())},
     )  # fmt: skip
 
 

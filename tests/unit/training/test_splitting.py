@@ -1,6 +1,7 @@
 """Which rows a model may learn from: the older ones, or those of some customers, for good."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +19,7 @@ def log(rows) -> Examples:
     """Rows of (customer, time); nothing else matters to a split."""
     size = len(rows)
     return Examples(
-        decision_id=[f"d{i}" for i in range(size)], customer_id=np.array([str(c) for c, _ in rows], np.str_),
+        decision_id=pa.array([f"d{i}" for i in range(size)]), customer_id=np.array([str(c) for c, _ in rows], np.str_),
         decided_at=np.array([t for _, t in rows], np.float64), placement=np.full(size, "hero"),
         slot=np.ones(size, np.int64), action_id=np.full(size, "a"), choice_probability=np.ones(size), label=np.zeros(size),
         values={},
@@ -70,8 +71,8 @@ def test_seen_and_unseen_rows_are_all_rows(rows, share, salt):
     examples = log(rows)
     for split in (choose_split(examples, share), Split("customer", share, salt=salt)):
         mask = seen(split, examples)
-        sides = [examples.take(side).decision_id for side in (mask, ~mask)]
-        assert sorted([*sides[0], *sides[1]]) == sorted(examples.decision_id)
+        sides = [examples.take(side).decision_id.to_pylist() for side in (mask, ~mask)]
+        assert sorted([*sides[0], *sides[1]]) == sorted(examples.decision_id.to_pylist())
 
 
 @given(logs, logs, shares, salts)

@@ -1,0 +1,100 @@
+"""What must hold of a bundle before it may serve."""
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from service.errors import BadRequest
+from service.registry import Registry
+from tests.acceptance.rows.sabotage import SABOTAGES, Sabotage, leak_found, refused_because
+from training.evaluate import evaluate
+from training.gate import Check
+from training.learning_rules import FILE, read_rules
+from training.promotion import promote_without_evidence
+
+
+@pytest.fixture
+def guarded_home(own_home: Path) -> Path:
+    """The shop, where its one bundle serves."""
+    promote_without_evidence(own_home, Registry(own_home / "registry").bundles()[0], "for tests")
+    return own_home
+
+
+def checks(home: Path) -> dict[str, Check]:
+    return {check.name: check for check in evaluate(home, "click").checks}
+
+
+def test_an_honest_bundle_keeps_to_everything(own_home):
+    """Ten checks, each with what was found."""
+    found = checks(own_home)
+    assert list(found) == [
+        "parity", "inputs", "age", "size", "latency", "fairness", "leak", "skill", "calibration", "segments"
+    ]  # fmt: skip
+    assert all(check.holds and check.told for check in found.values())
+
+
+@pytest.mark.parametrize("sabotage", SABOTAGES, ids=lambda one: one.name.replace(" ", "_"))
+def test_a_sabotaged_bundle_is_refused_with_its_reason(guarded_home, sabotage: Sabotage):
+    """Whatever else is wrong with it, what was done to it is named."""
+    reasons = refused_because(guarded_home, sabotage)
+    assert [r for r in reasons if r.startswith(f"{sabotage.check}:") and sabotage.word in r], reasons
+
+
+def test_an_input_that_was_filled_in_after_the_outcome_is_named(tmp_path):
+    """It tells the outcome by itself."""
+    assert "customer.nps" in leak_found(tmp_path / "leaking", 0)
+
+
+def test_a_group_that_is_offered_too_little_is_named(own_home):
+    """Declared attributes are compared, numbers by thirds; a bound beyond what there is refuses."""
+    (own_home / FILE).write_text('[gate]\nfairness = ["customer.region", "customer.age"]\nleast_exposure = 0.01\n')
+    fair = checks(own_home)["fairness"]
+    assert fair.holds
+    assert "`customer.region`" in fair.told
+    assert "-inf to" in fair.told
+    (own_home / FILE).write_text('[gate]\nfairness = ["customer.region"]\nleast_exposure = 1.0\n')
+    report = evaluate(own_home, "click")
+    assert report.verdict == "refuse"
+    assert any(reason.startswith("fairness: unfair by `customer.region`") for reason in report.reasons)
+    (own_home / FILE).write_text('[gate]\nfairness = ["customer.shoe_size"]\n')
+    assert "`customer.shoe_size` is declared" in checks(own_home)["fairness"].told
+
+
+def test_bounds_are_the_homes(own_home):
+    """A model may be too large for a home that says so."""
+    (own_home / FILE).write_text("[gate]\nmost_bytes = 100\nmost_ms = 0.0\n")
+    found = checks(own_home)
+    assert not found["size"].holds
+    assert "100 may be" in found["size"].told
+    assert not found["latency"].holds
+
+
+@pytest.mark.parametrize(
+    ("text", "named"), [("[gate]\nlevle = 1\n", "levle"), ('[windows]\nclick = "soon"\n', "soon"), ("[gate", FILE)]
+)
+def test_a_file_that_is_not_understood_is_refused(tmp_path, text, named):
+    """With what was found, and where."""
+    (tmp_path / FILE).write_text(text)
+    with pytest.raises(BadRequest, match=named):
+        read_rules(tmp_path)
+
+
+def test_a_window_is_the_outcomes_own(tmp_path):
+    """Seconds, or none: then an outcome counts whenever it comes."""
+    (tmp_path / FILE).write_text('[windows]\nconversion = "7d"\n')
+    assert (read_rules(tmp_path).window("conversion"), read_rules(tmp_path).window("click")) == (7 * 86_400.0, None)
+
+
+def test_a_bundle_of_before_is_judged_by_what_it_says(own_home):
+    """Without a word on its rows, age and inputs hold, and say so."""
+    [name] = Registry(own_home / "registry").bundles()
+    path = own_home / "registry" / "bundles" / name / "manifest.json"
+    manifest = msgspec.json.decode(path.read_bytes())
+    del manifest["learned_until"], manifest["learned_inputs"]
+    path.write_bytes(msgspec.json.encode(manifest))
+    found = checks(own_home)
+    assert (found["age"].holds, found["inputs"].holds) == (True, True)
+    assert "does not say" in found["age"].told
+    assert np.all([check.holds for check in found.values()])

@@ -1,0 +1,68 @@
+"""`learning.toml`: how long an outcome may take, and what a bundle must keep to before it may serve.
+
+    [windows]
+    conversion = "7d"
+    [gate]
+    fairness = ["customer.region"]
+
+What the file does not say holds as it is here.
+"""
+
+import tomllib
+from pathlib import Path
+
+import msgspec
+
+from features.contract import ContractError, seconds
+from service.errors import BadRequest
+
+FILE = "learning.toml"
+
+
+class GateRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Bounds of the gate.
+
+    `segments` and `fairness` are keys of inputs (`customer.region`); without `segments` every category of few values is one.
+    `least_exposure`: of the group that is offered most, the share that any other must reach; four fifths by the rule of thumb
+    of the Uniform Guidelines on Employee Selection Procedures (1978).
+    """
+
+    refresh_margin: float = 0.05  # of the champion's value: what a refresh must be proven not to lose
+    level: float = 0.1  # of the observed rate: how far the predicted one may be from it
+    slope: float = 0.25  # how far from 1 the slope of a calibration on new rows may be
+    segment_level: float = 0.4  # as `level`, in each segment
+    auc_jump: float = 0.1  # over the champion's
+    auc_alone: float = 0.9  # of one input by itself
+    auc_best: float = 0.97  # where there is no champion
+    oldest_days: float = 30.0  # from the newest training row to the newest row that is judged
+    most_bytes: int = 16_000_000  # of the model: a worker has 200 MB
+    most_ms: float = 10.0  # to score one request
+    most_times: float = 4.0  # the champion's size and time
+    segments: tuple[str, ...] = ()
+    fairness: tuple[str, ...] = ()
+    least_exposure: float = 0.8
+
+
+class LearningRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`windows`: by outcome, how long after a decision it counts (`30min`, `7d`); without one it counts whenever it comes."""
+
+    windows: dict[str, str] = {}
+    gate: GateRules = GateRules()
+
+    def window(self, outcome: str) -> float | None:
+        """In seconds; None without one."""
+        return seconds(self.windows[outcome]) if outcome in self.windows else None
+
+
+def read_rules(home: Path) -> LearningRules:
+    """The rules of a home; the usual ones where it has no file. Raises BadRequest where the file is not understood."""
+    path = home / FILE
+    if not path.exists():
+        return LearningRules()
+    try:
+        rules = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), LearningRules)
+        for outcome in rules.windows:
+            rules.window(outcome)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError, ContractError) as error:
+        raise BadRequest(f"Expected windows and bounds of the gate, found something else: {error} - at `{FILE}`") from error
+    return rules
