@@ -4,6 +4,7 @@ from tests.acceptance.rows import (
     delayed,
     interval_coverage,
     mail,
+    millions,
     open_bandit,
     peeking,
     sabotage,
@@ -18,4 +19,5 @@ ROWS = [
     delayed.ROW,
     watching.ROW,
     peeking.ROW,
+    millions.ROW,
 ]
