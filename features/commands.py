@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import redis
+from redis.exceptions import RedisClusterException, RedisError
 
 from features.materialize import CheckReport, apply, check, materialize
 from features.redis_server import resolve_redis
@@ -20,7 +20,7 @@ def main(argv: Sequence[str], *, home: Path, redis_url: str | None) -> int:
     with resolve_redis(redis_url, home) as url:
         try:
             return _run(options, home, url)
-        except redis.RedisError as error:
+        except (RedisError, RedisClusterException) as error:
             print(f"error: Expected Redis to answer, got: {error} - at `{url.rsplit('@')[-1]}`", file=sys.stderr)
             return 1
 

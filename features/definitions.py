@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, FileSource, RepoConfig, ValueType
 from feast.types import Float64, String
 
+from features.cluster_url import node_urls
 from features.contract import Contract, ContractError
 from features.homes import features_folder
 from features.layout import JOIN_KEY, PROJECT
@@ -49,7 +50,12 @@ def repo_config(home: Path, redis_url: str) -> RepoConfig:
         project=PROJECT,
         provider="local",
         registry={"path": str(features_folder(home).resolve() / "registry.db")},
-        online_store={"type": "redis", "connection_string": connection_string(redis_url), "skip_dedup": True},
+        online_store={
+            "type": "redis",
+            "redis_type": "redis_cluster" if node_urls(redis_url) else "redis",
+            "connection_string": connection_string(redis_url),
+            "skip_dedup": True,
+        },
         offline_store={"type": "duckdb"},
         entity_key_serialization_version=3,
     )
@@ -58,8 +64,14 @@ def repo_config(home: Path, redis_url: str) -> RepoConfig:
 def connection_string(redis_url: str) -> str:
     """A Redis URL as Feast wants it: `host:port,key=value,...`, each value as JSON so that `007` stays a password.
 
-    Feast hands every key to redis-py, which prefers `unix_socket_path` to the host that Feast insists on.
+    Feast hands every key to redis-py, which prefers `unix_socket_path` to the host that Feast insists on. Of a cluster every
+    node is named, and no database.
     """
+    nodes = node_urls(redis_url)
+    if nodes:
+        hosts = [connection_string(node).partition(",")[0] for node in nodes]
+        _, *options = connection_string(nodes[0]).split(",")
+        return ",".join([*hosts, *(option for option in options if option != "db=0")])
     url = urlsplit(redis_url)
     if url.scheme not in ("redis", "rediss", "unix"):
         raise ContractError(f"Expected a URL with `redis`, `rediss` or `unix`, got `{url.scheme}` - at `redis_url`")

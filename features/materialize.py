@@ -12,7 +12,6 @@ import msgspec
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import redis
 from feast import FeatureStore
 from rich.console import Console
 from rich.progress import track
@@ -22,6 +21,7 @@ from features.definitions import customer_entity, feature_services, feature_stor
 from features.homes import features_folder, home_contract
 from features.layout import JOIN_KEY, CustomerLayout
 from features.offline import EVENT_TIMESTAMP, offline_path, read_view, used_views, view_features
+from features.redis_client import redis_client
 
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 CHECKED_AT_ONCE = 500  # customers per pipeline
@@ -121,7 +121,7 @@ def _offline_values(
 
 
 def _replies(redis_url: str, layout: CustomerLayout, customers: Sequence[str]) -> Iterator[Sequence[bytes | None]]:
-    with redis.Redis.from_url(redis_url) as client:
+    with redis_client(redis_url) as client:
         for start in range(0, len(customers), CHECKED_AT_ONCE):
             pipeline = client.pipeline(transaction=False)
             for customer in customers[start : start + CHECKED_AT_ONCE]:

@@ -58,8 +58,8 @@ from service.stores.contact_history import RedisContactHistory
 from service.stores.customer_reader import RedisCustomerReader
 from service.stores.decisions import find_decision
 from service.stores.identities import RedisIdentities
+from service.stores.links import open_link
 from service.stores.live_features import RedisLiveFeatures
-from service.stores.redis_link import RedisLink
 from service.stores.segment_log import DECISIONS, SegmentLog
 from service.tracing import NoTracer, Tracer
 
@@ -179,7 +179,7 @@ def create_from_settings(settings: Settings, files: Files = DISK) -> Litestar:
     counted = Metrics(shared=settings.workers > 1)
     registry, log = Registry(settings.folder / "registry"), settings.folder / "log"
     engines = EngineSource(registry, contract, EngineEvents(counted))
-    link = RedisLink(settings.redis_url or "", timeout_ms=settings.redis_timeout_ms)
+    link = open_link(settings.redis_url or "", timeout_ms=settings.redis_timeout_ms)
     archive = EngineArchive(registry, contract)
     parts = Parts(
         reader=RedisCustomerReader(link, contract, lambda: nothing_written(settings.folder)),
@@ -194,7 +194,7 @@ def create_from_settings(settings: Settings, files: Files = DISK) -> Litestar:
     )
     explainer = Explainer(lambda name: find_decision(log / DECISIONS, name), archive)
     # a connection of its own: nobody has a deadline here, and decisions do not wait behind a thousand events
-    patient = RedisLink(settings.redis_url or "", timeout_ms=settings.redis_intake_timeout_ms)
+    patient = open_link(settings.redis_url or "", timeout_ms=settings.redis_intake_timeout_ms)
     linking = IdentityIntake(parts.log, RedisIdentities(patient, contract), parts.clock)
     types = home_event_types(settings.folder, contract)
     rules = by_type(home_alerts(settings.folder, contract, types))

@@ -13,6 +13,7 @@ import redis
 
 from features.redis_server import resolve_redis
 from service.cli import main
+from tests.redis_cluster import Cluster, running_cluster
 from training.importing import import_table
 from training.learn import train
 from training.simulate import World, write_world
@@ -36,6 +37,26 @@ def redis_url(shared_redis_url: str) -> str:
     with redis.Redis.from_url(shared_redis_url) as client:
         client.flushdb()
     return shared_redis_url
+
+
+@pytest.fixture(scope="session")
+def shared_cluster() -> Iterator[Cluster]:
+    """Three nodes that know each other."""
+    with tempfile.TemporaryDirectory(prefix="nb-", ignore_cleanup_errors=True) as folder, running_cluster(Path(folder)) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cluster(shared_cluster: Cluster) -> Cluster:
+    """A real cluster, empty."""
+    shared_cluster.empty()
+    return shared_cluster
+
+
+@pytest.fixture(params=["server", "cluster"])
+def any_redis_url(request: pytest.FixtureRequest) -> str:
+    """One server, then a cluster: each is real, and empty."""
+    return request.getfixturevalue("redis_url") if request.param == "server" else request.getfixturevalue("cluster").url
 
 
 WEEK = 7 * 86_400

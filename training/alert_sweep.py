@@ -17,7 +17,7 @@ from service.ids import alert_id_of
 from service.stores.alert_stream import RedisAlerts
 from service.stores.completeness import nothing_written
 from service.stores.customer_reader import RedisCustomerReader
-from service.stores.redis_link import RedisLink
+from service.stores.links import open_link
 from training.alerts import KIND, read_alerts
 from training.event_history import read_aliases, read_events
 from training.live_log import write_segment
@@ -60,7 +60,7 @@ class _Sweep:
         self._known = read_alerts(home).keys()
 
     async def run(self, redis_url: str, contract: Contract, customers: Sequence[str]) -> SweepReport:
-        link, found, raised = RedisLink(redis_url, timeout_ms=TIMEOUT_MS), 0, 0
+        link, found, raised = open_link(redis_url, timeout_ms=TIMEOUT_MS), 0, 0
         reader, store = RedisCustomerReader(link, contract, lambda: nothing_written(self._home)), RedisAlerts(link)
         try:
             for start in range(0, len(customers), AT_ONCE):

@@ -38,7 +38,7 @@ from service.registry import Pointer, Registry
 from service.stores.completeness import nothing_written
 from service.stores.contact_history import RedisContactHistory
 from service.stores.customer_reader import RedisCustomerReader
-from service.stores.redis_link import RedisLink
+from service.stores.links import open_link
 from service.stores.segment_log import SegmentLog
 from training.batch_parts import COLUMNS, CUSTOMER_ID, Campaign, Part, PartsFolder, Plan
 from training.decision_log import read_decisions_of
@@ -183,7 +183,7 @@ class _Decider:
         self._folder = PartsFolder(job.folder)
         self._engine = engine_at(job.home, Pointer(plan.catalog, plan.champion, others=plan.others))
         self._log = SegmentLog(job.home / "log", queue_bytes=sys.maxsize)  # each append is waited for: AT_ONCE at most wait
-        self._link = RedisLink(job.redis_url, timeout_ms=TIMEOUT_MS)
+        self._link = open_link(job.redis_url, timeout_ms=TIMEOUT_MS)
         self._reader = RedisCustomerReader(self._link, self._engine.contract, lambda: nothing_written(job.home))
         self._claims = Claims(self._reader, RedisContactHistory(self._link), Metrics())
         self._runner = asyncio.Runner()

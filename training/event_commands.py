@@ -17,7 +17,7 @@ from features.layout import CustomerLayout, timestamp_field
 from features.live_offline import disagreement, event_table, live_values
 from features.protobuf import decode_timestamp
 from features.redis_server import resolve_redis
-from service.stores.redis_link import RedisLink
+from service.stores.links import open_link
 from service.stores.resp import encode
 from training.event_history import fed, read_aliases, read_events
 from training.progress import progress_bar
@@ -109,7 +109,7 @@ def live_differences(home: Path, redis_url: str, sample: int) -> tuple[list[str]
 
 
 async def _replies(redis_url: str, keys: Sequence[bytes], fields: Sequence[bytes]) -> list[Sequence[bytes | None]]:
-    link = RedisLink(redis_url, timeout_ms=TIMEOUT_MS)
+    link = open_link(redis_url, timeout_ms=TIMEOUT_MS)
     try:
         return list(await link.ask(b"".join(encode("HMGET", key, *fields) for key in keys), len(keys)))
     finally:

@@ -27,8 +27,8 @@ from service.decision.records import EventRecord, QuarantinedRecord
 from service.errors import DependencyFailed, ImportInvalid
 from service.ids import personal
 from service.stores.completeness import nothing_written, set_complete
+from service.stores.links import open_link
 from service.stores.live_features import RedisLiveFeatures
-from service.stores.redis_link import RedisLink
 from training.event_history import fed, moment, read_events, write_events
 from training.live_log import read_log, write_segment
 from training.tables import read_table
@@ -178,7 +178,7 @@ def feed(home: str, redis_url: str, is_first: bool, records: bytes) -> None:  # 
 
 
 async def _feed(home: Path, redis_url: str, records: Sequence[EventRecord], *, is_first: bool) -> None:
-    link = RedisLink(redis_url, timeout_ms=TIMEOUT_MS)
+    link = open_link(redis_url, timeout_ms=TIMEOUT_MS)
     try:
         await RedisLiveFeatures(link, home_contract(home)).apply(fed(records))
         if is_first:

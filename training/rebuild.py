@@ -13,7 +13,6 @@ from typing import NamedTuple, TypeVar
 
 from features.contract import Contract
 from features.homes import home_contract
-from features.layout import CustomerLayout
 from features.live import Event, LiveFeatures
 from features.materialize import materialize
 from service.catalog.policies import DECISIONS, Budget
@@ -26,11 +25,12 @@ from service.registry import Registry
 from service.stores.alert_stream import RedisAlerts, hold_commands
 from service.stores.aliases import alias_key
 from service.stores.budgets import budget_keys
-from service.stores.completeness import COMPLETE, set_complete
+from service.stores.completeness import mark_of, set_complete
 from service.stores.consents import consents_key, record_command
 from service.stores.contact_history import KEPT_BYTES, as_contact, contacts_key
-from service.stores.live_features import KEPT_S, MARK, live_key, update_command
-from service.stores.redis_link import RedisLink
+from service.stores.identities import joined_key
+from service.stores.links import open_link
+from service.stores.live_features import KEPT_S, MARK, LiveUpdates, live_key
 from service.stores.resp import encode
 from training.alerts import read_alerts, still_held, still_open
 from training.decision_log import read_decisions
@@ -82,7 +82,7 @@ async def _restore_alerts(home: Path, redis_url: str, now: float) -> int:
     """How many alerts that nobody has closed are in the stream again; and who may not raise the same yet."""
     alerts = read_alerts(home)
     opened, held = still_open(alerts), still_held(alerts, now)
-    link = RedisLink(redis_url, timeout_ms=TIMEOUT_MS)
+    link = open_link(redis_url, timeout_ms=TIMEOUT_MS)
     try:
         for some in _slices(opened):
             await RedisAlerts(link).publish(some)
@@ -107,10 +107,12 @@ def unlink(home: Path, redis_url: str, alias: str, now: float, progress: Progres
 
 
 async def _forget(redis_url: str, alias: str, customer: str) -> None:
-    link = RedisLink(redis_url, timeout_ms=TIMEOUT_MS)
+    link = open_link(redis_url, timeout_ms=TIMEOUT_MS)
     names = [key for name in (alias, customer) for key in (live_key(name), contacts_key(customer_key(name)), consents_key(name))]
+    marks = {mark_of(link, name) for name in names}
+    commands = [encode("DEL", name) for name in (*marks, alias_key(alias), joined_key(alias, customer), *names)]
     try:
-        await link.ask(encode("DEL", COMPLETE, alias_key(alias), *names), 1)
+        await link.ask(b"".join(commands), len(commands))
     finally:
         await link.close()
 
@@ -119,7 +121,7 @@ class _Rebuilding:
     def __init__(self, home: Path, redis_url: str) -> None:
         self._home = home
         self._contract: Contract = home_contract(home)
-        self._link = RedisLink(redis_url, timeout_ms=TIMEOUT_MS)
+        self._link = open_link(redis_url, timeout_ms=TIMEOUT_MS)
 
     async def run(self, progress: Progress) -> tuple[int, int, int, int]:
         try:
@@ -149,7 +151,7 @@ class _Rebuilding:
 
     async def _events(self) -> tuple[int, int]:
         """How many events were put back, and of how many customers."""
-        live, layout = LiveFeatures(self._contract), CustomerLayout(self._contract)
+        live, updates = LiveFeatures(self._contract), LiveUpdates(self._link, self._contract)
         if not live:
             return 0, 0
         everybody = set(self._by_customer())
@@ -158,11 +160,9 @@ class _Rebuilding:
             marks = await self._marks(sorted(waiting))
             events = {customer: some for customer, some in self._by_customer().items() if customer in waiting}
             count = count or sum(map(len, events.values()))
-
-            async def build(customers: Sequence[str], marks: Mapping[str, bytes] = marks, events: Events = events) -> list[bytes]:
-                return [update_command(live, layout, c, marks[c], live.apply({}, events[c])) for c in customers]
-
-            waiting = await self._write(sorted(events), build)
+            waiting = set(events)
+            for some in _slices(sorted(events)):
+                waiting -= {*await updates.write({c: (marks[c], live.apply({}, events[c])) for c in some})}
             if not waiting:
                 return count, len(everybody)
         raise DependencyFailed(f"Expected states to stay as they are for a moment, found {len(waiting)} that never did")

@@ -6,7 +6,7 @@ import msgspec
 
 from service.decision.records import AlertRaised
 from service.ids import customer_key
-from service.stores.redis_link import RedisLink
+from service.stores.links import Link
 from service.stores.resp import encode
 
 STREAM = "nb:alerts"
@@ -25,7 +25,12 @@ _json = msgspec.json.Encoder()
 
 def held_key(alert: AlertRaised) -> str:
     """Holds the id of the alert that a customer raised last, as long as it may not be raised again."""
-    return f"nb:alert:held:{alert.name}:{customer_key(alert.customer_id)}"
+    return f"nb:alert:held:{alert.name}:{{{customer_key(alert.customer_id)}}}"
+
+
+def sent_key(alert_id: str) -> str:
+    """Says that an alert is in the stream, or was; it lies where the stream lies."""
+    return f"nb:alert:sent:{{{STREAM}}}:{alert_id}"
 
 
 def send_command(alert: AlertRaised) -> bytes:
@@ -33,7 +38,7 @@ def send_command(alert: AlertRaised) -> bytes:
     fields = msgspec.structs.asdict(alert) | {"at": f"{alert.at:.3f}", "because": _json.encode(alert.because).decode()}
     del fields["once_per"]
     pairs = [part for pair in fields.items() for part in pair]
-    return encode("EVAL", SEND, "2", STREAM, f"nb:alert:sent:{alert.alert_id}", str(MARKED_S), str(LONGEST), *pairs)
+    return encode("EVAL", SEND, "2", STREAM, sent_key(alert.alert_id), str(MARKED_S), str(LONGEST), *pairs)
 
 
 def hold_commands(alert: AlertRaised, for_s: float) -> bytes:
@@ -45,7 +50,7 @@ def hold_commands(alert: AlertRaised, for_s: float) -> bytes:
 class RedisAlerts:
     """The real thing."""
 
-    def __init__(self, link: RedisLink) -> None:
+    def __init__(self, link: Link) -> None:
         self._link = link
 
     async def first(self, alerts: Sequence[AlertRaised]) -> list[bool]:

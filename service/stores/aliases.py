@@ -12,4 +12,4 @@ def alias_key(name: str) -> str:
 
 def alias_key_of(key: str) -> str:
     """The same, by the key of an id."""
-    return f"nb:alias:{key}"
+    return f"nb:alias:{{{key}}}"

@@ -9,7 +9,7 @@ from service.errors import DependencyFailed
 from service.ids import customer_key
 from service.ports import Consent
 from service.stores.aliases import MOST_HOPS, alias_key
-from service.stores.redis_link import RedisLink
+from service.stores.links import Link
 from service.stores.resp import bulk, encode
 
 MICROSECONDS = 1e6
@@ -39,7 +39,7 @@ return ''
 
 def consents_key(customer_id: str) -> str:
     """Where it is kept what a customer consents to."""
-    return f"nb:consent:{customer_key(customer_id)}"
+    return f"nb:consent:{{{customer_key(customer_id)}}}"
 
 
 def consents_command(customer_id: str, purposes: Sequence[Purpose]) -> bytes:
@@ -62,7 +62,7 @@ def denied(purposes: Sequence[Purpose]) -> dict[str, float]:
 class RedisConsents:
     """Writes what is newer than what is there, in one step."""
 
-    def __init__(self, link: RedisLink) -> None:
+    def __init__(self, link: Link) -> None:
         self._link = link
 
     async def record(self, consents: Sequence[ConsentRecord]) -> None:

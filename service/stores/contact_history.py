@@ -15,7 +15,7 @@ from service.ids import customer_key, key_in
 from service.ports import Claim
 from service.stores.aliases import alias_key, alias_key_of
 from service.stores.budgets import budget_keys, claim_command, confirm_command, release_command
-from service.stores.redis_link import RedisLink
+from service.stores.links import Link
 from service.stores.resp import bulk, encode
 
 KEPT_BYTES = 384 * SIZE  # contacts per customer that are kept at least
@@ -45,7 +45,7 @@ return 1
 
 def contacts_key(customer: str) -> str:
     """Where the contacts of a customer lie; `customer` as `customer_key` names them."""
-    return f"nb:contacts:{customer}"
+    return f"nb:contacts:{{{customer}}}"
 
 
 def decision_key(decision_id: str) -> str:
@@ -56,7 +56,7 @@ def decision_key(decision_id: str) -> str:
 class RedisContactHistory:
     """Appends where nothing has changed, and takes shares of budgets."""
 
-    def __init__(self, link: RedisLink) -> None:
+    def __init__(self, link: Link) -> None:
         self._link = link
 
     async def claim(self, claims: Sequence[Claim], now: float, reservation: float) -> list[bool]:

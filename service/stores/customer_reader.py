@@ -1,5 +1,6 @@
 """What is known of customers: from Redis in one round trip, or from memory."""
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any, cast
@@ -8,18 +9,18 @@ from features.contract import Contract, ContractError
 from features.layout import CustomerLayout
 from features.live import LiveFeatures
 from service.catalog.entities import Scalar
-from service.catalog.policies import Purpose
+from service.catalog.policies import Budget, Purpose
 from service.decision.entities import CustomerState
 from service.errors import DependencyFailed
 from service.ids import customer_key
 from service.ports import NO_TERMS, Reading, Terms
 from service.stores.aliases import alias_key
-from service.stores.budgets import is_exhausted, read_commands
-from service.stores.completeness import COMPLETE, set_complete
+from service.stores.budgets import budget_keys, is_exhausted, read_commands
+from service.stores.completeness import COMPLETE, is_complete, mark_of, set_complete
 from service.stores.consents import MemoryConsents, consent_values, consents_command, denied
 from service.stores.contact_history import MemoryContactHistory, contacts_key
+from service.stores.links import Link
 from service.stores.live_features import live_key, state_in
-from service.stores.redis_link import RedisLink
 from service.stores.resp import bulk, encode
 
 NOTHING_KNOWN = CustomerState({})
@@ -31,7 +32,7 @@ class RedisCustomerReader:
     What events feed is worked out from the customer's state as of now: in Feast's layout it is as of the last event.
     """
 
-    def __init__(self, link: RedisLink, contract: Contract, nothing_written: Callable[[], bool]) -> None:
+    def __init__(self, link: Link, contract: Contract, nothing_written: Callable[[], bool]) -> None:
         """`nothing_written` is asked where Redis has lost its mark: whether that does not matter."""
         self._link = link
         self._nothing_written = nothing_written
@@ -42,30 +43,45 @@ class RedisCustomerReader:
 
     async def begin(self) -> bool:
         """Mark an empty Redis as complete while nothing was written; whether it is complete. Raises DependencyFailed."""
-        [mark] = await self._link.ask(encode("GET", COMPLETE), 1)
-        return mark is not None or await self._is_new()
+        return await is_complete(self._link) or await self._is_new()
 
     async def read(self, customer_ids: Sequence[str], now: float, terms: Terms = NO_TERMS) -> Reading:
         """One state per id, in order. Raises DependencyFailed."""
         budgets, purposes = terms
         distinct = list(dict.fromkeys(customer_ids))
+        marks = self._marks(distinct, budgets, now)
         commands = [
             *(self._commands(c, purposes) for c in distinct),
             *(read_commands(budget, now) for budget in budgets),
-            encode("GET", COMPLETE),
+            *(encode("GET", mark) for mark in marks),
         ]
         width = 3 + bool(self._live) + bool(purposes)
-        replies = iter(await self._link.ask(b"".join(commands), width * len(distinct) + 2 * len(budgets) + 1))
+        count = width * len(distinct) + 2 * len(budgets) + len(marks)
+        replies = iter(await self._link.ask(b"".join(commands), count))
         found = {customer: [*islice(replies, width)] for customer in distinct}
-        used_up = [is_exhausted(budget, *islice(replies, 2)) for budget in budgets]
-        complete = next(replies) is not None or await self._is_new()
+        used_up = {budget.name for budget in budgets if is_exhausted(budget, *islice(replies, 2))}
         states = {customer: self._state(customer, known[1:], now, purposes) for customer, known in found.items()}
-        if not complete:
-            states = {customer: self._doubted(state, purposes) for customer, state in states.items()}
-        exhausted = tuple(budget.name for budget, used in zip(budgets, used_up, strict=True) if used or not complete)
+        there = list(replies)
+        if None in there and not await self._is_new():
+            for (customers, names), mark in zip(marks.values(), there, strict=True):
+                if mark is None:
+                    states |= {customer: self._doubted(states[customer], purposes) for customer in customers}
+                    used_up |= set(names)
+        exhausted = tuple(budget.name for budget in budgets if budget.name in used_up)
         reading = Reading([states[c] for c in customer_ids], exhausted)
         owners = {customer: known[0].decode() for customer, known in found.items() if known[0] is not None}
         return await self._of_owners(customer_ids, reading, owners, now, purposes) if owners else reading
+
+    def _marks(self, customers: list[str], budgets: Sequence[Budget], now: float) -> Mapping[str, tuple[list[str], list[str]]]:
+        """The marks that must be there, with the customers and budgets that are in doubt without each."""
+        if not self._link.has_slots:
+            return {COMPLETE: (customers, [budget.name for budget in budgets])}
+        marks: defaultdict[str, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
+        for customer in customers:
+            marks[mark_of(self._link, contacts_key(customer_key(customer)))][0].append(customer)
+        for budget in budgets:
+            marks[mark_of(self._link, budget_keys(budget, now)[0])][1].append(budget.name)
+        return marks
 
     def _commands(self, customer: str, purposes: Sequence[Purpose]) -> bytes:
         """Whom it is an alias of, its features, its contacts, what events have fed where they feed anything, its consents."""

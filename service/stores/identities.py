@@ -1,6 +1,14 @@
-"""Which ids are the same customer: an alias leads to the customer, and what was known of the alias becomes the customer's."""
+"""Which ids are the same customer: an alias leads to the customer, and what was known of the alias becomes the customer's.
 
+One script does it where it may name any keys. In a cluster the two lie in different slots, and it takes three steps: nothing is
+written for the alias any more; what was known of it is the customer's, once; it is removed where it was. Whoever links the two
+again goes on where somebody was interrupted.
+"""
+
+import asyncio
+import random
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from features.contract import Contract
 from features.layout import CustomerLayout
@@ -12,11 +20,12 @@ from service.ports import KNOWN, LINKED, TAKEN
 from service.stores.aliases import MOST_HOPS, alias_key
 from service.stores.consents import NEWER, consents_key
 from service.stores.contact_history import KEPT_BYTES, contacts_key
-from service.stores.live_features import KEPT_S, MARK, feast_fields, live_key, new_state, state_in
-from service.stores.redis_link import RedisLink
+from service.stores.links import Link
+from service.stores.live_features import KEPT_S, MARK, LiveUpdates, feast_fields, live_key, new_state, state_in
 from service.stores.resp import encode
 
 ATTEMPTS = 20
+CROSSED_S = 0.01
 
 # KEYS: alias, states of the alias and the customer, their contacts, Feast's hash and the alias of the customer, the consents of
 # both. ARGV: what was read (two marks, two histories), the customer, the merged state and history ('' for none), seconds to keep,
@@ -43,11 +52,48 @@ return 1
 )
 
 
-class RedisIdentities:
-    """Links aliases, each in one step: nobody sees half of it, and what comes in meanwhile makes it start again."""
+# KEYS: alias. ARGV: the customer. The first step in a cluster; answers 0 where somebody was faster.
+BIND = "if redis.call('SET', KEYS[1], ARGV[1], 'NX') then return 1 else return 0 end"
+# As above: takes it back.
+UNBIND = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) else return 0 end"
+# The second step. KEYS, of the customer: state, contacts, consents, alias, and that it has the alias's. ARGV: what was read (a
+# mark, a history), the merged state and history ('' for none), seconds to keep, then the alias's consents.
+JOIN = (
+    NEWER
+    + """
+if redis.call('EXISTS', KEYS[5]) == 1 then return 1 end
+if redis.call('EXISTS', KEYS[4]) == 1 then return 0 end
+if redis.call('GETRANGE', KEYS[1], 0, 7) ~= ARGV[1] or (redis.call('GET', KEYS[2]) or '') ~= ARGV[2] then return 0 end
+if ARGV[3] ~= '' then redis.call('SET', KEYS[1], ARGV[3], 'EX', ARGV[5]) end
+if ARGV[4] ~= '' then redis.call('SET', KEYS[2], ARGV[4], 'EX', ARGV[5]) end
+for n = 6, #ARGV, 2 do
+  if newer(ARGV[n + 1], redis.call('HGET', KEYS[3], ARGV[n])) then redis.call('HSET', KEYS[3], ARGV[n], ARGV[n + 1]) end
+end
+redis.call('SET', KEYS[5], '1', 'EX', ARGV[5])
+return 1
+"""
+)
 
-    def __init__(self, link: RedisLink, contract: Contract) -> None:
+
+def joined_key(alias: str, customer: str) -> str:
+    """Says, in a cluster, that a customer has what was known of an alias, until that is removed where it was."""
+    return f"nb:joined:{{{customer_key(customer)}}}:{customer_key(alias)}"
+
+
+class _Leftovers(NamedTuple):
+    """What is stored of an alias: its state, its contacts, and its consents, field by field."""
+
+    state: bytes | None
+    contacts: bytes | None
+    consents: list[bytes]
+
+
+class RedisIdentities:
+    """Links aliases: what comes in meanwhile makes it start again. On a single Redis nobody sees half of it."""
+
+    def __init__(self, link: Link, contract: Contract) -> None:
         self._link = link
+        self._updates = LiveUpdates(link, contract)
         self._live = LiveFeatures(contract)
         self._layout = CustomerLayout(contract)
 
@@ -56,10 +102,12 @@ class RedisIdentities:
         for _ in range(ATTEMPTS):
             owner, target = await self._owner(alias), await self._owner(customer)
             if owner == target:
+                if alias != target and self._link.has_slots:
+                    await self._join(alias, target)
                 return KNOWN
             if owner != alias:
                 return TAKEN
-            if await self._try(alias, target):
+            if await (self._bind(alias, target) if self._link.has_slots else self._try(alias, target)):
                 return LINKED
         raise DependencyFailed(f"Expected to be the only one who changes `{alias}`, found others at every attempt")
 
@@ -84,6 +132,56 @@ class RedisIdentities:
         keys += [consents_key(alias), consents_key(customer)]
         seen: list[bytes] = [*((state or b"")[:MARK] for state in states), *histories]
         command = encode("EVAL", LINK, str(len(keys)), *keys, *seen, customer, merged, together, str(KEPT_S), *pairs)
+        [done] = await self._link.ask(command, 1)
+        return bool(done)
+
+    async def _bind(self, alias: str, customer: str) -> bool:
+        """The same in a cluster, step by step."""
+        [bound] = await self._link.ask(encode("EVAL", BIND, "1", alias_key(alias), customer), 1)
+        if not bound:
+            return False
+        if await self._leads_to(customer, alias):  # it was linked the other way round at the same moment
+            await self._link.ask(encode("EVAL", UNBIND, "1", alias_key(alias), customer), 1)
+            await asyncio.sleep(random.uniform(0, CROSSED_S))  # noqa: S311  # so that the two do not meet again
+            return False
+        await self._join(alias, customer)
+        return True
+
+    async def _leads_to(self, name: str, wanted: str) -> bool:
+        for _ in range(MOST_HOPS):
+            [found] = await self._link.ask(encode("GET", alias_key(name)), 1)
+            if found is None:
+                return False
+            name = found.decode()
+            if name == wanted:
+                return True
+        return False
+
+    async def _join(self, alias: str, customer: str) -> None:
+        """What is left of an alias becomes the customer's."""
+        keys = [live_key(alias), contacts_key(customer_key(alias)), consents_key(alias)]
+        found = await self._link.ask(encode("GET", keys[0]) + encode("GET", keys[1]) + encode("HGETALL", keys[2]), 3)
+        left = _Leftovers(*found)
+        if not any(left):
+            return
+        for _ in range(ATTEMPTS):
+            customer = await self._owner(customer)
+            if await self._give(left, alias, customer):
+                break
+        else:
+            raise DependencyFailed(f"Expected to be the only one who changes `{customer}`, found others at every attempt")
+        await self._link.ask(encode("DEL", *keys), 1)
+        await self._link.ask(encode("DEL", joined_key(alias, customer)), 1)
+        await self._updates.tell_feast([customer])
+
+    async def _give(self, left: _Leftovers, alias: str, customer: str) -> bool:
+        live, contacts = live_key(customer), contacts_key(customer_key(customer))
+        state, history = await self._link.ask(encode("GET", live) + encode("GET", contacts), 2)
+        merged, _ = self._merged([left.state, state])
+        together = _joined([left.contacts, history or b""]) if left.contacts else b""
+        keys = [live, contacts, consents_key(customer), alias_key(customer), joined_key(alias, customer)]
+        seen = [(state or b"")[:MARK], history or b""]
+        command = encode("EVAL", JOIN, str(len(keys)), *keys, *seen, merged, together, str(KEPT_S), *left.consents)
         [done] = await self._link.ask(command, 1)
         return bool(done)
 

@@ -1,7 +1,8 @@
 """What features need to know of customers' events, in Redis or in memory.
 
 A state is a value under a key of its own, which begins with a random mark; an update writes only where the mark is still the one
-that was read, together with the values in Feast's layout, and is made again where somebody else was faster.
+that was read, together with the values in Feast's layout, and is made again where somebody else was faster. In a cluster Feast's
+key lies in another slot: its values are written after the state, until they are those of the state that is there.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from features.live import LAST, Event, LiveFeatures, State, decode_state, encode
 from service.errors import DependencyFailed
 from service.ids import customer_key
 from service.stores.aliases import alias_key
-from service.stores.redis_link import RedisLink
+from service.stores.links import Link
 from service.stores.resp import encode
 
 MARK = 8  # bytes
@@ -23,20 +24,21 @@ AT_ONCE = 500  # customers in a round trip: their states are held meanwhile
 ATTEMPTS = 20  # by as many writers at once can one be overtaken
 KEPT_S = 400 * 86_400  # a customer of whom nothing was heard for so long is forgotten here
 
-# KEYS: state, Feast's hash, alias. ARGV: the mark that was read, the new state, seconds to keep, then fields and values.
+# KEYS: state, alias, and Feast's hash if it is written, too. ARGV: the mark that was read, the new state, seconds to keep, then
+# fields and values for Feast.
 UPDATE = """
-if redis.call('EXISTS', KEYS[3]) == 1 then return 0 end
+if redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
 local mark = redis.call('GETRANGE', KEYS[1], 0, 7)
 if mark ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
-redis.call('HSET', KEYS[2], unpack(ARGV, 4))
+if KEYS[3] then redis.call('HSET', KEYS[3], unpack(ARGV, 4)) end
 return 1
 """
 
 
 def live_key(customer_id: str) -> str:
     """Where the state of a customer lies."""
-    return f"nb:live:{customer_key(customer_id)}"
+    return f"nb:live:{{{customer_key(customer_id)}}}"
 
 
 def state_in(stored: bytes | None) -> State:
@@ -49,10 +51,44 @@ def new_state(state: State) -> bytes:
     return secrets.token_bytes(MARK) + encode_state(state)
 
 
-def update_command(live: LiveFeatures, layout: CustomerLayout, customer: str, mark: bytes, state: State) -> bytes:
-    """One command that writes a state and its values in Feast's layout; it answers 0 where the mark is not this one any more."""
-    keys = (live_key(customer), layout.key(customer), alias_key(customer))
-    return encode("EVAL", UPDATE, "3", *keys, mark, new_state(state), str(KEPT_S), *feast_fields(live, layout, state))
+class LiveUpdates:
+    """Writes states that nobody has moved meanwhile, and the same in Feast's layout."""
+
+    def __init__(self, link: Link, contract: Contract) -> None:
+        self._link = link
+        self._live = LiveFeatures(contract)
+        self._layout = CustomerLayout(contract)
+
+    async def write(self, states: Mapping[str, tuple[bytes, State]]) -> list[str]:
+        """States by customer, each with the mark that it replaces; those for whom that held. Raises DependencyFailed."""
+        commands = [self._command(customer, mark, state) for customer, (mark, state) in states.items()]
+        done = await self._link.ask(b"".join(commands), len(commands))
+        held = [customer for customer, ok in zip(states, done, strict=True) if ok]
+        if self._link.has_slots:
+            await self.tell_feast(held)
+        return held
+
+    def _command(self, customer: str, mark: bytes, state: State) -> bytes:
+        """It answers 0 where the mark is not this one any more."""
+        keys: tuple[str | bytes, ...] = (live_key(customer), alias_key(customer))
+        pairs: list[bytes] = []
+        if not self._link.has_slots:
+            keys, pairs = (*keys, self._layout.key(customer)), feast_fields(self._live, self._layout, state)
+        return encode("EVAL", UPDATE, str(len(keys)), *keys, mark, new_state(state), str(KEPT_S), *pairs)
+
+    async def tell_feast(self, customers: Sequence[str]) -> None:
+        """Write what states say in Feast's layout, and again for those that have moved meanwhile. Raises DependencyFailed."""
+        told: dict[str, bytes] = {}
+        for _ in range(ATTEMPTS):
+            found = await self._link.ask(b"".join(encode("GET", live_key(c)) for c in customers), len(customers))
+            moved = {c: s for c, s in zip(customers, found, strict=True) if s is not None and told.get(c) != s[:MARK]}
+            if not moved:
+                return
+            told |= {customer: stored[:MARK] for customer, stored in moved.items()}
+            customers = list(moved)
+            pairs = [feast_fields(self._live, self._layout, state_in(stored)) for stored in moved.values()]
+            commands = [encode("HSET", self._layout.key(c), *some) for c, some in zip(moved, pairs, strict=True)]
+            await self._link.ask(b"".join(commands), len(commands))
 
 
 def feast_fields(live: LiveFeatures, layout: CustomerLayout, state: State) -> list[bytes]:
@@ -74,10 +110,10 @@ class _Round:
 class RedisLiveFeatures:
     """Reads states, applies events, and writes what has not changed meanwhile. Calls of one process go together, in rounds."""
 
-    def __init__(self, link: RedisLink, contract: Contract) -> None:
+    def __init__(self, link: Link, contract: Contract) -> None:
         self._link = link
         self._live = LiveFeatures(contract)
-        self._layout = CustomerLayout(contract)
+        self._updates = LiveUpdates(link, contract)
         self._next: _Round | None = None
         self._rounds: asyncio.Task[None] | None = None
 
@@ -132,14 +168,9 @@ class RedisLiveFeatures:
         replies = await self._link.ask(b"".join(commands), 2 * len(customers))
         owners = {c: alias.decode() for c, alias in zip(customers, replies[1::2], strict=True) if alias is not None}
         stored = {c: state for c, state in zip(customers, replies[::2], strict=True) if c not in owners}
-        updates = [self._update(customer, before, waiting[customer]) for customer, before in stored.items()]
-        done = await self._link.ask(b"".join(updates), len(updates))
-        held: list[tuple[str, str | None]] = [(customer, None) for customer, ok in zip(stored, done, strict=True) if ok]
+        states = {c: ((s or b"")[:MARK], self._live.apply(state_in(s), waiting[c])) for c, s in stored.items()}
+        held: list[tuple[str, str | None]] = [(customer, None) for customer in await self._updates.write(states)]
         return [*held, *owners.items()]
-
-    def _update(self, customer: str, stored: bytes | None, events: Sequence[Event]) -> bytes:
-        state = self._live.apply(state_in(stored), events)
-        return update_command(self._live, self._layout, customer, (stored or b"")[:MARK], state)
 
 
 class MemoryLiveFeatures:

@@ -21,6 +21,8 @@ class RedisLink:
     Redis tells is an answer: it fails one call and nothing else.
     """
 
+    has_slots = False  # a script may name any keys
+
     def __init__(self, url: str, *, timeout_ms: float = 30.0) -> None:
         self._address = parse_address(url)
         self._timeout = timeout_ms / 1000
@@ -36,8 +38,11 @@ class RedisLink:
         """Why Redis counts as down; None where it does not."""
         return self._down
 
-    async def ask(self, commands: bytes, count: int) -> Sequence[Any]:
-        """Send so many encoded commands in one go; their replies. Raises DependencyFailed, also where a reply is an error."""
+    async def ask(self, commands: bytes, count: int, *, raw: bool = False) -> Sequence[Any]:
+        """Send so many encoded commands in one go; their replies. Raises DependencyFailed, also where a reply is an error.
+
+        `raw`: errors that Redis tells are left among the replies.
+        """
         if not count:
             return []
         if self._down is not None:
@@ -46,7 +51,7 @@ class RedisLink:
             replies = await self._asked(commands, count)
         except (OSError, DependencyFailed) as error:  # TimeoutError is an OSError
             raise self._failed(error) from error
-        return check(replies)
+        return replies if raw else check(replies)
 
     async def _asked(self, commands: bytes, count: int) -> Sequence[Any]:
         async with asyncio.timeout(self._timeout):
@@ -87,7 +92,7 @@ class RedisLink:
             return self._connection
         if self._opening is None or self._opening.done():
             self._opening = asyncio.create_task(connect(self._address))
-            self._opening.add_done_callback(_retrieve)
+            self._opening.add_done_callback(retrieve)
         self._connection = await asyncio.shield(self._opening)
         return self._connection
 
@@ -102,7 +107,7 @@ class RedisLink:
             self._connection.abort()
 
 
-def _retrieve(opening: asyncio.Task[Connection]) -> None:
+def retrieve(task: asyncio.Task[Any]) -> None:
     """A failure that nobody waits for any more is told by the next look."""
-    if not opening.cancelled():
-        opening.exception()
+    if not task.cancelled():
+        task.exception()
