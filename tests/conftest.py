@@ -42,7 +42,10 @@ def redis_url(shared_redis_url: str) -> str:
 @pytest.fixture(scope="session")
 def shared_cluster() -> Iterator[Cluster]:
     """Three nodes that know each other."""
-    with tempfile.TemporaryDirectory(prefix="nb-", ignore_cleanup_errors=True) as folder, running_cluster(Path(folder)) as cluster:
+    with (
+        tempfile.TemporaryDirectory(prefix="nb-", ignore_cleanup_errors=True) as folder,
+        running_cluster(Path(folder)) as cluster,
+    ):
         yield cluster
 
 
@@ -53,10 +56,17 @@ def cluster(shared_cluster: Cluster) -> Cluster:
     return shared_cluster
 
 
-@pytest.fixture(params=["server", "cluster"])
+@pytest.fixture
+def cluster_url(cluster: Cluster) -> str:
+    """The URL of an empty cluster."""
+    return cluster.url
+
+
+@pytest.fixture(params=["redis_url", "cluster_url"])
 def any_redis_url(request: pytest.FixtureRequest) -> str:
     """One server, then a cluster: each is real, and empty."""
-    return request.getfixturevalue("redis_url") if request.param == "server" else request.getfixturevalue("cluster").url
+    url: str = request.getfixturevalue(request.param)
+    return url
 
 
 WEEK = 7 * 86_400

@@ -5,12 +5,12 @@ import time
 
 import msgspec
 import pytest
-import redis
 
+from features.redis_client import redis_client
 from service.decision.records import AlertRaised
 from service.errors import DependencyFailed
 from service.stores.alert_stream import STREAM, MemoryAlerts, RedisAlerts
-from service.stores.redis_link import RedisLink
+from service.stores.links import open_link
 
 WEEK = 7 * 86_400.0
 
@@ -20,12 +20,12 @@ def alert(name: str, customer: str = "c1", /, **changes) -> AlertRaised:
     return msgspec.structs.replace(made, **changes)
 
 
-@pytest.fixture(params=["memory", "redis"])
-async def store(request, redis_url):
+@pytest.fixture(params=["memory", "redis_url", "cluster_url"])
+async def store(request):
     if request.param == "memory":
         yield MemoryAlerts(time.time)
         return
-    link = RedisLink(redis_url, timeout_ms=5000)
+    link = open_link(request.getfixturevalue(request.param), timeout_ms=5000)
     yield RedisAlerts(link)
     await link.close()
 
@@ -48,14 +48,15 @@ async def test_nothing_to_hand_over_is_no_error(store):
     await store.publish([])
 
 
-async def test_an_alert_is_in_the_stream_once_with_what_whoever_acts_needs(redis_url):
+async def test_an_alert_is_in_the_stream_once_with_what_whoever_acts_needs(any_redis_url):
     """However often it is sent, by whichever process; texts and JSON, so that any client reads it."""
-    links = [RedisLink(redis_url, timeout_ms=5000) for _ in range(2)]
+    links = [open_link(any_redis_url, timeout_ms=5000) for _ in range(2)]
     for link in links:
         await RedisAlerts(link).publish([alert("a"), alert("b")])
         await link.close()
-    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
-        entries = [fields for _, fields in client.xrange(STREAM)]
+    with redis_client(any_redis_url) as client:
+        found = [fields for _, fields in client.xrange(STREAM)]
+    entries = [{name.decode(): value.decode() for name, value in fields.items()} for fields in found]
     assert [fields["alert_id"] for fields in entries] == ["a", "b"]
     assert json.loads(entries[0].pop("because")) == {"event.score": 3.0}
     assert entries[0] == {
@@ -73,7 +74,7 @@ async def test_the_twin_in_memory_has_it_once_as_well():
 
 async def test_a_redis_that_does_not_answer_is_told():
     """Nobody listens there."""
-    link = RedisLink("redis://127.0.0.1:1", timeout_ms=50)
+    link = open_link("redis://127.0.0.1:1", timeout_ms=50)
     with pytest.raises(DependencyFailed):
         await RedisAlerts(link).publish([alert("a")])
     with pytest.raises(DependencyFailed):

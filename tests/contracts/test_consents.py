@@ -9,11 +9,11 @@ from features.contract import parse_contract
 from service.catalog.policies import Purpose
 from service.decision.records import ConsentRecord
 from service.ports import Terms
-from service.stores.completeness import COMPLETE
-from service.stores.consents import MemoryConsents, RedisConsents
+from service.stores.completeness import mark_of
+from service.stores.consents import MemoryConsents, RedisConsents, consents_key
 from service.stores.customer_reader import MemoryCustomerReader, RedisCustomerReader
 from service.stores.identities import RedisIdentities
-from service.stores.redis_link import RedisLink
+from service.stores.links import open_link
 from service.stores.resp import encode
 
 CONTRACT = parse_contract("features: [{name: views, type: number, origin: activity, events: {aggregate: count, window: 24h}}]")
@@ -25,14 +25,14 @@ def said(customer: str, given: bool, at: float = NOW, purpose: str = "marketing"
     return ConsentRecord(customer, purpose, given, at, at)
 
 
-@pytest.fixture(params=["memory", "redis"])
-async def stores(request, redis_url):
+@pytest.fixture(params=["memory", "redis_url", "cluster_url"])
+async def stores(request):
     """(consents, reader) of either kind."""
     if request.param == "memory":
         consents = MemoryConsents()
         yield consents, MemoryCustomerReader({}, consents=consents)
         return
-    link = RedisLink(redis_url, timeout_ms=5000)
+    link = open_link(request.getfixturevalue(request.param), timeout_ms=5000)
     yield RedisConsents(link), RedisCustomerReader(link, CONTRACT, lambda: True)
     await link.close()
 
@@ -68,8 +68,8 @@ async def test_a_denial_stands_against_what_holds_unless_said(stores):
 
 
 @pytest.fixture
-async def link(redis_url):
-    made = RedisLink(redis_url, timeout_ms=5000)
+async def link(any_redis_url):
+    made = open_link(any_redis_url, timeout_ms=5000)
     yield made
     await made.close()
 
@@ -87,9 +87,9 @@ async def test_consents_of_an_alias_become_the_customers(link):
     assert (await consents.known("c42"))["marketing"] == (False, NOW + 2)
 
 
-async def test_a_withdrawal_while_ids_are_linked_is_never_lost(redis_url):
+async def test_a_withdrawal_while_ids_are_linked_is_never_lost(any_redis_url):
     """Fifty links, and a withdrawal under the alias at the same time: afterwards the customer does not consent."""
-    links = [RedisLink(redis_url, timeout_ms=5000) for _ in range(2)]
+    links = [open_link(any_redis_url, timeout_ms=5000) for _ in range(2)]
     consents, reader = RedisConsents(links[0]), RedisCustomerReader(links[0], CONTRACT, lambda: True)
     for n in range(50):
         await consents.record([said(f"c{n}", given=True)])
@@ -103,5 +103,5 @@ async def test_a_withdrawal_while_ids_are_linked_is_never_lost(redis_url):
 async def test_after_redis_was_emptied_every_consent_counts_as_denied(link):
     """Also one that holds unless said: what was said may have been forgotten."""
     reader = RedisCustomerReader(link, CONTRACT, lambda: False)
-    await link.ask(encode("DEL", COMPLETE), 1)
+    await link.ask(encode("DEL", mark_of(link, consents_key("c1"))), 1)
     assert await values(reader, "c1") == {"consent_marketing": 0.0, "consent_profiling": 0.0}

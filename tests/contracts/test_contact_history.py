@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator, Callable
 from typing import NamedTuple
 
 import pytest
-import redis
 
 from features.contract import parse_contract
 from features.layout import CustomerLayout
+from features.redis_client import redis_client
 from service.catalog.policies import Budget
 from service.decision.contacts import CANCELLED, IMPRESSION, SERVED, SIZE, Contact, decode_contacts, hash32
 from service.decision.records import OutcomeRecord
@@ -17,7 +17,7 @@ from service.ids import new_decision_id
 from service.ports import Claim, ContactHistory, CustomerReader, Terms
 from service.stores.contact_history import KEPT_BYTES, MOST_BYTES, MemoryContactHistory, RedisContactHistory
 from service.stores.customer_reader import MemoryCustomerReader, RedisCustomerReader
-from service.stores.redis_link import RedisLink
+from service.stores.links import open_link
 
 NOW = 1_790_000_000.0
 DAY = 86_400.0
@@ -32,8 +32,8 @@ class Stores(NamedTuple):
     history: ContactHistory
 
 
-@pytest.fixture(params=["memory", "redis"])
-async def new_process(request, redis_url) -> AsyncIterator[Callable[[], Stores]]:
+@pytest.fixture(params=["memory", "redis_url", "cluster_url"])
+async def new_process(request) -> AsyncIterator[Callable[[], Stores]]:
     """Stores as one process has them; all processes share what is kept."""
     made: list[Stores] = []
     memory = MemoryContactHistory()
@@ -42,7 +42,7 @@ async def new_process(request, redis_url) -> AsyncIterator[Callable[[], Stores]]
         if request.param == "memory":
             made.append(Stores(MemoryCustomerReader({}, memory), memory))
         else:
-            link = RedisLink(redis_url, timeout_ms=5000)
+            link = open_link(request.getfixturevalue(request.param), timeout_ms=5000)
             made.append(Stores(RedisCustomerReader(link, CONTRACT, lambda: True), RedisContactHistory(link)))
         return made[-1]
 
@@ -215,12 +215,12 @@ async def test_nothing_to_do_is_no_error(stores):
     assert (await stores.reader.read([], NOW)).states == []
 
 
-async def test_a_reader_reads_features_and_contacts_in_one_go(redis_url):
+async def test_a_reader_reads_features_and_contacts_in_one_go(any_redis_url):
     """Values from Feast's layout, contacts from the history, the same customer twice in one batch."""
-    with redis.Redis.from_url(redis_url) as client:
+    with redis_client(any_redis_url) as client:
         client.hset(LAYOUT.key("c1"), mapping=LAYOUT.encode("profile", {"age": 40.0}, int(NOW * 1e6)))
         client.hset(LAYOUT.key("old"), mapping=LAYOUT.encode("profile", {"age": 40.0}, int((NOW - 2 * DAY) * 1e6)))
-    link = RedisLink(redis_url, timeout_ms=5000)
+    link = open_link(any_redis_url, timeout_ms=5000)
     reader, history = RedisCustomerReader(link, CONTRACT, lambda: True), RedisContactHistory(link)
     await history.claim([claim()], NOW, 900.0)
     first, old, again, nobody = (await reader.read(["c1", "old", "c1", "nobody"], NOW)).states
@@ -230,9 +230,9 @@ async def test_a_reader_reads_features_and_contacts_in_one_go(redis_url):
     await reader.close()
 
 
-async def test_a_contract_without_customer_features_still_reads_contacts(redis_url):
+async def test_a_contract_without_customer_features_still_reads_contacts(any_redis_url):
     """Nothing to ask Feast's hashes for."""
-    link = RedisLink(redis_url, timeout_ms=5000)
+    link = open_link(any_redis_url, timeout_ms=5000)
     reader, history = RedisCustomerReader(link, parse_contract("features: []"), lambda: True), RedisContactHistory(link)
     await history.claim([claim()], NOW, 900.0)
     [state] = (await reader.read(["c1"], NOW)).states
@@ -240,11 +240,11 @@ async def test_a_contract_without_customer_features_still_reads_contacts(redis_u
     await reader.close()
 
 
-async def test_a_value_that_feast_did_not_write_is_a_failed_read_that_names_it(redis_url):
+async def test_a_value_that_feast_did_not_write_is_a_failed_read_that_names_it(any_redis_url):
     """Damage in Redis costs this read, and says where."""
-    with redis.Redis.from_url(redis_url) as client:
+    with redis_client(any_redis_url) as client:
         client.hset(LAYOUT.key("c1"), LAYOUT.fields[0], b"\xff\xff")
-    reader = RedisCustomerReader(RedisLink(redis_url, timeout_ms=5000), CONTRACT, lambda: True)
+    reader = RedisCustomerReader(open_link(any_redis_url, timeout_ms=5000), CONTRACT, lambda: True)
     with pytest.raises(DependencyFailed, match=r"at `profile:age` - of customer `c1`"):
         await reader.read(["c1"], NOW)
     await reader.close()

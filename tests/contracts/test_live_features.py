@@ -4,15 +4,15 @@ import asyncio
 import secrets
 
 import pytest
-import redis
 
 from features.contract import parse_contract
 from features.layout import CustomerLayout
 from features.live import CHANNEL, Event, encode_state
+from features.redis_client import redis_client
 from service.errors import DependencyFailed
 from service.stores.customer_reader import RedisCustomerReader
+from service.stores.links import open_link
 from service.stores.live_features import RedisLiveFeatures, live_key
-from service.stores.redis_link import RedisLink
 
 LAST = "{aggregate: recent, type: viewed, property: category}"
 CONTRACT = parse_contract(f"""
@@ -29,12 +29,12 @@ def event(name: str, at: float = NOW, category: str = "fashion") -> Event:
 
 
 @pytest.fixture
-async def new_process(redis_url):
+async def new_process(any_redis_url):
     """A reader and a store as one process has them."""
     made = []
 
     def build():
-        link = RedisLink(redis_url, timeout_ms=5000)
+        link = open_link(any_redis_url, timeout_ms=5000)
         made.append(link)
         return RedisCustomerReader(link, CONTRACT, lambda: True), RedisLiveFeatures(link, CONTRACT)
 
@@ -84,12 +84,12 @@ async def test_a_thousand_customers_at_once_and_closing_while_they_are_written(n
     await reader.close()
 
 
-async def test_feast_finds_the_values_as_of_the_last_event(new_process, redis_url):
+async def test_feast_finds_the_values_as_of_the_last_event(new_process, any_redis_url):
     """In its own layout, with the moment of the view."""
     _, store = new_process()
     await store.apply([("c1", event("e1", NOW - 10)), ("c1", event("e0", NOW - 20))])
     layout = CustomerLayout(CONTRACT)
-    with redis.Redis.from_url(redis_url) as client:
+    with redis_client(any_redis_url) as client:
         found = layout.decode(client.hmget(layout.key("c1"), layout.fields), NOW)
         assert client.ttl(live_key("c1")) > 0
     assert found.values == {"views_24h": 2.0, "last_category": "fashion"}
@@ -99,31 +99,33 @@ async def test_nothing_to_add_asks_nothing(new_process):
     """Also where no feature is fed by events."""
     reader, store = new_process()
     await store.apply([])
-    link = RedisLink("unix:///nowhere", timeout_ms=50)
+    link = open_link("unix:///nowhere", timeout_ms=50)
     await RedisLiveFeatures(link, parse_contract("features: []")).apply([("c1", event("e1"))])
     assert await values(reader) == {"views_24h": 0.0}
 
 
-async def test_somebody_who_is_faster_every_time_is_told_in_the_end(new_process, redis_url):
+async def test_somebody_who_is_faster_every_time_is_told_in_the_end(new_process, any_redis_url):
     """The state is moved between every read and write: after so many attempts the caller knows that nothing was added."""
+    link = open_link(any_redis_url, timeout_ms=5000)
 
-    class Meddling(RedisLink):
+    class Meddling:
+        has_slots = link.has_slots
+
         async def ask(self, commands, count):
             if b"EVAL" in commands:
-                with redis.Redis.from_url(redis_url) as client:
+                with redis_client(any_redis_url) as client:
                     client.set(live_key("c1"), secrets.token_bytes(8) + encode_state({}))
-            return await super().ask(commands, count)
+            return await link.ask(commands, count)
 
-    link = Meddling(redis_url, timeout_ms=5000)
     with pytest.raises(DependencyFailed, match="found others at every attempt"):
-        await RedisLiveFeatures(link, CONTRACT).apply([("c1", event("e1"))])
+        await RedisLiveFeatures(Meddling(), CONTRACT).apply([("c1", event("e1"))])
     assert (await values(new_process()[0]))["views_24h"] == 0.0
     await link.close()
 
 
-async def test_an_emptied_redis_is_new_only_while_nothing_was_written(redis_url):
+async def test_an_emptied_redis_is_new_only_while_nothing_was_written(any_redis_url):
     """Else it is not believed, until somebody has set the mark."""
-    link = RedisLink(redis_url, timeout_ms=5000)
+    link = open_link(any_redis_url, timeout_ms=5000)
     doubting = RedisCustomerReader(link, CONTRACT, lambda: False)
     assert await doubting.begin() is False
     [state] = (await doubting.read(["c1"], NOW)).states
@@ -137,4 +139,4 @@ async def test_an_emptied_redis_is_new_only_while_nothing_was_written(redis_url)
 async def test_a_redis_that_does_not_answer_is_told():
     """The caller knows that features have not heard of it."""
     with pytest.raises(DependencyFailed):
-        await RedisLiveFeatures(RedisLink("unix:///nowhere", timeout_ms=50), CONTRACT).apply([("c1", event("e1"))])
+        await RedisLiveFeatures(open_link("unix:///nowhere", timeout_ms=50), CONTRACT).apply([("c1", event("e1"))])
