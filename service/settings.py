@@ -19,7 +19,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Folder of log, lake, registry, features and the private Redis."""
 
     redis_url: str | None = None
-    """Redis to use: `redis://host:6379/0`, `unix:///path` or, a cluster, `redis+cluster://host:6379,host:6379`; else a private one."""
+    """Redis to use: `redis://host:6379/0`, `unix:///path`, or `redis+cluster://host:6379,host:6379`; without it a private one."""
 
     host: str = "127.0.0.1"
     """Address to listen on. Beyond this machine, only with keys: `nextbest keys make`."""

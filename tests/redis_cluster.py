@@ -108,6 +108,16 @@ class Cluster:
                 client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", name)
         self._moved[slot] = to
 
+    def take_over(self, slot: int, to: int) -> None:
+        """Another node says that a slot is its own, with no word from who had it. Only to a higher number: then that one yields."""
+        with self.node(to) as there:
+            name = there.execute_command("CLUSTER", "MYID")
+        for number in range(NODES):
+            if number != self.owner(slot):
+                with self.node(number) as client:
+                    client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", name)
+        self._moved[slot] = to
+
     def empty(self) -> None:
         """Forget every key."""
         for number in range(NODES):

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import hiredis
 
-from service.errors import BadRequest, DependencyFailed, DependencyTimedOut
+from service.errors import BadRequest, DependencyFailed
 from service.stores.redis_link import RedisLink, retrieve
 from service.stores.resp import Address, check, encode, parse_address
 from service.stores.slots import SLOTS, slot_of
@@ -37,7 +37,7 @@ class _Node(RedisLink):
 class ClusterLink:
     """Links to all nodes that have slots. A node that does not answer fails the calls that need it, and no others.
 
-    Redis tells of a slot that has moved when it is asked for it: the command is sent to where it is, and the others are looked up.
+    Redis tells of a slot that has moved when asked for it: the command is sent to where it is, and all others are looked up.
     """
 
     has_slots = True
@@ -74,14 +74,7 @@ class ClusterLink:
             parts[self._owner(slot)].append((number, command))
         replies: list[Any] = [None] * count
         await self._send(parts, replies)
-        if any(isinstance(reply, hiredis.ReplyError) for reply in replies):
-            try:
-                async with asyncio.timeout(self._timeout_ms / 1000):
-                    await self._follow(told, replies)
-            except TimeoutError as error:
-                raise DependencyTimedOut(
-                    f"Expected Redis to say within {self._timeout_ms:g} ms where keys are, it did not"
-                ) from error
+        await self._follow(told, replies)
         return check(replies)
 
     def _owner(self, slot: int) -> _Node:

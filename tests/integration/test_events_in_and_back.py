@@ -17,6 +17,7 @@ from features.contract import parse_contract
 from features.event_types import PACKAGED
 from features.homes import write_home_contract
 from features.offline import write_view
+from features.redis_client import redis_client
 from service.catalog.policies import Purpose
 from service.cli import main
 from service.decision.decide import decide
@@ -34,11 +35,11 @@ from service.errors import DependencyFailed, ImportInvalid, NotReady
 from service.ports import Terms
 from service.stores.alert_stream import STREAM, held_key
 from service.stores.aliases import alias_key
-from service.stores.completeness import COMPLETE, nothing_written
+from service.stores.completeness import COMPLETE, is_complete, nothing_written
 from service.stores.consents import RedisConsents
 from service.stores.customer_reader import RedisCustomerReader
 from service.stores.identities import RedisIdentities
-from service.stores.redis_link import RedisLink
+from service.stores.links import open_link
 from training.alert_sweep import sweep
 from training.alerts import follow_up, read_alerts
 from training.batch import serving_engine
@@ -83,20 +84,28 @@ def written(path, events):
 
 
 async def values(redis_url, customer, now=NOW):
-    link = RedisLink(redis_url, timeout_ms=5000)
+    link = open_link(redis_url, timeout_ms=5000)
     state = (await RedisCustomerReader(link, CONTRACT, lambda: False).read([customer], now)).states[0]
     await link.close()
     return state
 
 
-def test_a_history_is_taken_once_and_features_know_it(home, redis_url, tmp_path):
+async def believed(redis_url) -> bool:
+    link = open_link(redis_url, timeout_ms=5000)
+    try:
+        return await is_complete(link)
+    finally:
+        await link.close()
+
+
+def test_a_history_is_taken_once_and_features_know_it(home, any_redis_url, tmp_path):
     """5 % come twice; the second time the whole file changes nothing; online and offline agree on everybody."""
     events = rows()
     path = written(tmp_path / "events.jsonl", [*events, *events[::20]])
-    assert ingest(home, redis_url, path, now=NOW) == (525, 500, 25, 0, 0)
-    assert ingest(home, redis_url, path, now=NOW) == (525, 0, 525, 0, 0)
+    assert ingest(home, any_redis_url, path, now=NOW) == (525, 500, 25, 0, 0)
+    assert ingest(home, any_redis_url, path, now=NOW) == (525, 0, 525, 0, 0)
     assert len(list(read_events(home))) == 500
-    differences, customers = live_differences(home, redis_url, 100)
+    differences, customers = live_differences(home, any_redis_url, 100)
     assert (differences, customers) == ([], 30)
 
 
@@ -212,7 +221,7 @@ async def test_until_it_is_rebuilt_an_emptied_redis_is_not_believed(home, redis_
         assert again.values == pytest.approx(state.values)
 
 
-def test_live_events_outcomes_and_decisions_are_rebuilt_too(own_home, redis_url, shop):
+def test_live_events_outcomes_and_decisions_are_rebuilt_too(own_home, any_redis_url, shop):
     """Contacts of decisions and what came of them, in their order; budgets are counted; twice is as good as once."""
     moments = shop.moments(200, NOW, NOW + DAY, seed=2)
     records = decide(serving_engine(own_home), [shop.request(m, f"d{n}") for n, m in enumerate(moments)])
@@ -222,16 +231,16 @@ def test_live_events_outcomes_and_decisions_are_rebuilt_too(own_home, redis_url,
     for kind, some in (("decisions", records), ("outcomes", outcomes), ("events", live)):
         (own_home / "log" / kind).mkdir(parents=True)
         (own_home / "log" / kind / "1-t-1.log").write_bytes(b"".join(encode_line(json_of(one)) for one in some))
-    first = rebuild(own_home, redis_url)
-    second = rebuild(own_home, redis_url)
+    first = rebuild(own_home, any_redis_url)
+    second = rebuild(own_home, any_redis_url)
     assert first.contacts == second.contacts == len({r.customer_id for r in shown})
-    with redis.Redis.from_url(redis_url) as client:
+    with redis_client(any_redis_url) as client:
         entries = sum(client.strlen(key) for key in client.scan_iter("nb:contacts:*")) // 16
-        assert client.get(COMPLETE) == b"1"
     assert entries == len(shown) + len(outcomes)
+    assert asyncio.run(believed(any_redis_url))
 
 
-async def test_consents_are_rebuilt_and_denied_until_then(own_home, redis_url):
+async def test_consents_are_rebuilt_and_denied_until_then(own_home, any_redis_url):
     """What each said last, under whichever id; what came in while Redis was empty holds as well."""
     log = own_home / "log"
     said = [
@@ -246,7 +255,7 @@ async def test_consents_are_rebuilt_and_denied_until_then(own_home, redis_url):
     for kind, some in (("consents", consents), ("identities", [IdentityRecord("a-1", "c42", NOW)])):
         (log / kind).mkdir(parents=True)
         (log / kind / "1-t-1.log").write_bytes(b"".join(encode_line(json_of(one)) for one in some))
-    link = RedisLink(redis_url, timeout_ms=5000)
+    link = open_link(any_redis_url, timeout_ms=5000)
     reader = RedisCustomerReader(link, CONTRACT, lambda: nothing_written(own_home))
     terms = Terms(purposes=(Purpose("marketing", given=True),))
 
@@ -256,7 +265,7 @@ async def test_consents_are_rebuilt_and_denied_until_then(own_home, redis_url):
 
     assert await given() == [0.0] * 5
     await RedisConsents(link).record([ConsentRecord("c44", "marketing", given=False, at=NOW + 9, received_at=NOW + 9)])
-    await asyncio.to_thread(rebuild, own_home, redis_url)
+    await asyncio.to_thread(rebuild, own_home, any_redis_url)
     assert await given() == [1.0, 1.0, 0.0, 0.0, 1.0]
     await link.close()
 
@@ -277,25 +286,25 @@ def test_a_rebuild_that_does_not_come_to_rest_says_so_and_redis_stays_doubted(ho
         assert client.get(COMPLETE) is None
 
 
-async def test_an_unlinked_alias_takes_its_own_events_with_it(home, redis_url, tmp_path):
+async def test_an_unlinked_alias_takes_its_own_events_with_it(home, any_redis_url, tmp_path):
     """Linked, both count together; unlinked, each has what it did itself; twice is an error."""
     viewed = {"type": "product_viewed", "channel": "web", "at": NOW - 60.0}
     events = [{**viewed, "event_id": f"e{n}", "customer_id": "a-1" if n < 2 else "c42"} for n in range(5)]
-    await asyncio.to_thread(ingest, home, redis_url, written(tmp_path / "e.jsonl", events), now=NOW)
-    link = RedisLink(redis_url, timeout_ms=5000)
+    await asyncio.to_thread(ingest, home, any_redis_url, written(tmp_path / "e.jsonl", events), now=NOW)
+    link = open_link(any_redis_url, timeout_ms=5000)
     await RedisIdentities(link, CONTRACT).link("a-1", "c42")
     await link.close()
     (home / "log" / "identities").mkdir(parents=True)
     record = encode_line(json_of(IdentityRecord("a-1", "c42", NOW)))
     (home / "log" / "identities" / "0-t-1.log").write_bytes(record)
-    assert (await values(redis_url, "a-1")).values["views_24h"] == 5.0
-    assert await asyncio.to_thread(live_differences, home, redis_url, 10) == ([], 1)
-    await asyncio.to_thread(rebuild, home, redis_url)
-    assert (await values(redis_url, "a-1")).values["views_24h"] == 5.0
-    run = ["--home", str(home), "--redis-url", redis_url, "unlink", "a-1"]
+    assert (await values(any_redis_url, "a-1")).values["views_24h"] == 5.0
+    assert await asyncio.to_thread(live_differences, home, any_redis_url, 10) == ([], 1)
+    await asyncio.to_thread(rebuild, home, any_redis_url)
+    assert (await values(any_redis_url, "a-1")).values["views_24h"] == 5.0
+    run = ["--home", str(home), "--redis-url", any_redis_url, "unlink", "a-1"]
     assert await asyncio.to_thread(main, run) == 0
-    assert (await values(redis_url, "a-1")).values["views_24h"] == 2.0
-    assert (await values(redis_url, "c42")).values["views_24h"] == 3.0
+    assert (await values(any_redis_url, "a-1")).values["views_24h"] == 2.0
+    assert (await values(any_redis_url, "c42")).values["views_24h"] == 3.0
     assert await asyncio.to_thread(main, run) == 1
 
 

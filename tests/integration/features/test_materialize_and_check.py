@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-import redis
 
 from features.commands import main
 from features.contract import Contract, Feature
@@ -14,6 +13,7 @@ from features.homes import write_home_contract
 from features.layout import CustomerLayout
 from features.materialize import Difference, apply, check, materialize
 from features.offline import write_view
+from features.redis_client import redis_client
 
 NOW = datetime.now(UTC)
 AGE = Feature(name="age", type="number", origin="profile", max_age=864_000.0)
@@ -37,85 +37,85 @@ def write(home: Path, view: str, moment: datetime, **columns: list[object]) -> N
 
 def read(url: str, contract: Contract, customer: str) -> tuple[dict[str, float | str], tuple[str, ...]]:
     layout = CustomerLayout(contract)
-    with redis.Redis.from_url(url) as client:
+    with redis_client(url) as client:
         return layout.decode(client.hmget(layout.key(customer), layout.fields), NOW.timestamp())
 
 
-def test_the_latest_values_arrive_and_agree_with_the_offline_tables(home: Path, redis_url: str):
+def test_the_latest_values_arrive_and_agree_with_the_offline_tables(home: Path, any_redis_url: str):
     """Counts say how many customers each view copied; a stale value agrees, and is counted as stale."""
-    assert materialize(home, redis_url) == {"profile": 2, "activity": 1}
-    assert read(redis_url, TWO, "a") == ({"age": 30.0}, ("last_channel",))
-    report = check(home, redis_url, sample=100)
+    assert materialize(home, any_redis_url) == {"profile": 2, "activity": 1}
+    assert read(any_redis_url, TWO, "a") == ({"age": 30.0}, ("last_channel",))
+    report = check(home, any_redis_url, sample=100)
     assert (report.customers, report.values, report.stale, report.differences) == (2, 4, 1, ())
 
 
-def test_a_correction_and_an_older_moment_arrive_when_asked_for(home: Path, redis_url: str):
+def test_a_correction_and_an_older_moment_arrive_when_asked_for(home: Path, any_redis_url: str):
     """The offline tables are the truth: the same moment with another value is copied, and so is yesterday's state."""
-    materialize(home, redis_url)
+    materialize(home, any_redis_url)
     write(home, "profile", NOW - timedelta(days=3), age=[31.0], customer_id=["a"])
     write(home, "profile", NOW - timedelta(days=1), age=[50.0], customer_id=["b"])
-    materialize(home, redis_url)
-    assert read(redis_url, TWO, "a")[0] == {"age": 31.0}
-    assert read(redis_url, TWO, "b")[0] == {"age": 50.0}
-    assert materialize(home, redis_url, end=NOW - timedelta(days=2))["profile"] == 2
-    assert read(redis_url, TWO, "b")[0] == {}
+    materialize(home, any_redis_url)
+    assert read(any_redis_url, TWO, "a")[0] == {"age": 31.0}
+    assert read(any_redis_url, TWO, "b")[0] == {"age": 50.0}
+    assert materialize(home, any_redis_url, end=NOW - timedelta(days=2))["profile"] == 2
+    assert read(any_redis_url, TWO, "b")[0] == {}
 
 
-def test_a_feature_added_to_the_contract_arrives_with_the_next_copy(home: Path, redis_url: str):
+def test_a_feature_added_to_the_contract_arrives_with_the_next_copy(home: Path, any_redis_url: str):
     """No moment has changed, the view has: what the README promises in five lines."""
-    materialize(home, redis_url)
+    materialize(home, any_redis_url)
     three = Contract((AGE, Feature(name="tenure", type="number", origin="profile", max_age=864_000.0), CHANNEL))
     write_home_contract(home, three)
     write(home, "profile", NOW - timedelta(days=3), age=[30.0, None], tenure=[7.0, 8.0], customer_id=["a", "b"])
-    materialize(home, redis_url)
-    assert read(redis_url, three, "a")[0] == {"age": 30.0, "tenure": 7.0}
+    materialize(home, any_redis_url)
+    assert read(any_redis_url, three, "a")[0] == {"age": 30.0, "tenure": 7.0}
 
 
-def test_a_view_that_left_the_contract_leaves_feasts_registry(home: Path, redis_url: str):
+def test_a_view_that_left_the_contract_leaves_feasts_registry(home: Path, any_redis_url: str):
     """The registry says what the contract says, no more."""
-    assert apply(home, redis_url) == {"profile": 1, "activity": 1}
+    assert apply(home, any_redis_url) == {"profile": 1, "activity": 1}
     write_home_contract(home, Contract((AGE,)))
-    assert apply(home, redis_url) == {"profile": 1}
-    assert [view.name for view in feature_store(home, redis_url).list_feature_views()] == ["profile"]
+    assert apply(home, any_redis_url) == {"profile": 1}
+    assert [view.name for view in feature_store(home, any_redis_url).list_feature_views()] == ["profile"]
 
 
-def test_the_check_names_every_value_that_differs(home: Path, redis_url: str):
+def test_the_check_names_every_value_that_differs(home: Path, any_redis_url: str):
     """A changed value, a lost value and a value that should not be there."""
-    materialize(home, redis_url)
+    materialize(home, any_redis_url)
     layout, moment = CustomerLayout(TWO), int(NOW.timestamp() * 1_000_000)
-    with redis.Redis.from_url(redis_url) as client:
+    with redis_client(any_redis_url) as client:
         client.hset(layout.key("a"), mapping=layout.encode("profile", {"age": 30.000000000000004}, moment))
         client.hset(layout.key("a"), mapping=layout.encode("activity", {"last_channel": None}, moment))
         client.hset(layout.key("b"), mapping=layout.encode("profile", {"age": 0.0}, moment))
-    assert set(check(home, redis_url, sample=100).differences) == {
+    assert set(check(home, any_redis_url, sample=100).differences) == {
         Difference("a", "age", 30.000000000000004, 30.0),
         Difference("a", "last_channel", None, "web"),
         Difference("b", "age", 0.0, None),
     }
 
 
-def test_the_commands_exit_codes_say_whether_redis_agrees(home: Path, redis_url: str, capsys: pytest.CaptureFixture[str]):
+def test_the_commands_exit_codes_say_whether_redis_agrees(home: Path, any_redis_url: str, capsys: pytest.CaptureFixture[str]):
     """0 after a copy, 1 once Redis was emptied, and the output says what differs."""
-    assert main(["features", "apply"], home=home, redis_url=redis_url) == 0
-    assert main(["features", "materialize"], home=home, redis_url=redis_url) == 0
-    assert main(["features", "check", "--sample", "10"], home=home, redis_url=redis_url) == 0
+    assert main(["features", "apply"], home=home, redis_url=any_redis_url) == 0
+    assert main(["features", "materialize"], home=home, redis_url=any_redis_url) == 0
+    assert main(["features", "check", "--sample", "10"], home=home, redis_url=any_redis_url) == 0
     assert "2 customers, 4 values: 0 differ, 1 past their age" in capsys.readouterr().out
-    with redis.Redis.from_url(redis_url) as client:
+    with redis_client(any_redis_url) as client:
         client.flushdb()
-    assert main(["features", "check"], home=home, redis_url=redis_url) == 1
+    assert main(["features", "check"], home=home, redis_url=any_redis_url) == 1
     assert "a: `age` is None in Redis, 30.0 offline" in capsys.readouterr().out
 
 
-def test_a_home_without_tables_has_nothing_to_copy_and_nothing_that_differs(tmp_path: Path, redis_url: str):
+def test_a_home_without_tables_has_nothing_to_copy_and_nothing_that_differs(tmp_path: Path, any_redis_url: str):
     """A fresh home is no error."""
-    assert materialize(tmp_path, redis_url) == {}
-    assert check(tmp_path, redis_url, sample=10).customers == 0
+    assert materialize(tmp_path, any_redis_url) == {}
+    assert check(tmp_path, any_redis_url, sample=10).customers == 0
 
 
-def test_a_redis_that_does_not_answer_is_an_error_without_its_password(home: Path, tmp_path: Path, capsys):
+@pytest.mark.parametrize("nowhere", ["unix://:secret@{}/nobody.sock", "redis+cluster://:secret@127.0.0.1:1,127.0.0.1:2"])
+def test_a_redis_that_does_not_answer_is_an_error_without_its_password(home: Path, tmp_path: Path, nowhere: str, capsys):
     """Exit code 1 and one line; secrets stay out of terminals."""
-    nowhere = f"unix://:secret@{tmp_path}/nobody.sock"
-    assert main(["features", "materialize"], home=home, redis_url=nowhere) == 1
+    assert main(["features", "materialize"], home=home, redis_url=nowhere.format(tmp_path)) == 1
     said = capsys.readouterr().err
     assert "error: Expected Redis to answer" in said
     assert "secret" not in said
