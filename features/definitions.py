@@ -69,9 +69,8 @@ def connection_string(redis_url: str) -> str:
     """
     nodes = node_urls(redis_url)
     if nodes:
-        hosts = [connection_string(node).partition(",")[0] for node in nodes]
-        _, *options = connection_string(nodes[0]).split(",")
-        return ",".join([*hosts, *(option for option in options if option != "db=0")])
+        parts = [connection_string(node).split(",") for node in nodes]
+        return ",".join([*(host for host, *_ in parts), *(option for option in parts[0][1:] if option != "db=0")])
     url = urlsplit(redis_url)
     if url.scheme not in ("redis", "rediss", "unix"):
         raise ContractError(f"Expected a URL with `redis`, `rediss` or `unix`, got `{url.scheme}` - at `redis_url`")

@@ -14,7 +14,7 @@ def redis_client(redis_url: str) -> redis.Redis | redis.RedisCluster:
     if not nodes:
         return redis.Redis.from_url(redis_url)
     return redis.RedisCluster(
-        startup_nodes=[ClusterNode(node.hostname or "localhost", node.port or 6379) for node in nodes],
+        startup_nodes=[ClusterNode(node.hostname or "localhost", node.port or 6379) for node in nodes],  # type: ignore[no-untyped-call]  # redis-py
         username=unquote(nodes[0].username or "") or None,
         password=unquote(nodes[0].password or "") or None,
         ssl=nodes[0].scheme == "rediss",

@@ -106,9 +106,13 @@ class Claims:
             await asyncio.sleep(DOUBT_S)
 
     async def _take_back(self) -> None:
+        """Each by itself: some may lie where nobody answers yet, and what is done must not be done again."""
         claims = list(self._doubtful)
-        await self.history.release(claims, 0.0)
-        del self._doubtful[: len(claims)]
+        done = await asyncio.gather(*(self.history.release([claim], 0.0) for claim in claims), return_exceptions=True)
+        failures = [failure for failure in done if failure is not None]
+        self._doubtful[: len(claims)] = [claim for claim, failure in zip(claims, done, strict=True) if failure is not None]
+        if failures:
+            raise failures[0]
 
     async def _claim_freely(self, claims: Sequence[Claim], turn: Turn) -> None:
         await self.history.claim(claims, turn.now, turn.engine.catalog.contact.reservation)

@@ -75,14 +75,22 @@ class Cluster:
         return self._processes[number]
 
     def wait_until_ok(self) -> None:
-        """Every node says that every slot is served, by all three."""
+        """Every node says that every slot is served, and all say by whom alike."""
 
         def is_ok(number: int) -> bool:
             with self.node(number) as client:
                 info = client.execute_command("CLUSTER", "INFO")
             return b"cluster_state:ok" in info and b"cluster_known_nodes:%d" % NODES in info
 
-        _wait(lambda: all(is_ok(number) for number in range(NODES)), "the cluster to be whole")
+        def slots(number: int) -> list[tuple[int, int, int]]:
+            with self.node(number) as client:
+                found = client.execute_command("CLUSTER", "SLOTS")
+            return sorted((first, last, master[1]) for first, last, master, *_ in found)
+
+        def are_one() -> bool:
+            return all(is_ok(number) and slots(number) == slots(0) for number in range(NODES))
+
+        _wait(are_one, "the cluster to be whole")
 
     def owner(self, slot: int) -> int:
         """The number of the node that has a slot."""
@@ -109,7 +117,7 @@ class Cluster:
         self._moved[slot] = to
 
     def take_over(self, slot: int, to: int) -> None:
-        """Another node says that a slot is its own, with no word from who had it. Only to a higher number: then that one yields."""
+        """Another node says that a slot is its own, with no word from who had it, who yields to a higher number."""
         with self.node(to) as there:
             name = there.execute_command("CLUSTER", "MYID")
         for number in range(NODES):

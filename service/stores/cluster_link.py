@@ -4,12 +4,12 @@ import asyncio
 import contextlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 import hiredis
 
-from service.errors import BadRequest, DependencyFailed
+from service.errors import BadRequest, DependencyDown, DependencyFailed, DependencyRefused
 from service.stores.redis_link import RedisLink, retrieve
 from service.stores.resp import Address, check, encode, parse_address
 from service.stores.slots import SLOTS, slot_of
@@ -19,7 +19,7 @@ TRY_AGAIN_S = 0.002  # a script whose keys are on their way from one node to ano
 LOOK_EVERY_S = 0.5  # at most so often it is asked who has which slots, while something is wrong
 ASKING, WHO_HAS_WHAT = encode("ASKING"), encode("CLUSTER", "SLOTS")
 DROPPED = -1  # in place of a command's number: nobody waits for this reply
-NO_KEY = 0  # the slot of a command that any node may answer
+NO_KEY = -1  # the slot of a command that any node may answer: the one that is asked before it does
 
 Part = list[tuple[int, bytes]]  # commands for one node, each with its number in the pipeline
 
@@ -70,12 +70,23 @@ class ClusterLink:
             await self._look()
         told = list(_split(commands))
         parts: defaultdict[_Node, Part] = defaultdict(list)
+        node = self._anyone()
         for number, (slot, command) in enumerate(told):
-            parts[self._owner(slot)].append((number, command))
+            if slot != NO_KEY:
+                node = self._owner(slot)
+            parts[node].append((number, command))
         replies: list[Any] = [None] * count
         await self._send(parts, replies)
         await self._follow(told, replies)
-        return check(replies)
+        if all(isinstance(reply, hiredis.ReplyError) for reply in replies):
+            return check(replies)
+        try:
+            return check(replies)
+        except DependencyRefused as error:  # but others did their part
+            raise DependencyFailed(str(error)) from error
+
+    def _anyone(self) -> _Node:
+        return next((node for node in self._masters if node.problem is None), self._seeds[0])
 
     def _owner(self, slot: int) -> _Node:
         owner = self._owners[slot]
@@ -88,11 +99,12 @@ class ClusterLink:
         """All parts at once; their replies go where they belong."""
         calls = [node.ask(b"".join([command for _, command in part]), len(part), raw=True) for node, part in parts.items()]
         answers = await asyncio.gather(*calls, return_exceptions=True)
+        failures = [answer for answer in answers if isinstance(answer, BaseException)]
+        if failures:
+            self._look_soon()  # a replica may have taken its place
+            raise _worst(failures, of=len(answers))
         for part, answer in zip(parts.values(), answers, strict=True):
-            if isinstance(answer, BaseException):
-                self._look_soon()  # a replica may have taken its place
-                raise answer
-            for (number, _), reply in zip(part, answer, strict=True):
+            for (number, _), reply in zip(part, cast("Sequence[Any]", answer), strict=True):
                 if number != DROPPED:
                     replies[number] = reply
 
@@ -178,6 +190,14 @@ class ClusterLink:
                 await self._looking
         for node in self._nodes.values():
             await node.close()
+
+
+def _worst(failures: Sequence[BaseException], of: int) -> BaseException:
+    """What to raise: that nothing was done only where nobody did anything."""
+    for failure in failures:
+        if not isinstance(failure, DependencyDown):
+            return failure
+    return failures[0] if len(failures) == of else DependencyFailed(str(failures[0]))
 
 
 def _node_address(url: str) -> Address:
