@@ -182,7 +182,7 @@ def create_from_settings(settings: Settings, files: Files = DISK) -> Litestar:
     link = open_link(settings.redis_url or "", timeout_ms=settings.redis_timeout_ms)
     archive = EngineArchive(registry, contract)
     parts = Parts(
-        reader=RedisCustomerReader(link, contract, lambda: nothing_written(settings.folder)),
+        reader=RedisCustomerReader(link, contract, lambda: nothing_written(settings.folder), in_parts=True),
         history=RedisContactHistory(link),
         log=SegmentLog(log, kept_s=settings.ids_kept_s + CLOCK_SKEW_S, interval_s=settings.sync_interval_s, files=files),
         engine=lambda: engines.engine,

@@ -4,14 +4,14 @@ import asyncio
 import contextlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 from urllib.parse import quote
 
 import hiredis
 
 from service.errors import BadRequest, DependencyDown, DependencyFailed, DependencyRefused
 from service.stores.redis_link import RedisLink, retrieve
-from service.stores.resp import Address, check, encode, parse_address
+from service.stores.resp import REFUSED, Address, encode, parse_address
 from service.stores.slots import SLOTS, slot_of
 
 MOST_REDIRECTS = 5
@@ -59,10 +59,11 @@ class ClusterLink:
         """Why a node counts as down; None where none does."""
         return next((f"{node.host}:{node.port}: {node.problem}" for node in self._masters if node.problem is not None), None)
 
-    async def ask(self, commands: bytes, count: int) -> Sequence[Any]:
+    async def ask(self, commands: bytes, count: int, *, raw: bool = False) -> Sequence[Any]:
         """Send so many encoded commands in one go, each to the node of its key; their replies, in order.
 
-        Raises DependencyFailed where a node does not answer, or a reply is an error. Others may have done their part then.
+        Raises DependencyFailed where a node does not answer, or a reply is an error: others may have done their part then. `raw`:
+        failures and errors are left among the replies.
         """
         if not count:
             return []
@@ -78,12 +79,7 @@ class ClusterLink:
         replies: list[Any] = [None] * count
         await self._send(parts, replies)
         await self._follow(told, replies)
-        if all(isinstance(reply, hiredis.ReplyError) for reply in replies):
-            return check(replies)
-        try:
-            return check(replies)
-        except DependencyRefused as error:  # but others did their part
-            raise DependencyFailed(str(error)) from error
+        return replies if raw else _checked(replies)
 
     def _anyone(self) -> _Node:
         return next((node for node in self._masters if node.problem is None), self._seeds[0])
@@ -99,12 +95,13 @@ class ClusterLink:
         """All parts at once; their replies go where they belong."""
         calls = [node.ask(b"".join([command for _, command in part]), len(part), raw=True) for node, part in parts.items()]
         answers = await asyncio.gather(*calls, return_exceptions=True)
-        failures = [answer for answer in answers if isinstance(answer, BaseException)]
-        if failures:
-            self._look_soon()  # a replica may have taken its place
-            raise _worst(failures, of=len(answers))
         for part, answer in zip(parts.values(), answers, strict=True):
-            for (number, _), reply in zip(part, cast("Sequence[Any]", answer), strict=True):
+            if isinstance(answer, DependencyFailed):
+                self._look_soon()  # a replica may have taken its place
+            elif isinstance(answer, BaseException):
+                raise answer
+            said = [answer] * len(part) if isinstance(answer, DependencyFailed) else answer
+            for (number, _), reply in zip(part, said, strict=True):
                 if number != DROPPED:
                     replies[number] = reply
 
@@ -192,12 +189,18 @@ class ClusterLink:
             await node.close()
 
 
-def _worst(failures: Sequence[BaseException], of: int) -> BaseException:
-    """What to raise: that nothing was done only where nobody did anything."""
+def _checked(replies: Sequence[Any]) -> Sequence[Any]:
+    """The replies, none of them a failure or an error. Raises what says that nothing was done only where nothing was."""
+    failures = [reply for reply in replies if isinstance(reply, DependencyFailed)]
     for failure in failures:
         if not isinstance(failure, DependencyDown):
-            return failure
-    return failures[0] if len(failures) == of else DependencyFailed(str(failures[0]))
+            raise failure
+    errors = [reply for reply in replies if isinstance(reply, hiredis.ReplyError)]
+    if len(failures) + len(errors) == len(replies):
+        raise failures[0] if failures else DependencyRefused(REFUSED.format(errors[0]))
+    if failures or errors:
+        raise DependencyFailed(str(failures[0]) if failures else REFUSED.format(errors[0]))
+    return replies
 
 
 def _node_address(url: str) -> Address:

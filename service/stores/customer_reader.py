@@ -10,7 +10,7 @@ from features.layout import CustomerLayout
 from features.live import LiveFeatures
 from service.catalog.entities import Scalar
 from service.catalog.policies import Budget, Purpose
-from service.decision.entities import CustomerState
+from service.decision.entities import UNKNOWN_CUSTOMER, CustomerState
 from service.errors import DependencyFailed
 from service.ids import customer_key
 from service.ports import NO_TERMS, Reading, Terms
@@ -32,9 +32,13 @@ class RedisCustomerReader:
     What events feed is worked out from the customer's state as of now: in Feast's layout it is as of the last event.
     """
 
-    def __init__(self, link: Link, contract: Contract, nothing_written: Callable[[], bool]) -> None:
-        """`nothing_written` is asked where Redis has lost its mark: whether that does not matter."""
+    def __init__(self, link: Link, contract: Contract, nothing_written: Callable[[], bool], *, in_parts: bool = False) -> None:
+        """`nothing_written` is asked where Redis has lost its mark: whether that does not matter.
+
+        `in_parts`: where some nodes of a cluster do not answer, what they hold is unknown, and the rest is read all the same.
+        """
         self._link = link
+        self._in_parts = in_parts and link.has_slots
         self._nothing_written = nothing_written
         self._layout = layout = CustomerLayout(contract.batch)
         self._live = LiveFeatures(contract)
@@ -57,10 +61,12 @@ class RedisCustomerReader:
         ]
         width = 3 + bool(self._live) + bool(purposes)
         count = width * len(distinct) + 2 * len(budgets) + len(marks)
-        replies = iter(await self._link.ask(b"".join(commands), count))
+        replies = iter(
+            await (self._ask_in_parts(commands, count) if self._in_parts else self._link.ask(b"".join(commands), count))
+        )
         found = {customer: [*islice(replies, width)] for customer in distinct}
-        used_up = {budget.name for budget in budgets if is_exhausted(budget, *islice(replies, 2))}
-        states = {customer: self._state(customer, known[1:], now, purposes) for customer, known in found.items()}
+        used_up = {budget.name for budget in budgets if self._is_used_up(budget, *islice(replies, 2))}
+        states = {customer: self._state(customer, known, now, purposes) for customer, known in found.items()}
         there = list(replies)
         if None in there and not await self._is_new():
             for (customers, names), mark in zip(marks.values(), there, strict=True):
@@ -69,7 +75,9 @@ class RedisCustomerReader:
                     used_up |= set(names)
         exhausted = tuple(budget.name for budget in budgets if budget.name in used_up)
         reading = Reading([states[c] for c in customer_ids], exhausted)
-        owners = {customer: known[0].decode() for customer, known in found.items() if known[0] is not None}
+        owners = {
+            c: known[0].decode() for c, known in found.items() if known[0] is not None and states[c] is not UNKNOWN_CUSTOMER
+        }
         return await self._of_owners(customer_ids, reading, owners, now, purposes) if owners else reading
 
     def _marks(self, customers: list[str], budgets: Sequence[Budget], now: float) -> Mapping[str, tuple[list[str], list[str]]]:
@@ -90,12 +98,28 @@ class RedisCustomerReader:
         consents = consents_command(customer, purposes) if purposes else b""
         return encode("GET", alias_key(customer)) + self._features(customer) + contacts + live + consents
 
+    async def _ask_in_parts(self, commands: bytes, count: int) -> Sequence[Any]:
+        """Replies, with failures among them. Raises DependencyFailed where there is nothing else."""
+        replies = await self._link.ask(commands, count, raw=True)
+        failures = [reply for reply in replies if isinstance(reply, DependencyFailed)]
+        if len(failures) == count:
+            raise failures[0]
+        return replies
+
+    def _is_used_up(self, budget: Budget, *replies: Any) -> bool:  # noqa: ANN401  # whatever Redis says
+        return (self._in_parts and _has_failed(replies)) or is_exhausted(budget, *replies)
+
     async def _of_owners(
         self, customer_ids: Sequence[str], first: Reading, owners: Mapping[str, str], now: float, purposes: tuple[Purpose, ...]
     ) -> Reading:
         """The same, with what is known of the customers that some ids are aliases of."""
         whom = list(dict.fromkeys(owners.values()))
-        further = await self.read(whom, now, Terms(purposes=purposes))
+        try:
+            further = await self.read(whom, now, Terms(purposes=purposes))
+        except DependencyFailed:
+            if not self._in_parts:
+                raise
+            further = Reading([UNKNOWN_CUSTOMER] * len(whom))
         known = dict(zip(whom, further.states, strict=True))
         states = [known[owners[c]] if c in owners else s for c, s in zip(customer_ids, first.states, strict=True)]
         return Reading(states, first.exhausted, {c: further.owners.get(owner, owner) for c, owner in owners.items()})
@@ -118,15 +142,17 @@ class RedisCustomerReader:
         return self._command + bulk(self._layout.key(customer_id)) + self._fields
 
     def _state(self, customer_id: str, replies: Sequence[Any], now: float, purposes: Sequence[Purpose]) -> CustomerState:
-        features, contacts = replies[:2]
+        if self._in_parts and _has_failed(replies):
+            return UNKNOWN_CUSTOMER
+        _, features, contacts, *further = replies
         try:
             values, stale = self._layout.decode(features, now) if self._layout.fields else ({}, ())
         except ContractError as error:
             raise DependencyFailed(f"{error} - of customer `{customer_id}`") from error
         if self._live:
-            values |= self._live.values(state_in(replies[2]), now)
+            values |= self._live.values(state_in(further[0]), now)
         if purposes:
-            values |= consent_values(purposes, replies[-1])
+            values |= consent_values(purposes, further[-1])
         return CustomerState(cast("dict[str, Scalar]", values), stale, contacts or b"")
 
     def status(self) -> Mapping[str, Any]:
@@ -135,6 +161,10 @@ class RedisCustomerReader:
     async def close(self) -> None:
         """Release the connection."""
         await self._link.close()
+
+
+def _has_failed(replies: Sequence[Any]) -> bool:
+    return any(isinstance(reply, Exception) for reply in replies)
 
 
 class MemoryCustomerReader:

@@ -19,8 +19,11 @@ class Link(Protocol):
     def problem(self) -> str | None:
         """Why Redis counts as down, or a part of it; None where it does not."""
 
-    async def ask(self, commands: bytes, count: int) -> Sequence[Any]:
-        """Send so many encoded commands in one go; their replies. Raises DependencyFailed, also where a reply is an error."""
+    async def ask(self, commands: bytes, count: int, *, raw: bool = False) -> Sequence[Any]:
+        """Send so many encoded commands in one go; their replies. Raises DependencyFailed, also where a reply is an error.
+
+        `raw`: errors, and failures of some of several nodes, are left among the replies.
+        """
 
     async def close(self) -> None:
         """Release connections."""

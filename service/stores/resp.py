@@ -14,6 +14,8 @@ import hiredis
 
 from service.errors import BadRequest, DependencyFailed, DependencyRefused
 
+REFUSED = "Expected a value from Redis, got: {}"
+
 
 class Address(NamedTuple):
     """Where a Redis listens, and what it wants to hear first."""
@@ -132,7 +134,7 @@ def check(replies: Sequence[Any]) -> Sequence[Any]:
     """The replies, none of them an error. Raises DependencyRefused."""
     for reply in replies:
         if isinstance(reply, hiredis.ReplyError):
-            raise DependencyRefused(f"Expected a value from Redis, got: {reply}")
+            raise DependencyRefused(REFUSED.format(reply))
     return replies
 
 

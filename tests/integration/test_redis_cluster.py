@@ -12,6 +12,7 @@ from features.layout import CustomerLayout
 from features.live import CHANNEL, Event
 from service.catalog.policies import Budget, Purpose
 from service.decision.contacts import SERVED, Contact
+from service.decision.entities import UNKNOWN_CUSTOMER
 from service.decision.records import ConsentRecord, OutcomeRecord
 from service.errors import BadRequest, DependencyDown, DependencyFailed, DependencyTimedOut
 from service.ids import customer_key
@@ -59,9 +60,13 @@ def feast_node_of(cluster, customer: str) -> int:
     return cluster.owner(slot_of(LAYOUT.key(customer)))
 
 
+def customers_on(cluster, number: int) -> list[str]:
+    """Those of whom this node has everything."""
+    return [c for c in CUSTOMERS if node_of(cluster, c) == feast_node_of(cluster, c) == number]
+
+
 def customer_on(cluster, number: int) -> str:
-    """One of whom this node has everything."""
-    return next(c for c in CUSTOMERS if node_of(cluster, c) == feast_node_of(cluster, c) == number)
+    return customers_on(cluster, number)[0]
 
 
 @contextlib.asynccontextmanager
@@ -169,6 +174,33 @@ async def test_a_node_that_does_not_answer_fails_what_needs_it_and_nothing_else(
             assert (await reader.read([there], NOW)).states[0].contacts == b""
         await until(lambda: reader.read([here, there], NOW))
         assert link.problem is None
+
+
+async def test_a_batch_is_read_in_parts_while_a_node_is_gone(cluster):
+    """Those who lie elsewhere are known; whoever needs the node is unknown, by any id, and its budgets count as used up."""
+    async with linked(cluster.url, timeout_ms=200) as link:
+        reader, identities = RedisCustomerReader(link, CONTRACT, lambda: True, in_parts=True), RedisIdentities(link, CONTRACT)
+        assert await reader.begin()
+        [here, gone], there = customers_on(cluster, 0)[:2], customers_on(cluster, 1)[0]
+        alias = next(a for n in range(100) if {node_of(cluster, a := f"a{n}"), feast_node_of(cluster, a)} == {1})
+        await identities.link(alias, gone)
+        await RedisLiveFeatures(link, CONTRACT).apply([(there, Event("e1", "viewed", NOW, {CHANNEL: "web"}))])
+        whole = await reader.read(CUSTOMERS, NOW, TERMS)
+        assert (whole.states.count(UNKNOWN_CUSTOMER), whole.exhausted) == (0, ())
+        with stopped(cluster, 0):
+            for _ in range(2):  # waits, then knows
+                reading = await reader.read(CUSTOMERS, NOW, TERMS)
+                needed = [0 in (node_of(cluster, c), feast_node_of(cluster, c)) for c in CUSTOMERS]
+                assert [state is UNKNOWN_CUSTOMER for state in reading.states] == needed
+                assert reading.states[CUSTOMERS.index(there)].values["views_24h"] == 1.0
+                where = [cluster.owner(slot_of(budget_keys(budget, NOW)[0].encode())) for budget in BUDGETS]
+                assert reading.exhausted == tuple(b.name for b, number in zip(BUDGETS, where, strict=True) if number == 0)
+            states = (await reader.read([alias, there], NOW)).states
+            assert [state is UNKNOWN_CUSTOMER for state in states] == [True, False]
+            with pytest.raises(DependencyDown):
+                await reader.read([here], NOW)
+        await until(lambda: link.ask(encode("GET", contacts_key(customer_key(here))), 1))
+        assert await reader.read(CUSTOMERS, NOW, TERMS) == whole
 
 
 async def test_a_slot_that_another_node_took_over_is_found_without_the_dead_one(cluster):
