@@ -61,9 +61,8 @@ class RedisCustomerReader:
         ]
         width = 3 + bool(self._live) + bool(purposes)
         count = width * len(distinct) + 2 * len(budgets) + len(marks)
-        replies = iter(
-            await (self._ask_in_parts(commands, count) if self._in_parts else self._link.ask(b"".join(commands), count))
-        )
+        asked = b"".join(commands)
+        replies = iter(await (self._ask_in_parts(asked, count) if self._in_parts else self._link.ask(asked, count)))
         found = {customer: [*islice(replies, width)] for customer in distinct}
         used_up = {budget.name for budget in budgets if self._is_used_up(budget, *islice(replies, 2))}
         states = {customer: self._state(customer, known, now, purposes) for customer, known in found.items()}
@@ -75,9 +74,8 @@ class RedisCustomerReader:
                     used_up |= set(names)
         exhausted = tuple(budget.name for budget in budgets if budget.name in used_up)
         reading = Reading([states[c] for c in customer_ids], exhausted)
-        owners = {
-            c: known[0].decode() for c, known in found.items() if known[0] is not None and states[c] is not UNKNOWN_CUSTOMER
-        }
+        aliases = {customer: known[0] for customer, known in found.items() if states[customer] is not UNKNOWN_CUSTOMER}
+        owners = {customer: owner.decode() for customer, owner in aliases.items() if owner is not None}
         return await self._of_owners(customer_ids, reading, owners, now, purposes) if owners else reading
 
     def _marks(self, customers: list[str], budgets: Sequence[Budget], now: float) -> Mapping[str, tuple[list[str], list[str]]]:
@@ -132,6 +130,8 @@ class RedisCustomerReader:
 
     def _doubted(self, state: CustomerState, purposes: Sequence[Purpose]) -> CustomerState:
         """Without what Redis may have lost."""
+        if state is UNKNOWN_CUSTOMER:
+            return state
         names = self._live.names
         known = {name: value for name, value in state.values.items() if name not in names}
         return CustomerState({**known, **denied(purposes)}, (*state.stale, *names), None)
