@@ -18,6 +18,7 @@ MOST_REDIRECTS = 5
 TRY_AGAIN_S = 0.002  # a script whose keys are on their way from one node to another
 LOOK_EVERY_S = 0.5  # at most so often it is asked who has which slots, while something is wrong
 ASKING, WHO_HAS_WHAT = encode("ASKING"), encode("CLUSTER", "SLOTS")
+MOVED, ASK, TRY_AGAIN = ELSEWHERE = "MOVED", "ASK", "TRYAGAIN"
 DROPPED = -1  # in place of a command's number: nobody waits for this reply
 NO_KEY = -1  # the slot of a command that any node may answer: the one that is asked before it does
 
@@ -113,18 +114,21 @@ class ClusterLink:
                 if isinstance(reply, hiredis.ReplyError):
                     slot, command = told[number]
                     kind, _, rest = str(reply).partition(" ")
-                    if kind == "MOVED":
+                    if kind == MOVED:
                         self._owners[slot] = node = self._named(rest, slot)
                         self._look_soon(node)
                         parts[node].append((number, command))
-                    elif kind == "ASK":
+                    elif kind == ASK:
                         parts[self._named(rest, slot)] += [(DROPPED, ASKING), (number, command)]
-                    elif kind == "TRYAGAIN":
+                    elif kind == TRY_AGAIN:
                         await asyncio.sleep(TRY_AGAIN_S)
                         parts[self._owner(slot)].append((number, command))
             if not parts:
                 return
             await self._send(parts, replies)
+        for number, reply in enumerate(replies):
+            if isinstance(reply, hiredis.ReplyError) and str(reply).startswith(ELSEWHERE):
+                replies[number] = DependencyFailed(REFUSED.format(reply))  # no refusal: the next call may go through
 
     def _named(self, text: str, slot: int) -> _Node:
         """The node in `<slot> <host>:<port>`; without a host it is the one that told."""
