@@ -73,11 +73,14 @@ class ClusterLink:
         told = list(_split(commands))
         parts: defaultdict[_Node, Part] = defaultdict(list)
         node = self._anyone()
-        for number, (slot, command) in enumerate(told):
-            if slot != NO_KEY:
-                node = self._owner(slot)
-            parts[node].append((number, command))
         replies: list[Any] = [None] * count
+        for number, (slot, command) in enumerate(told):
+            try:
+                node = node if slot == NO_KEY else self._owner(slot)
+            except DependencyFailed as error:
+                replies[number] = error
+            else:
+                parts[node].append((number, command))
         await self._send(parts, replies)
         await self._follow(told, replies)
         return replies if raw else _checked(replies)
@@ -109,30 +112,27 @@ class ClusterLink:
     async def _follow(self, told: Sequence[tuple[int, bytes]], replies: list[Any]) -> None:
         """Send what was not done, since its slot has moved or is moving, to where it belongs."""
         for _ in range(MOST_REDIRECTS):
-            parts: defaultdict[_Node, Part] = defaultdict(list)
-            for number, reply in enumerate(replies):
-                if isinstance(reply, hiredis.ReplyError):
-                    slot, command = told[number]
-                    kind, _, rest = str(reply).partition(" ")
-                    if kind == MOVED:
-                        self._owners[slot] = node = self._named(rest, slot)
-                        self._look_soon(node)
-                        parts[node].append((number, command))
-                    elif kind == ASK:
-                        parts[self._named(rest, slot)] += [(DROPPED, ASKING), (number, command)]
-                    elif kind == TRY_AGAIN:
-                        await asyncio.sleep(TRY_AGAIN_S)
-                        parts[self._owner(slot)].append((number, command))
-            if not parts:
+            elsewhere = {number: str(reply).split() for number, reply in enumerate(replies) if _is_elsewhere(reply)}
+            if not elsewhere:
                 return
+            if any(kind == TRY_AGAIN for kind, *_ in elsewhere.values()):
+                await asyncio.sleep(TRY_AGAIN_S)
+            parts: defaultdict[_Node, Part] = defaultdict(list)
+            for number, (kind, *where) in elsewhere.items():
+                slot, command = told[number]
+                node = self._owner(slot) if kind == TRY_AGAIN else self._named(where[1], slot)
+                if kind == MOVED:
+                    self._owners[slot] = node
+                    self._look_soon(node)
+                parts[node] += [(DROPPED, ASKING), (number, command)] if kind == ASK else [(number, command)]
             await self._send(parts, replies)
         for number, reply in enumerate(replies):
-            if isinstance(reply, hiredis.ReplyError) and str(reply).startswith(ELSEWHERE):
+            if _is_elsewhere(reply):
                 replies[number] = DependencyFailed(REFUSED.format(reply))  # no refusal: the next call may go through
 
-    def _named(self, text: str, slot: int) -> _Node:
-        """The node in `<slot> <host>:<port>`; without a host it is the one that told."""
-        host, _, port = text.split()[1].rpartition(":")
+    def _named(self, address: str, slot: int) -> _Node:
+        """The node of `<host>:<port>`; without a host it is that of the one that told."""
+        host, _, port = address.rpartition(":")
         return self._node(host or self._owner(slot).host, int(port))
 
     def _node(self, host: str, port: int) -> _Node:
@@ -191,6 +191,10 @@ class ClusterLink:
                 await self._looking
         for node in self._nodes.values():
             await node.close()
+
+
+def _is_elsewhere(reply: Any) -> bool:  # noqa: ANN401  # whatever Redis says
+    return isinstance(reply, hiredis.ReplyError) and str(reply).startswith(ELSEWHERE)
 
 
 def _checked(replies: Sequence[Any]) -> Sequence[Any]:
