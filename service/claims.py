@@ -61,7 +61,7 @@ class Claims:
                 self._refused_until = turn.now + REFUSED_S
             elif no_answer(error):
                 self.metrics.in_vain.inc(len(claims) if isinstance(error, DependencyTimedOut) else 0)
-                self._doubt([claim._replace(budgets=()) for claim in claims])
+                self.doubt([claim._replace(budgets=()) for claim in claims])
             turn.make_again(made, unknown(turn, len(made), known=made))
             return []
         held += [claim for claim, holds in zip(claims, answers, strict=True) if holds]
@@ -90,7 +90,7 @@ class Claims:
         states = [_without_history(state) for state in reading.states]
         return reading._replace(states=states, exhausted=unknown(turn, 0).exhausted)
 
-    def _doubt(self, claims: Sequence[Claim]) -> None:
+    def doubt(self, claims: Sequence[Claim]) -> None:
         """Take back, once Redis answers again, contacts that it may have taken.
 
         Budgets are not given back: they may not have been taken. Few claims come here, since Redis then counts as down.

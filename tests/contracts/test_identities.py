@@ -1,6 +1,7 @@
 """Two ids are one customer: for features, contacts, events and decisions, once, whatever comes in meanwhile."""
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -10,6 +11,7 @@ from features.live import CHANNEL, Event
 from features.redis_client import redis_client
 from service.decision.contacts import IMPRESSION, SERVED, SIZE, Contact, decode_contacts
 from service.decision.records import OutcomeRecord
+from service.errors import DependencyFailed
 from service.ids import new_decision_id
 from service.ports import Claim
 from service.stores.contact_history import RedisContactHistory
@@ -148,6 +150,57 @@ async def test_a_customer_who_becomes_an_alias_in_the_last_moment_takes_the_new_
     state, owner = await shop.known("a-1")
     assert (owner, state.values["views_24h"]) == ("c99", 1.0)
     await other.link.close()
+
+
+async def test_two_links_that_cross_leave_one_customer_who_has_everything(any_redis_url):
+    """Each the other's alias, at the same moment, thirty times: one of the two links holds."""
+    shops = [Shop(any_redis_url) for _ in range(2)]
+    for n in range(30):
+        a, b = f"a{n}", f"b{n}"
+        await shops[0].viewed(a, f"e{n}-1")
+        await shops[1].viewed(b, f"e{n}-2")
+        answers = await asyncio.gather(shops[0].identities.link(a, b), shops[1].identities.link(b, a))
+        assert sorted(answers) == ["known", "linked"]
+        by_a, by_b = await shops[0].known(a), await shops[0].known(b)
+        assert by_a == by_b
+        assert by_a[0].values["views_24h"] == 2.0
+    for shop in shops:
+        await shop.link.close()
+
+
+@pytest.mark.parametrize("is_done", [False, True], ids=["not asked", "asked in vain"])
+async def test_a_link_that_was_interrupted_is_finished_by_the_next(shop, is_done):
+    """After any number of calls; whether or not Redis did what it was asked for last, everything counts once."""
+
+    class Interrupted:
+        has_slots = shop.link.has_slots
+
+        def __init__(self, after: int) -> None:
+            self.left = after
+
+        async def ask(self, commands, count):
+            self.left -= 1
+            if self.left < 0 and not is_done:
+                raise DependencyFailed("Expected Redis to answer, it did not")
+            replies = await shop.link.ask(commands, count)
+            if self.left < 0:
+                raise DependencyFailed("Expected Redis to answer in time, it did not")
+            return replies
+
+    for after in range(20):
+        alias, customer = f"a{after}", f"c{after}"
+        await shop.viewed(alias, f"e{after}-1", f"e{after}-2")
+        await shop.viewed(customer, f"e{after}-3")
+        await shop.show(alias)
+        await shop.show(customer)
+        link = Interrupted(after)
+        with contextlib.suppress(DependencyFailed):
+            await RedisIdentities(link, CONTRACT).link(alias, customer)
+        assert await shop.identities.link(alias, customer) in ("linked", "known")
+        (by_alias, owner), (by_name, _) = await shop.known(alias), await shop.known(customer)
+        assert (owner, by_alias) == (customer, by_name)
+        assert (by_name.values["views_24h"], len(by_name.contacts)) == (3.0, 2 * SIZE)
+    assert link.left > 0  # the last one was not interrupted any more
 
 
 async def test_the_twin_in_memory_keeps_the_same_promises():

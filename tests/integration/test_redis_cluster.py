@@ -11,11 +11,13 @@ from features.contract import parse_contract
 from features.layout import CustomerLayout
 from features.live import CHANNEL, Event
 from service.catalog.policies import Budget, Purpose
-from service.decision.contacts import SERVED, Contact
+from service.claims import DOUBT_S, Claims
+from service.decision.contacts import CANCELLED, SERVED, Contact, decode_contacts
 from service.decision.entities import UNKNOWN_CUSTOMER
 from service.decision.records import ConsentRecord, OutcomeRecord
-from service.errors import BadRequest, DependencyDown, DependencyFailed, DependencyTimedOut
+from service.errors import BadRequest, DependencyDown, DependencyFailed, DependencyTimedOut, no_answer
 from service.ids import customer_key
+from service.metrics import Metrics
 from service.ports import Claim, Terms
 from service.stores.budgets import budget_keys
 from service.stores.completeness import set_complete
@@ -201,6 +203,34 @@ async def test_a_batch_is_read_in_parts_while_a_node_is_gone(cluster):
                 await reader.read([here], NOW)
         await until(lambda: link.ask(encode("GET", contacts_key(customer_key(here))), 1))
         assert await reader.read(CUSTOMERS, NOW, TERMS) == whole
+
+
+async def test_what_a_batch_of_claims_did_in_part_is_taken_back_once(cluster):
+    """Where nodes answer at once, and only once; where one does not, when it is back."""
+    async with linked(cluster.url, timeout_ms=200) as link:
+        reader, history = RedisCustomerReader(link, CONTRACT, lambda: True), RedisContactHistory(link)
+        assert await reader.begin()
+        here, there = customer_on(cluster, 0), customer_on(cluster, 1)
+        made, desk = [claim(here, "d1"), claim(there, "d2")], Claims(reader, history, Metrics())
+
+        async def types(customer: str) -> list[int]:
+            [found] = await link.ask(encode("GET", contacts_key(customer_key(customer))), 1)
+            return decode_contacts([found or b""]).entries["type"].tolist()
+
+        with stopped(cluster, 0):
+            with pytest.raises(DependencyTimedOut):
+                await history.claim(made, NOW, 900.0)
+            with pytest.raises(DependencyFailed) as failed:
+                await history.claim([made[0], claim(there, "d3", seen=None)], NOW, 900.0)
+            assert no_answer(failed.value)  # the other node has taken its part, though nobody asked this one
+            desk.doubt(made)
+            await asyncio.sleep(2.5 * DOUBT_S)
+            assert await types(there) == [SERVED, SERVED, CANCELLED]
+        await until(lambda: types(here))
+        await asyncio.sleep(1.5 * DOUBT_S)
+        assert (await types(here))[-1] == CANCELLED
+        assert await types(there) == [SERVED, SERVED, CANCELLED]
+        await desk.close()
 
 
 async def test_a_slot_that_another_node_took_over_is_found_without_the_dead_one(cluster):
