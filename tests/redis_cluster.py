@@ -40,6 +40,8 @@ class Cluster:
             with self.node(number) as client:
                 client.execute_command("CLUSTER", "ADDSLOTS", *slots)
                 client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+        for number in range(NODES):  # only now: whoever was met cannot be given an epoch any more
+            with self.node(number) as client:
                 for port in self.ports:
                     client.execute_command("CLUSTER", "MEET", "127.0.0.1", port)
         self.wait_until_ok()
