@@ -3,6 +3,7 @@
 import datetime as dt
 import hashlib
 import itertools
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -45,6 +46,7 @@ JOIN = """
     select d.*, joined.times, joined.worth, joined.first_at from d join joined using (decision_id, placement, slot)
     order by d.decided_at, d.decision_id, d.placement, d.slot
 """
+MEMORY = "2GB"  # of the join; what is more goes to disk
 FOREVER = 1e9  # seconds: 31 years
 
 
@@ -149,19 +151,27 @@ def load_examples(home: Path, objective: Objective, contract: Contract) -> Examp
     Shown means: an impression came back, or an outcome of any other kind. Fallbacks are no decisions and left out. Outcomes
     that come later than the objective's window do not count; rows that are younger than that are among them (`maturity`).
     """
-    live, keys = _LiveLog(home, contract), [f.key for f in contract.features]
+    live = _LiveLog(home, contract)
+    found, until = _joined(home, objective, contract, live)
+    if not found.num_rows:
+        raise NotReady(f"Expected decisions with outcomes under `{home}`, found none: import a table, or serve and send outcomes")
+    return _examples(found, objective, contract, live.damaged, until)
+
+
+def _joined(home: Path, objective: Objective, contract: Contract, live: "_LiveLog") -> tuple[pa.Table, float]:
+    """The rows, and until when outcomes are known, in seconds since 1970 UTC."""
+    keys = [f.key for f in contract.features]
     decisions = _together([*read_tables(home, "decisions"), *live.decisions()], DECISION_COLUMNS, contract, keys)
     outcomes = _together([*read_tables(home, "outcomes"), *live.outcomes()], OUTCOME_COLUMNS, contract, [])
     complete = [pc.max(table[name]).as_py() for table, name in ((decisions, "decided_at"), (outcomes, "at")) if len(table)]
-    with duckdb.connect() as connection:
+    until = max(complete).timestamp() if complete else np.inf
+    settings = {"memory_limit": MEMORY, "preserve_insertion_order": "false"}
+    with tempfile.TemporaryDirectory() as spilled, duckdb.connect(config={**settings, "temp_directory": spilled}) as connection:
         connection.register("decisions", decisions)
         connection.register("outcomes", outcomes)
         window = dt.timedelta(seconds=objective.window or FOREVER)
         found = connection.execute(JOIN, {"type": objective.outcome, "window": window}).to_arrow_table()
-    if not found.num_rows:
-        raise NotReady(f"Expected decisions with outcomes under `{home}`, found none: import a table, or serve and send outcomes")
-    until = max(complete).timestamp() if complete else np.inf
-    return _examples(found, objective, contract, live.damaged, until)
+    return found, until
 
 
 def outcome_types(home: Path) -> list[str]:

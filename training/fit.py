@@ -68,18 +68,20 @@ class Fitted:
 
 
 def fit(
-    inputs: Matrix, labels: Values, columns: Sequence[Feature], settings: FitSettings, progress: Progress | None = None
-) -> Fitted:
+    inputs: Matrix, labels: Values, columns: Sequence[Feature], settings: FitSettings, progress: Progress | None = None,
+    *, weights: Values | None = None,
+) -> Fitted:  # fmt: skip
     """Train on all but the last fifth of the rows. Same rows and settings, same model.
 
-    Shapes: float32 (rows, columns), 0 or 1 (rows,). Raises NotReady where there is too little to learn from.
+    Shapes: float32 (rows, columns), 0 or 1 (rows,); `weights` (rows,), for the trees alone: rates are calibrated for rows as they
+    come. Raises NotReady where there is too little to learn from.
     """
     if len(labels) < FEWEST_ROWS or not FEWEST_POSITIVES <= labels.sum() <= len(labels) - FEWEST_POSITIVES:
         raise NotReady(
             f"Expected at least {FEWEST_ROWS} rows with {FEWEST_POSITIVES} successes and failures, found {len(labels)} rows with "
             f"{labels.sum():.0f} successes"
         )
-    booster, cut = _boosted(inputs, labels, columns, settings, learned="rate", progress=progress)
+    booster, cut = _boosted(inputs, labels, columns, settings, learned="rate", progress=progress, weights=weights)
     return _calibrated(booster, inputs[cut:], labels[cut:], tuple(columns), settings)
 
 
@@ -103,14 +105,16 @@ def fit_value(
 
 def _boosted(
     inputs: Matrix, labels: Values, columns: Sequence[Feature], settings: FitSettings, *,
-    learned: Learned, progress: Progress | None,
+    learned: Learned, progress: Progress | None, weights: Values | None = None,
 ) -> tuple[lightgbm.Booster, int]:  # fmt: skip
     """Trees from all rows but the last fifth, which says when to stop; where that fifth begins."""
     cut = int(len(labels) * (1 - VALIDATION_SHARE))
     shown = _hide_identities(inputs[:cut], columns, settings)
     names = [f"c{i}" for i in range(len(columns))]  # LightGBM refuses some characters of ours
-    train = lightgbm.Dataset(shown, labels[:cut], feature_name=names, params={"feature_pre_filter": False, "verbosity": -1})
-    check = lightgbm.Dataset(inputs[cut:], labels[cut:], reference=train)
+    parts = (None, None) if weights is None else (weights[:cut], weights[cut:])
+    quiet = {"feature_pre_filter": False, "verbosity": -1}
+    train = lightgbm.Dataset(shown, labels[:cut], weight=parts[0], feature_name=names, params=quiet)
+    check = lightgbm.Dataset(inputs[cut:], labels[cut:], weight=parts[1], reference=train)
     callbacks = [lightgbm.early_stopping(settings.patience, verbose=False), _Told(progress, settings.rounds)]
     parameters = _parameters(settings) | OBJECTIVES[learned]
     return lightgbm.train(parameters, train, settings.rounds, valid_sets=[check], callbacks=callbacks), cut

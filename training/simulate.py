@@ -147,10 +147,16 @@ class World:
             (PlacementRequest(moment.placement, 1),),
         )  # fmt: skip
 
-    def rates(self, moments: Sequence[Moment]) -> Values:
-        """The truth: the rate at which each action gets a click: (moments, actions), actions as in `actions`."""
+    def rates(self, moments: Sequence[Moment], turned: int = 0) -> Values:
+        """The truth: the rate at which each action gets a click: (moments, actions), actions as in `actions`.
+
+        `turned`: by how many categories tastes have moved on, while everything that is known of customers stays as it is.
+        """
         who = np.array([m.customer for m in moments], np.intp)
         customer = {name: column[who][:, None] for name, column in self._truth.items()}
+        if turned:
+            places = np.array([CATEGORIES.index(name) for name in customer["favourite_category"][:, 0].tolist()])
+            customer["favourite_category"] = np.array(CATEGORIES)[(places + turned) % len(CATEGORIES)][:, None]
         action = {
             name: np.array([a.attributes[name] for a in self.actions])[None, :] for name in ("category", "discount", "price")
         }
