@@ -1,6 +1,7 @@
 """Area `learning`: that it learns, and proves that it did."""
 
 from tests.acceptance.rows import (
+    closed_loop,
     delayed,
     interval_coverage,
     mail,
@@ -15,6 +16,7 @@ ROWS = [
     open_bandit.ROW,
     interval_coverage.ROW,
     mail.ROW,
+    closed_loop.ROW,
     sabotage.ROW,
     delayed.ROW,
     watching.ROW,
