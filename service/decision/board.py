@@ -81,10 +81,11 @@ class Board:
         return plan.treatments.shown(self.eligible[row].failed)
 
     def blocked(self, rows: Rows, plan: PlacementPlan) -> Iterator[tuple[str, Mask]]:
-        """By reason: what contact policy and constraints forbid at a placement, bool (rows, actions)."""
+        """By reason: what contact policy and constraints may forbid at a placement, bool (rows, actions)."""
         yield from self._policing.blocked(rows, plan.index)
         for limit in self._constraints:
-            yield limit.name, limit.blocks(rows, plan.index)
+            if limit.is_reached:
+                yield limit.name, limit.blocks(rows, plan.index)
 
     def take(self, rows: Rows, chosen: Choices, plan: PlacementPlan) -> None:
         """These actions, one per row or NONE_LEFT, are shown."""

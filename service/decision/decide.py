@@ -244,7 +244,7 @@ def _placement_records(board: Board, stage: _Stage, slots: _Slots) -> list[Place
     utilities = tuple(stage.utilities[place, action].tolist())
     ends = place.searchsorted(np.arange(len(rows)), side="right").tolist()
     spans = map(slice, [0, *ends], ends)
-    has_more: Mask = (board.ruled[rows] & ~slots.candidates).any(axis=1)
+    has_more: Mask = np.logical_or.reduce(board.ruled[rows] & ~slots.candidates, axis=1)
     dropped = [
         _dropped(board, stage, here) if more else board.eligible[row].dropped
         for here, (row, more) in enumerate(zip(rows.tolist(), has_more.tolist(), strict=True))

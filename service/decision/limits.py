@@ -94,6 +94,11 @@ class Limit:
         self._shrinks = shrinks
         self._everything = np.arange(len(scope.of_action) - 1)
 
+    @property
+    def is_reached(self) -> bool:
+        """Whether nothing is left of some unit, for some request."""
+        return bool((self._left <= 0).any())
+
     def blocks(self, rows: Rows, placement: int) -> Mask:
         """The actions of which no more may be chosen at a placement: bool (rows, actions)."""
         scope = self._scope
