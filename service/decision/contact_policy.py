@@ -141,7 +141,9 @@ class ContactTable:
         if not served.any():
             return served
         keys = _keys(row, entries)
-        return served & ~np.isin(keys, keys[entries["type"] == IMPRESSION])
+        pending = served.copy()
+        pending[served] = ~np.isin(keys[served], keys[entries["type"] == IMPRESSION])
+        return pending
 
     def _counted(self, count: str, past: _Past) -> Mask:
         """The contacts that a cap counts."""

@@ -79,7 +79,8 @@ def decide(engine: Engine, batch: Batch) -> list[DecisionRecord]:
     records: list[DecisionRecord | None] = [None] * len(batch)
     for kin, rows in _together(engines, arms).items():
         some = [batch[row] for row in rows]
-        made = _held_out(engine, some) if kin is None else _decide([engines[row] for row in rows], some)
+        host = engine if kin is engine.kin else engines[rows[0]]
+        made = _held_out(engine, some) if kin is None else _decide(host, [engines[row] for row in rows], some)
         for row, placements in zip(rows, made, strict=True):
             records[row] = _record(engines[row], batch[row], placements, arms[row])
     return [record for record in records if record is not None]
@@ -98,9 +99,9 @@ def _held_out(engine: Engine, batch: Batch) -> list[list[PlacementRecord]]:
     return [[_fallback_record(engine.plans[p.id], p.slots) for p in request.placements] for request in batch]
 
 
-def _decide(engines: Sequence[Engine], batch: Batch) -> list[list[PlacementRecord]]:
-    """`engines`: each request's own, all of one kin."""
-    board = Board(engines[0], batch)
+def _decide(host: Engine, engines: Sequence[Engine], batch: Batch) -> list[list[PlacementRecord]]:
+    """`engines`: each request's own, all of one kin with `host`, which remembers for all of them what rules leave."""
+    board = Board(host, batch)
     decided: list[list[PlacementRecord]] = [[] for _ in batch]
     for stage, slots in _turns(board, engines):
         for row, record in zip(stage.rows.tolist(), _placement_records(board, stage, slots), strict=True):

@@ -6,7 +6,7 @@ of failed rules leaves is worked out once.
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import reduce
+from functools import lru_cache, reduce
 from operator import or_
 from typing import NamedTuple
 
@@ -53,6 +53,7 @@ class RuleTable:
         self._boundaries = sorted({edge for span in self._spans for edge in span if edge is not None})
         self._inactive: dict[int, int] = {}  # actions outside their dates, by how many boundaries are passed
         self._remembered: dict[tuple[int, frozenset[str], int], Eligible] = {}
+        self._names = lru_cache(REMEMBERED)(self._spelt_out)  # what a rule removes first is often all that it removes
 
     def _index(self, rule: CompiledRule) -> int:
         index = self._position.setdefault(rule.key, len(self._rules))
@@ -106,7 +107,7 @@ class RuleTable:
         allowed.setflags(write=False)
         return Eligible(allowed, dropped, failed)
 
-    def _names(self, bits: int) -> tuple[str, ...]:
+    def _spelt_out(self, bits: int) -> tuple[str, ...]:
         return tuple(self._ids[bit] for bit in bits_of(bits))
 
 
