@@ -54,7 +54,8 @@ class _Slots(NamedTuple):
 class _Stage(NamedTuple):
     """Some rows of the board at one placement, before anything is chosen. Masks are (rows, actions).
 
-    `open`: left by rules, request and earlier placements, and shown here; `blocked`: by contact policy and constraints.
+    `open`: left by rules, request and earlier placements, and shown here; `blocked`: by contact policy and constraints. Where
+    all rows are shown the same, `shows` is (1, actions).
     """
 
     plan: PlacementPlan
@@ -180,8 +181,7 @@ def _stage(board: Board, plan: PlacementPlan, listed: list[int], slots: Sequence
     available = board.allowed[rows] if plan.placement.repeats else board.left[rows]
     shown = [board.shown(plan, row) for row in listed]
     alike = shown and all(one is shown[0] for one in shown)
-    masks = [one.mask for one in (shown[:1] if alike else shown)]
-    shows = np.broadcast_to(np.array(masks, np.bool_).reshape(-1, available.shape[1]), available.shape)
+    shows = shown[0].mask[None, :] if alike else np.array([one.mask for one in shown], np.bool_).reshape(available.shape)
     requests = [board.batch[row] for row in listed]
     blocked = list(board.blocked(rows, plan))
     return _Stage(plan, rows, requests, slots, available, shown, shows, blocked, board.utilities(plan)[rows])
@@ -197,7 +197,7 @@ def _allowed(open_: Mask, blocked: Sequence[tuple[str, Mask]]) -> Mask:
 def _fill(board: Board, stage: _Stage, *, is_last: bool) -> _Slots:
     """Choose slot after slot; what is chosen is taken from the board. `is_last`: nobody looks at the board after this."""
     shape, open_ = (len(stage.rows), max(stage.slots, default=0)), stage.open
-    every = np.arange(len(stage.rows))
+    every, fewest = np.arange(len(stage.rows)), min(stage.slots, default=0)
     allowed = _allowed(open_, stage.blocked)
     nothing = np.full(shape, NONE_LEFT), np.zeros(shape), np.zeros(shape, np.bool_), np.zeros(open_.shape)
     result = _Slots(*nothing, candidates=allowed.copy())
@@ -205,7 +205,8 @@ def _fill(board: Board, stage: _Stage, *, is_last: bool) -> _Slots:
         if slot:
             blocked = list(board.blocked(stage.rows, stage.plan)) if board.shrinks else stage.blocked
             allowed = _allowed(open_, blocked)
-        allowed[[asked <= slot for asked in stage.slots]] = False
+        if slot >= fewest:
+            allowed[[asked <= slot for asked in stage.slots]] = False
         probabilities, best = _choose(board, stage, allowed)
         name = stage.plan.placement.id
         chosen = draw(probabilities, np.array([uniform(r.decision_id, name, slot) for r in stage.requests]))
