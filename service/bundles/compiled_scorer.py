@@ -27,6 +27,7 @@ EVERY_LEAF = np.uint64(0xFFFFFFFFFFFFFFFF)
 TOGETHER = (2, 3, 4, 6, 8)  # trees whose patterns are added up beforehand
 SEVERAL = 8  # requests from which on an input's edges are searched and not all compared, and leaves are removed input by input
 AT_ONCE = 16  # requests whose leaves are added up together: what they need then stays within a core's cache
+SPAN = 128  # requests of which leaves are removed together: their own, and one input's part of the table, stay there, too
 LONG = 16_384  # sums from which on they grow row by row; of 1,600 sums of 50 terms each that takes 50 us, and at once 20
 
 COMPARE = {
@@ -76,9 +77,11 @@ class CompiledScorer:
 
     def score(self, requests: Matrix) -> Rates:
         """Predicted rates: float32 (requests, inputs) -> float64 (requests, actions)."""
-        sums, left = np.empty((len(requests), self._count)), self._left(self._rows(requests))
-        for start in range(0, len(requests), AT_ONCE):
-            self._patterns.add_up(left[start : start + AT_ONCE], sums[start : start + AT_ONCE])
+        sums, rows = np.empty((len(requests), self._count)), self._rows(requests)
+        for start in range(0, len(requests), SPAN):
+            left, some = self._left(rows[start : start + SPAN]), sums[start : start + SPAN]
+            for place in range(0, len(left), AT_ONCE):
+                self._patterns.add_up(left[place : place + AT_ONCE], some[place : place + AT_ONCE])
         sums += self._base
         if self._link == "sigmoid":
             np.negative(sums, out=sums)
@@ -139,9 +142,8 @@ class _Patterns:
 
     def add_up(self, left: Bits, sums: Rates) -> None:
         """Add up the leaves: (requests, trees) -> (requests, actions), into `sums`. What is in between has a row a pattern."""
-        bits, first = (
-            self._several if len(left) == AT_ONCE else self._one
-        )  # to repeat them while counting takes four times as long
+        # repeated for each request while they are used, bits and places take four times as long
+        bits, first = self._several if len(left) == AT_ONCE else self._one
         alive = np.ascontiguousarray(left.T).take(self._tree, axis=0)
         alive &= bits
         alive &= -alive  # the lowest bit alone
