@@ -6,7 +6,7 @@ this against the Feast SDK.
 """
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import compress
 from typing import NamedTuple
 
@@ -69,9 +69,7 @@ class CustomerLayout:
         the last is stale. Raises MalformedValue naming the feature. 37 numbers, 3 categories, 4 views: 8 us.
         """
         values = self._decode_numbers(reply)
-        for name, raw in zip(self._names[self._numbers :], reply[self._numbers : len(self._names)], strict=True):
-            if raw:
-                _keep(values, name, raw, self._origins)
+        self._keep(values, zip(self._names[self._numbers :], reply[self._numbers : len(self._names)], strict=True))
         stale: list[str] = []
         for view, stamp in zip(self._views, reply[len(self._names) :], strict=True):
             age = now - (_moment(view.name, stamp) if stamp else 0.0)
@@ -91,10 +89,18 @@ class CustomerLayout:
             if total == total:  # noqa: PLR0124  # NaN is the number that differs from itself: none among them
                 return dict(zip(compress(self._names, replies), numbers, strict=True))
         values: dict[str, float | str] = {}
-        for name, raw in zip(self._names, replies, strict=False):
-            if raw:
-                _keep(values, name, raw, self._origins)
+        self._keep(values, zip(self._names, replies, strict=False))
         return values
+
+    def _keep(self, values: dict[str, float | str], told: Iterable[tuple[str, bytes | None]]) -> None:
+        name = ""
+        try:
+            for name, raw in told:
+                value = decode_value(raw) if raw else None
+                if value is not None and value == value:  # noqa: PLR0124  # NaN is missing
+                    values[name] = value
+        except MalformedValue as error:
+            raise MalformedValue(f"{error} - at `{self._origins[name]}:{name}`") from error
 
     def encode(self, view: str, values: Mapping[str, float | str | None], at_microseconds: int) -> dict[bytes, bytes]:
         """The fields to write with HSET, so that Feast reads these values of one view. Raises ContractError."""
@@ -129,15 +135,6 @@ def _views(contract: Contract) -> tuple[_View, ...]:
         if ages:
             views.append(_View(view, ages, min(ages.values())))
     return tuple(views)
-
-
-def _keep(values: dict[str, float | str], name: str, raw: bytes, origins: Mapping[str, str]) -> None:
-    try:
-        value = decode_value(raw)
-    except MalformedValue as error:
-        raise MalformedValue(f"{error} - at `{origins[name]}:{name}`") from error
-    if value is not None and value == value:  # noqa: PLR0124  # NaN is missing
-        values[name] = value
 
 
 def _moment(view: str, stamp: bytes) -> float:

@@ -53,7 +53,20 @@ def compile_rule(name: str, source: str, tree: ast.expr, values: Values, layer: 
     body = folding.truth(tree)
     needs = tuple(name for name in folding.needs if values.defaults.get(name) is None)
     condition = Condition(tree, values.action, values.defaults, values.categories)
-    return CompiledRule(name, source, f"{layer} {name}: {ast.unparse(body)}", _function(body), needs, layer, condition)
+    text = ast.unparse(body)
+    return CompiledRule(name, source, f"{layer} {name}: {text}", _function(body), needs, layer, condition, text)
+
+
+def compile_failing(rules: Mapping[int, CompiledRule]) -> Callable[[Mapping[str, Scalar], Mapping[str, Scalar]], int]:
+    """Rules that have a body, by their bits, as one function of customer and context: the bits of those that fail.
+
+    40 rules take 3 us, and one by one 6; to compile a rule takes 25.
+    """
+    lines = [f" if not ({rule.body}): failed |= {1 << bit}" for bit, rule in rules.items()]
+    source = "\n".join(["def failing(customer, context):", " failed = 0", *lines, " return failed"])
+    names: dict[str, object] = dict(RUNTIME)
+    exec(compile(source, "<rules>", "exec"), names)  # noqa: S102  # bodies are told from trees of our own making
+    return cast("Callable[[Mapping[str, Scalar], Mapping[str, Scalar]], int]", names["failing"])
 
 
 def compile_condition(

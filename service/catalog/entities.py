@@ -43,7 +43,7 @@ class CompiledRule(msgspec.Struct, frozen=True):
 
     `key` is equal for two actions whose rules compile to the same function (same name, same expression after folding): the
     engine evaluates each distinct key once per request. `needs` are the keys (`customer.age`) the rule reads and for which no
-    default stands in.
+    default stands in. `body` is what `passes` was compiled from, empty where it is a function that somebody wrote.
     """
 
     name: str  # the reason code
@@ -53,6 +53,7 @@ class CompiledRule(msgspec.Struct, frozen=True):
     needs: tuple[str, ...]
     layer: Layer = "eligibility"
     condition: Condition | None = None  # the same as a tree, for explanations
+    body: str = ""
 
 
 class CompiledValue(msgspec.Struct, frozen=True):

@@ -57,7 +57,7 @@ def _on(best: Choices, shape: tuple[int, ...]) -> Probabilities:
 
 
 def _evenly(allowed: Mask) -> Probabilities:
-    count = allowed.sum(axis=1, keepdims=True)
+    count = np.add.reduce(allowed, axis=1, keepdims=True, dtype=np.intp)
     shares: Probabilities = allowed / np.maximum(count, 1)
     return shares
 

@@ -20,7 +20,8 @@ SHOWN_ELSEWHERE = "shown_elsewhere"  # already in an earlier placement of the sa
 class Board:
     """Everything about a batch that does not depend on the placement, and what earlier choices have taken from it.
 
-    Arrays are (requests, actions). `allowed` is what rules and the request itself leave, `left` that without what is shown.
+    Arrays are (requests, actions). `ruled` is what rules leave, `allowed` what rules and the request itself leave, `left` that
+    without what is shown.
     """
 
     def __init__(self, engine: Engine, batch: Batch, rates: Rates | None = None) -> None:
@@ -28,6 +29,7 @@ class Board:
         self.engine = engine
         self.batch = batch
         self.eligible = [engine.rules.eligible(r.customer.values, r.context, r.at) for r in batch]
+        self.ruled = np.array([e.allowed for e in self.eligible], np.bool_).reshape(len(batch), len(engine.actions))
         self.allowed = self._allowed()
         self.left = self.allowed.copy()
         self.rates = score(engine, batch) if rates is None else rates
@@ -36,12 +38,12 @@ class Board:
         self._utilities: dict[object, Utilities] = {}
 
     def _allowed(self) -> Mask:
-        if not self.batch:
-            return np.zeros((0, len(self.engine.actions)), np.bool_)
-        allowed = np.stack([e.allowed for e in self.eligible])
-        for row, request in enumerate(self.batch):
-            if request.exclude_actions or request.candidates is not None:
-                allowed[row] &= _requested(self.engine, request)
+        asking = [row for row, r in enumerate(self.batch) if r.exclude_actions or r.candidates is not None]
+        if not asking:
+            return self.ruled
+        allowed = self.ruled.copy()
+        for row in asking:
+            allowed[row] &= _requested(self.engine, self.batch[row])
         return allowed
 
     def utilities(self, plan: PlacementPlan) -> Utilities:
@@ -79,10 +81,11 @@ class Board:
         return plan.treatments.shown(self.eligible[row].failed)
 
     def blocked(self, rows: Rows, plan: PlacementPlan) -> Iterator[tuple[str, Mask]]:
-        """By reason: what contact policy and constraints forbid at a placement, bool (rows, actions)."""
+        """By reason: what contact policy and constraints may forbid at a placement, bool (rows, actions)."""
         yield from self._policing.blocked(rows, plan.index)
         for limit in self._constraints:
-            yield limit.name, limit.blocks(rows, plan.index)
+            if limit.is_reached:
+                yield limit.name, limit.blocks(rows, plan.index)
 
     def take(self, rows: Rows, chosen: Choices, plan: PlacementPlan) -> None:
         """These actions, one per row or NONE_LEFT, are shown."""

@@ -9,13 +9,24 @@ import numpy.typing as npt
 
 from service.catalog.entities import Action, Placement
 from service.catalog.policies import DECISIONS, IMPRESSIONS, OUTCOMES, Cap, ContactPolicy, CoolDown, Exclusion
-from service.decision.contacts import CANCELLED, IMPRESSION, SERVED, decode_contacts, hash16, hash32, is_taken_back, type_code
+from service.decision.contacts import (
+    CANCELLED,
+    IMPRESSION,
+    SERVED,
+    History,
+    decode_contacts,
+    hash16,
+    hash32,
+    is_taken_back,
+    type_code,
+)
 from service.decision.entities import Batch
 from service.decision.limits import NO_UNIT, Limit, Mask, Rows, Scope, ScopeMaker
 
 NO_CONTACT_HISTORY = "no_contact_history"  # reason code: what the customer was shown before is not known: caps count as reached
 COUNTED_TYPES = {IMPRESSIONS: "impression", "clicks": "click"}  # else a cap counts outcomes of the type that it names
 
+NO_HASH = 2**32  # above all hashes
 MIX = np.uint64(0x9E3779B97F4A7C15)  # an odd number with its bits well spread: no two rows of a batch are mixed alike
 
 Times = npt.NDArray[np.float64]
@@ -29,7 +40,7 @@ class _Past(NamedTuple):
     action: npt.NDArray[np.intp]  # position, or one beyond the last for an action that is gone
     placement: npt.NDArray[np.intp]
     type: npt.NDArray[np.uint16]
-    pending: Mask  # served, not taken back, and no impression has come (yet)
+    pending: Mask  # served, not taken back, no impression has come (yet), and one that comes is still waited for
     served: Mask  # and not taken back
 
 
@@ -53,7 +64,8 @@ class Policing:
         for name, _, mask in self.excluded:
             yield name, mask[rows]
         for limit in self.limits:
-            yield limit.name, limit.blocks(rows, placement)
+            if limit.is_reached:
+                yield limit.name, limit.blocks(rows, placement)
 
     def take(self, rows: Rows, chosen: npt.NDArray[np.intp], placement: int) -> None:
         """These actions, one per row, were chosen."""
@@ -114,19 +126,24 @@ class ContactTable:
     def _past(self, batch: Batch) -> _Past:
         contacts = decode_contacts([r.customer.contacts for r in batch])
         entries, row = contacts.entries, contacts.row
-        now = np.array([r.at for r in batch], np.float64)
-        keys = (entries["decision"].astype(np.uint64) << np.uint64(32)) | entries["action"]
-        keys ^= row.astype(np.uint64) * MIX  # two customers' decisions may share a hash of 32 bits
+        age = np.array([r.at for r in batch], np.float64)[row] - entries["at"]
         served = entries["type"] == SERVED
         cancelled = entries["type"] == CANCELLED
         if cancelled.any():
-            served &= ~is_taken_back(keys, entries["at"], cancelled)
-        seen = entries["type"] == IMPRESSION
-        pending = served & ~np.isin(keys, keys[seen]) if seen.any() else served
+            served &= ~is_taken_back(_keys(row, entries), entries["at"], cancelled)
         return _Past(
-            row, now[row] - entries["at"], self._actions.of(entries["action"]), self._placements.of(entries["placement"]),
-            entries["type"], pending, served,
+            row, age, self._actions.of(entries["action"]), self._placements.of(entries["placement"]), entries["type"],
+            self._pending(row, entries, served & (age < self._policy.reservation)), served,
         )  # fmt: skip
+
+    def _pending(self, row: Rows, entries: History, served: Mask) -> Mask:
+        """Those of which no impression has come. `served`: a little while ago, which few of a history are."""
+        if not served.any():
+            return served
+        keys = _keys(row, entries)
+        pending = served.copy()
+        pending[served] = ~np.isin(keys[served], keys[entries["type"] == IMPRESSION])
+        return pending
 
     def _counted(self, count: str, past: _Past) -> Mask:
         """The contacts that a cap counts."""
@@ -136,7 +153,7 @@ class ContactTable:
             return np.greater_equal(past.type, IMPRESSION)
         of_type: Mask = past.type == type_code(COUNTED_TYPES.get(count, count))
         if count == IMPRESSIONS:  # one that may still come counts, too
-            of_type = of_type | (past.pending & (past.age < self._policy.reservation))
+            of_type = of_type | past.pending
         return of_type
 
     def _limit(self, cap: Cap, scope: Scope, past: _Past, size: int) -> Limit:
@@ -198,6 +215,12 @@ class ContactTable:
             found.silent.append((NO_CONTACT_HISTORY, None, unknown[:, None] & members))
 
 
+def _keys(row: Rows, entries: History) -> npt.NDArray[np.uint64]:
+    """Which decision and action each contact is of: uint64 (contacts,)."""
+    keys: npt.NDArray[np.uint64] = (entries["decision"].astype(np.uint64) << np.uint64(32)) | entries["action"]
+    return keys ^ (row.astype(np.uint64) * MIX)  # two customers' decisions may share a hash of 32 bits
+
+
 def _hour(value: object) -> float:
     return float(value) if isinstance(value, int | float) else np.nan
 
@@ -206,10 +229,12 @@ class _Positions:
     """From hashes to positions: one beyond the last for what is not there."""
 
     def __init__(self, hashes: Sequence[int]) -> None:
-        self._order = np.argsort(np.array(hashes, np.int64), kind="stable")
-        self._sorted = np.array(hashes, np.int64)[self._order]
+        known = np.array(hashes, np.int64)
+        order = np.argsort(known, kind="stable")
+        self._order = np.append(order, len(known))
+        self._sorted = np.append(known[order], NO_HASH)
 
     def of(self, hashes: npt.NDArray[np.unsignedinteger]) -> npt.NDArray[np.intp]:
         wanted = hashes.astype(np.int64)
-        place = np.minimum(np.searchsorted(self._sorted, wanted), len(self._sorted) - 1)
-        return np.where(self._sorted[place] == wanted, self._order[place], len(self._sorted))
+        place = self._sorted.searchsorted(wanted)
+        return np.where(self._sorted[place] == wanted, self._order[place], len(self._order) - 1)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -30,9 +31,15 @@ class Scope:
     by_placement: bool
     units: int
 
+    @cached_property
+    def _is_everything(self) -> bool:
+        return bool(self.of_action.all() and self.of_placement.all())
+
     def unit_of(self, action: Units, placement: Units) -> Units:
         """The unit of choices or contacts, NO_UNIT where they are not spoken of."""
         units = self.unit[placement] if self.by_placement else self.unit[action]
+        if self._is_everything:
+            return units
         return np.where(self.of_action[action] & self.of_placement[placement], units, NO_UNIT)
 
 
@@ -93,6 +100,11 @@ class Limit:
         self._left = left
         self._shrinks = shrinks
         self._everything = np.arange(len(scope.of_action) - 1)
+
+    @property
+    def is_reached(self) -> bool:
+        """Whether nothing is left of some unit, for some request."""
+        return bool((self._left <= 0).any())
 
     def blocks(self, rows: Rows, placement: int) -> Mask:
         """The actions of which no more may be chosen at a placement: bool (rows, actions)."""

@@ -25,6 +25,8 @@ class ConstraintTable:
 
     def limits(self, batch: Batch) -> list[Limit]:
         """How many items each constraint leaves, for each request."""
+        if not self._constraints:
+            return []
         slots = np.array([sum(p.slots for p in r.placements) for r in batch], np.int64)
         return [Limit(c.name, scope, most_items(c, slots)[:, None]) for c, scope in self._constraints]
 

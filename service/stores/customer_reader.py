@@ -14,14 +14,14 @@ from service.decision.entities import UNKNOWN_CUSTOMER, CustomerState
 from service.errors import DependencyFailed
 from service.ids import customer_key
 from service.ports import NO_TERMS, Reading, Terms
-from service.stores.aliases import alias_key
+from service.stores.aliases import alias_key_of
 from service.stores.budgets import budget_keys, is_exhausted, read_commands
 from service.stores.completeness import COMPLETE, is_complete, mark_of, set_complete
 from service.stores.consents import MemoryConsents, consent_values, consents_command, denied
 from service.stores.contact_history import MemoryContactHistory, contacts_key
 from service.stores.links import Link
 from service.stores.live_features import live_key, state_in
-from service.stores.resp import bulk, encode
+from service.stores.resp import bulk, encode, get
 
 NOTHING_KNOWN = CustomerState({})
 
@@ -91,10 +91,10 @@ class RedisCustomerReader:
 
     def _commands(self, customer: str, purposes: Sequence[Purpose]) -> bytes:
         """Whom it is an alias of, its features, its contacts, what events have fed where they feed anything, its consents."""
-        live = encode("GET", live_key(customer)) if self._live else b""
-        contacts = encode("GET", contacts_key(customer_key(customer)))
-        consents = consents_command(customer, purposes) if purposes else b""
-        return encode("GET", alias_key(customer)) + self._features(customer) + contacts + live + consents
+        key = customer_key(customer)
+        known = get(alias_key_of(key)) + self._features(customer) + get(contacts_key(key))
+        live = get(live_key(customer)) if self._live else b""
+        return known + live + (consents_command(customer, purposes) if purposes else b"")
 
     async def _ask_in_parts(self, commands: bytes, count: int) -> Sequence[Any]:
         """Replies, with failures among them. Raises DependencyFailed where there is nothing else."""

@@ -143,6 +143,12 @@ def encode(*words: str | bytes) -> bytes:
     return b"*%d\r\n" % len(words) + b"".join(map(bulk, words))
 
 
+def get(key: str) -> bytes:
+    """The command that is sent most."""
+    data = key.encode()
+    return b"*2\r\n$3\r\nGET\r\n$%d\r\n%b\r\n" % (len(data), data)
+
+
 def bulk(word: str | bytes) -> bytes:
     """One word of a command."""
     data = word.encode() if isinstance(word, str) else word

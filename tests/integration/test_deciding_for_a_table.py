@@ -1,5 +1,6 @@
 """`nextbest decide`: a table of customers, decided for with the parts that answer requests."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -18,7 +19,7 @@ from features.materialize import materialize
 from service.cli import main
 from service.decision.contacts import is_served, split_entries
 from service.decision.entities import PlacementRequest
-from service.errors import ImportInvalid, NotReady, UnknownPlacement
+from service.errors import DependencyFailed, ImportInvalid, NotReady, UnknownPlacement
 from service.ids import customer_key
 from service.registry import Registry
 from service.stores.contact_history import contacts_key
@@ -81,6 +82,17 @@ def test_every_customer_gets_a_row_for_each_item_and_the_log_has_the_decision(ho
     assert rows[0]["choice_probability"] == first.placements[0].items[0].choice_probability
     assert report.fallbacks == sum(any(p.fallback for p in r.placements) for r in records.values())
     assert replay(home).holds
+
+
+def test_garbage_is_collected_as_before_once_a_table_is_decided_for(home, customers_url, tmp_path):
+    """What a batch sets for its process while it works does not outlast it, also where it fails."""
+    table = write_table(tmp_path / "some.parquet", customer_id=["c1", "c2"])
+    before = gc.get_threshold()
+    decide_table(home, customers_url, Campaign("spring", HERO, {}, dry_run=True), table, tmp_path / "out.parquet")
+    assert gc.get_threshold() == before
+    with pytest.raises(DependencyFailed):
+        decide_table(home, "redis://127.0.0.1:1", Campaign("fall", HERO, {}, dry_run=True), table, tmp_path / "none.parquet")
+    assert gc.get_threshold() == before
 
 
 def test_the_same_campaign_decides_the_same_again(home, customers_url, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.catalog.compiling import Values, compile_rule
+from service.catalog.compiling import Values, compile_failing, compile_rule
 from service.catalog.expressions import ExpressionError, Name, parse_rule
 
 NAMES = {
@@ -201,6 +201,7 @@ def test_a_rule_says_which_values_it_reads():
 def test_a_compiled_rule_reaches_no_builtin():
     """Even the functions a rule may call are handed in."""
     assert rule("customer.age > 1").passes.__globals__["__builtins__"] == {}
+    assert compile_failing({0: rule("customer.age > 1")}).__globals__["__builtins__"] == {}
 
 
 # A slow reference: trees as nested tuples, written out as text and interpreted apart from each other.
@@ -320,6 +321,16 @@ def test_every_rule_agrees_with_a_slow_interpreter_also_where_values_are_missing
     action = {n: v for n, v in world.items() if n.startswith("action.") and v is not None}
     compiled = rule(written(tree), Values(VALUES.types, {}, action))
     assert compiled.passes(part(world, "customer."), part(world, "context.")) is truth(tree, world)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(conditions, max_size=5), worlds)
+def test_rules_compiled_together_fail_where_they_fail_one_by_one(trees, world):
+    """A bit for each rule that fails, and nothing that one of them reads is left for the next."""
+    action = {n: v for n, v in world.items() if n.startswith("action.") and v is not None}
+    rules = {2 * place: rule(written(tree), Values(VALUES.types, {}, action)) for place, tree in enumerate(trees)}
+    asked = part(world, "customer."), part(world, "context.")
+    assert compile_failing(rules)(*asked) == sum(1 << bit for bit, one in rules.items() if not one.passes(*asked))
 
 
 @settings(max_examples=300, deadline=None)

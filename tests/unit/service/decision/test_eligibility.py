@@ -3,7 +3,11 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.decision.eligibility import ACTIVE_DATES, REMEMBERED, RuleTable
+from service.catalog.compiling import Values, compile_rule
+from service.catalog.expressions import Name, parse_rule
+from service.decision.eligibility import ACTIVE_DATES, PAID_AFTER, REMEMBERED, RuleTable
+
+AGE = "customer.age >= {}"
 
 
 def test_the_first_rule_that_fails_names_the_reason(tiny):
@@ -53,6 +57,23 @@ def test_remembered_outcomes_equal_fresh_ones(tiny, spans, moments):
         found, fresh = table.eligible({"n": n}, {}, at), RuleTable(actions).eligible({"n": n}, {}, at)
         assert found.allowed.tolist() == fresh.allowed.tolist()
         assert found.dropped == fresh.dropped
+
+
+def test_rules_that_are_compiled_together_leave_what_they_left_before(tiny):
+    """However often a table is asked, beside rules that are functions, and with a rule that comes later."""
+    names = {"customer.age": Name("number")}
+    values = Values({"customer.age": "number"}, {}, {})
+    adult, old = (
+        compile_rule(n, s, parse_rule(s, names), values) for n, s in (("adult", AGE.format(18)), ("old", AGE.format(65)))
+    )
+    table = RuleTable([tiny.action("a", rules=[adult, tiny.rule("calm", lambda customer, _: "complaint" not in customer)])])
+    for asked in range(2 * PAID_AFTER):
+        if asked == PAID_AFTER + 1:
+            later = table.bits([old])
+        assert table.eligible({"age": 17.0}, {}, 0.0).dropped == {"adult": ("a",)}
+        assert table.eligible({"age": 70.0, "complaint": 1.0}, {}, 0.0).dropped == {"calm": ("a",)}
+        assert table.eligible({}, {}, 0.0).dropped == {"adult (missing customer.age)": ("a",)}
+    assert table.eligible({"age": 40.0}, {}, 0.0).failed == later
 
 
 def test_the_memory_of_outcomes_is_bounded(tiny):
