@@ -42,6 +42,7 @@ COMMANDS = {
     "decide": Command("training.decision_commands", "decide for every customer of a table"),
     "experiments": Command("training.decision_commands", "what the arms of experiments brought, and whether they differ"),
     "promote": Command("training.commands", "let a proven bundle serve"),
+    "stage": Command("training.ladder_commands", "a bundle is scored beside the champion, or decides for some customers"),
     "rollback": Command("training.commands", "return to the bundle before this one"),
     "models": Command("training.commands", "list bundles"),
 }

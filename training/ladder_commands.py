@@ -1,0 +1,64 @@
+"""`nextbest stage`: the rungs that a bundle climbs before it serves everybody."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from training.promotion import stage_canary, stage_shadow, step_off
+
+CANARY_SHARE = 0.05
+
+
+def main(argv: Sequence[str], *, home: Path, redis_url: str | None) -> int:  # noqa: ARG001  # every command is called alike
+    """Exit code: 0 done, 1 an error to mend. Errors are raised for the command line to tell."""
+    options = _parser().parse_args(argv)
+    run: Callable[[argparse.Namespace, Path], int] = options.run
+    return run(options, home)
+
+
+def _shadow(options: argparse.Namespace, home: Path) -> int:
+    stage_shadow(home, options.bundle, options.why)
+    print(f"`{options.bundle}` is scored on live decisions, and makes none")
+    return 0
+
+
+def _canary(options: argparse.Namespace, home: Path) -> int:
+    stage_canary(home, options.bundle, options.share, options.why)
+    print(f"`{options.bundle}` decides for {options.share:g} of the customers; `nextbest guard` watches it")
+    return 0
+
+
+def _off(options: argparse.Namespace, home: Path) -> int:
+    step_off(home, options.bundle, options.why)
+    print(f"`{options.bundle}` is neither shadow nor canary any more")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="nextbest")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    staging = verbs.add_parser("stage", help="a bundle takes a rung of the ladder, or leaves it")
+    rungs = staging.add_subparsers(dest="rung", required=True)
+
+    def rung(name: str, run: Callable[[argparse.Namespace, Path], int], purpose: str) -> argparse.ArgumentParser:
+        added = rungs.add_parser(name, help=purpose, description=purpose)
+        added.set_defaults(run=run)
+        added.add_argument("bundle", metavar="BUNDLE", help="its id: `nextbest models` lists them")
+        added.add_argument("--why", default="", help="a note for the history")
+        return added
+
+    rung("shadow", _shadow, "scored on live decisions, answers untouched")
+    canary = rung("canary", _canary, "decides for a share of the customers, always the same ones")
+    canary.add_argument("--share", type=_share, default=CANARY_SHARE, help=f"of the customers (default {CANARY_SHARE:g})")
+    rung("off", _off, "neither shadow nor canary any more")
+    return parser
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not 0.0 < share < 1.0:
+        raise argparse.ArgumentTypeError(f"Expected a share between 0 and 1, got `{text}`")
+    return share
