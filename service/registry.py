@@ -54,8 +54,8 @@ class Pointer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Note(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Who let a bundle serve that the gate had refused, when (RFC 3339) and why, and for which reasons it had.
 
-    `checksum`: SHA-256 of the bundle's manifest, which names those of its files. `before`: `seal` of the note before, empty in the
-    first. `seal`: SHA-256 of this note without it, so that a note that was changed or taken out is noticed.
+    `checksum`: SHA-256 of the bundle's manifest, which names those of its files. `before`: `seal` of the note before, empty in
+    the first. `seal`: SHA-256 of this note without it, so that a note that was changed or taken out is noticed.
     """
 
     bundle: str
@@ -174,7 +174,7 @@ class Registry:
             return self._move(msgspec.structs.replace(rest, shadows=(*rest.shadows, bundle_id)), at=at, why=why)
 
     def challenge(self, bundle_id: str, share: float, *, at: str, why: str) -> Pointer:
-        """Let a stored bundle decide for a share of the customers. Raises RegistryError for the champion, and for a second one."""
+        """Let a stored bundle decide for a share of the customers. Raises RegistryError for the champion, or a second one."""
         self.bundle_folder(bundle_id)
         with self._lock():
             now = self.current()

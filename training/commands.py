@@ -104,9 +104,8 @@ def _models(options: argparse.Namespace, home: Path) -> int:  # noqa: ARG001  # 
         raise NotReady("Expected a trained bundle, found none: run `nextbest train`")
     models_table(sorted(manifests, key=lambda m: (m.created_at, m.bundle_id)), registry.current(), terminal())
     for note in registry.notes():
-        print(
-            f"`{note.bundle}` was forced by {note.by} at {note.at}: {note.why} (against it: {'; '.join(note.refused) or 'nothing'})"
-        )
+        against = "; ".join(note.refused) or "nothing"
+        print(f"`{note.bundle}` was forced by {note.by} at {note.at}: {note.why} (against it: {against})")
     return 0
 
 

@@ -65,7 +65,7 @@ def stage_shadow(home: Path, bundle: str, why: str = "") -> Pointer:
 
 
 def stage_canary(home: Path, bundle: str, share: float, why: str = "") -> Pointer:
-    """Let a bundle decide for a share of the customers, 0 to 1. Raises BundleRefused where it does not load, and RegistryError."""
+    """Let a bundle decide for a share of the customers, 0 to 1. Raises BundleRefused where it does not load; RegistryError."""
     registry = Registry(home / "registry")
     load_bundle(registry.bundle_folder(bundle), home_contract(home))
     return registry.challenge(bundle, share, at=_now(), why=f"canary {bundle}, {share:g} of the customers: {why}".rstrip(": "))
