@@ -1,6 +1,7 @@
 """What a bundle on its way up would have decided, worked out once the answers are out, and written down beside them."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -32,6 +33,7 @@ class ShadowDesk:
         self._share, self._gather_s = share, gather_s
         self._waiting: list[DecisionRecord] = []
         self._task: asyncio.Task[None] | None = None
+        self._closing = asyncio.Event()
 
     def offer(self, records: Sequence[DecisionRecord], *, is_busy: bool) -> None:
         """These were answered and are on disk. Nothing is looked at while others wait, or too many came before."""
@@ -48,7 +50,8 @@ class ShadowDesk:
 
     async def _work(self) -> None:
         while self._waiting:
-            await asyncio.sleep(self._gather_s)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), self._gather_s)
             await self._look()
 
     async def _look(self) -> None:
@@ -77,10 +80,9 @@ class ShadowDesk:
 
     async def close(self) -> None:
         """Look at what waits, and write it down."""
+        self._closing.set()
         if self._task is not None:
-            self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-            await self._look()
 
 
 def shadowed(engine: Engine, bundle: str, record: DecisionRecord, clock: Callable[[], float] = time.perf_counter) -> ShadowRecord:
