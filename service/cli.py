@@ -43,6 +43,7 @@ COMMANDS = {
     "experiments": Command("training.decision_commands", "what the arms of experiments brought, and whether they differ"),
     "promote": Command("training.commands", "let a proven bundle serve"),
     "stage": Command("training.ladder_commands", "a bundle is scored beside the champion, or decides for some customers"),
+    "guard": Command("training.ladder_commands", "judge the canary, and take it back where it does harm"),
     "rollback": Command("training.commands", "return to the bundle before this one"),
     "models": Command("training.commands", "list bundles"),
 }

@@ -1,16 +1,20 @@
-"""`nextbest stage`: the rungs that a bundle climbs before it serves everybody."""
+"""`nextbest stage | guard`: the rungs that a bundle climbs before it serves everybody."""
 
 import argparse
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from service.registry import Registry
+from training.guard import GuardReport, guard
 from training.promotion import stage_canary, stage_shadow, step_off
 
 CANARY_SHARE = 0.05
+TAKEN_BACK = 3  # exit code
 
 
 def main(argv: Sequence[str], *, home: Path, redis_url: str | None) -> int:  # noqa: ARG001  # every command is called alike
-    """Exit code: 0 done, 1 an error to mend. Errors are raised for the command line to tell."""
+    """Exit code: 0 done, 1 an error to mend, 3 where `guard` took a canary back. Errors are raised for others to tell."""
     options = _parser().parse_args(argv)
     run: Callable[[argparse.Namespace, Path], int] = options.run
     return run(options, home)
@@ -34,6 +38,33 @@ def _off(options: argparse.Namespace, home: Path) -> int:
     return 0
 
 
+def _guard(options: argparse.Namespace, home: Path) -> int:
+    while True:
+        report = guard(home, time.time())
+        if report is None:
+            print("no canary is staged: nothing to watch")
+            return 0
+        _tell(report, home)
+        if report.judgement.verdict == "back":
+            return TAKEN_BACK
+        if options.every is None:
+            return 0
+        time.sleep(options.every)
+
+
+def _tell(report: GuardReport, home: Path) -> None:
+    print(f"canary `{report.bundle}`, {report.share:g} of the customers since {report.since}: {report.decisions:,} decisions")
+    for rail in report.judgement.rails:
+        print(f"  {rail.name:10} {'holds' if rail.holds else 'BROKEN':7} {rail.told}")
+    champion = Registry(home / "registry").current().champion or "no bundle"
+    told = {
+        "watch": "it goes on: nothing speaks against it, and nothing is proven yet",
+        "proven": f"no loss beyond the margin is left to fear: `nextbest promote {report.bundle}`",
+        "back": f"taken back: {champion} decides for its customers again",
+    }
+    print(told[report.judgement.verdict], flush=True)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="nextbest")
     verbs = parser.add_subparsers(dest="verb", required=True)
@@ -51,7 +82,20 @@ def _parser() -> argparse.ArgumentParser:
     canary = rung("canary", _canary, "decides for a share of the customers, always the same ones")
     canary.add_argument("--share", type=_share, default=CANARY_SHARE, help=f"of the customers (default {CANARY_SHARE:g})")
     rung("off", _off, "neither shadow nor canary any more")
+
+    purpose = "judge the canary, and take it back where a guard-rail does not hold (exit code 3)"
+    guarding = verbs.add_parser("guard", help=purpose, description=purpose)
+    guarding.set_defaults(run=_guard)
+    guarding.add_argument(
+        "--every", type=_seconds, metavar="SECONDS", help="go on until it is taken back, or is no canary any more"
+    )
     return parser
+
+
+def _seconds(text: str) -> float:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"Expected whole seconds, 1 or more, got `{text}`")
+    return float(text)
 
 
 def _share(text: str) -> float:
