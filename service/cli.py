@@ -34,6 +34,7 @@ COMMANDS = {
     "rebuild": Command("training.event_commands", "put everything into Redis again, from log, lake and offline tables"),
     "import": Command("training.commands", "take in a table of logged decisions"),
     "simulate": Command("training.commands", "write a small world with known truth, ready to import"),
+    "apprentice": Command("training.ladder_commands", "how far the existing system's choices can be foretold"),
     "train": Command("training.commands", "learn a bundle from the log"),
     "evaluate": Command("training.commands", "what policies are worth, on rows no model saw"),
     "explain": Command("training.decision_commands", "why a decision was made, and what would have made another"),

@@ -1,13 +1,17 @@
-"""`nextbest stage | guard`: the rungs that a bundle climbs before it serves everybody."""
+"""`nextbest apprentice | stage | guard`: the rungs that a bundle climbs before it serves everybody."""
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from service.registry import Registry
+from training.apprentice import ApprenticeReport, apprentice
 from training.guard import GuardReport, guard
+from training.judging import Gain
+from training.progress import progress_bar
 from training.promotion import stage_canary, stage_shadow, step_off
+from training.split import TRAIN_SHARE
 
 CANARY_SHARE = 0.05
 TAKEN_BACK = 3  # exit code
@@ -18,6 +22,31 @@ def main(argv: Sequence[str], *, home: Path, redis_url: str | None) -> int:  # n
     options = _parser().parse_args(argv)
     run: Callable[[argparse.Namespace, Path], int] = options.run
     return run(options, home)
+
+
+def _apprentice(options: argparse.Namespace, home: Path) -> int:
+    with progress_bar("Learning") as tell:
+        report = apprentice(home, options.share, progress=tell)
+    for line in _apprenticeship(report):
+        print(line)
+    return 0
+
+
+def _apprenticeship(report: ApprenticeReport) -> Iterator[str]:
+    yield f"learned from {report.learned:,} choices among {report.actions} actions; judged on {report.unseen:,} it had not seen"
+    yield f"the apprentice names the existing system's choice in {_percent(report.matches)} of these"
+    yield f"always saying `{report.usual_action}`, the most frequent one, does so in {_percent(report.usual)}"
+    if report.repeats is not None:
+        yield f"the existing system itself would repeat its choice in {report.repeats:.1%}, by the probabilities that it logged"
+    yield {
+        "learned": "so what it decides from is among the inputs: the difference is shown",
+        "not shown": "so it is not shown that what it decides from is among the inputs",
+        "worse": "so nothing was learned: what it decides from is not among the inputs, or has changed since",
+    }[report.verdict]
+
+
+def _percent(share: Gain) -> str:
+    return f"{share.value:.1%} ({max(0.0, share.ci[0]):.1%} to {min(1.0, share.ci[1]):.1%})"
 
 
 def _shadow(options: argparse.Namespace, home: Path) -> int:
@@ -68,6 +97,11 @@ def _tell(report: GuardReport, home: Path) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="nextbest")
     verbs = parser.add_subparsers(dest="verb", required=True)
+    purpose = "how far the existing system's choices can be foretold"
+    learning = verbs.add_parser("apprentice", help=purpose, description=purpose)
+    learning.set_defaults(run=_apprentice)
+    learning.add_argument("--share", type=_share, default=TRAIN_SHARE, help="of the rows to learn from; the rest prove it")
+
     staging = verbs.add_parser("stage", help="a bundle takes a rung of the ladder, or leaves it")
     rungs = staging.add_subparsers(dest="rung", required=True)
 
