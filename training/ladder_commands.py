@@ -11,6 +11,7 @@ from training.guard import GuardReport, guard
 from training.judging import Gain
 from training.progress import progress_bar
 from training.promotion import stage_canary, stage_shadow, step_off
+from training.shadowing import shadow_report
 from training.split import TRAIN_SHARE
 
 CANARY_SHARE = 0.05
@@ -58,6 +59,20 @@ def _shadow(options: argparse.Namespace, home: Path) -> int:
 def _canary(options: argparse.Namespace, home: Path) -> int:
     stage_canary(home, options.bundle, options.share, options.why)
     print(f"`{options.bundle}` decides for {options.share:g} of the customers; `nextbest guard` watches it")
+    return 0
+
+
+def _report(options: argparse.Namespace, home: Path) -> int:
+    report = shadow_report(home, options.bundle, time.time())
+    print(f"`{report.bundle}` was asked about {report.decisions:,} decisions, and failed in {report.failed}")
+    print(f"it would have shown the same in {_percent(report.agreed)}; 99 of 100 took {report.slowest_ms:.2f} ms at most")
+    if report.gain is None:
+        print("what came of what was served is not known yet, or the champion predicts something else")
+        return 0
+    gain = report.gain
+    proven = "nearer" if gain.ci[0] > 0.0 else "farther" if gain.ci[1] < 0.0 else "not shown to be nearer or farther"
+    told = f"log loss {gain.value:+.5f} [{gain.ci[0]:+.5f}, {gain.ci[1]:+.5f}] below the champion's"
+    print(f"on {report.rows:,} served items its rates are {proven}: {told}")
     return 0
 
 
@@ -115,6 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     rung("shadow", _shadow, "scored on live decisions, answers untouched")
     canary = rung("canary", _canary, "decides for a share of the customers, always the same ones")
     canary.add_argument("--share", type=_share, default=CANARY_SHARE, help=f"of the customers (default {CANARY_SHARE:g})")
+    rung("report", _report, "what a shadow would have done on live traffic, and how near its rates are")
     rung("off", _off, "neither shadow nor canary any more")
 
     purpose = "judge the canary, and take it back where a guard-rail does not hold (exit code 3)"

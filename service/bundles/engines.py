@@ -38,6 +38,7 @@ class EngineSource:
         self._listener = listener
         self._engine: Engine | None = None
         self._bundles: dict[str, Bundle] = {}
+        self._catalog: tuple[int, Catalog] | None = None
         self._champion: str | None = None
         self._serving: tuple[object, ...] | None = None
         self._failed: set[Challenger] = set()  # until they are taken off
@@ -93,13 +94,19 @@ class EngineSource:
         shadowing = (pointer.catalog, pointer.shadows, tuple(sorted(pointer.others.items())))
         if key == self._serving and shadowing == self._shadowing:
             return
-        catalog = load_catalog(self._registry.catalog(pointer.catalog).document, self._contract)
+        catalog = self._read(pointer.catalog)
         if key != self._serving:
             self._serve(pointer, catalog)
             self._serving = key
         if shadowing != self._shadowing:
             self._shadow(pointer, catalog)
             self._shadowing = shadowing
+
+    def _read(self, revision: int) -> Catalog:
+        """A rollback must not wait for a catalog that is known."""
+        if self._catalog is None or self._catalog[0] != revision:
+            self._catalog = revision, load_catalog(self._registry.catalog(revision).document, self._contract)
+        return self._catalog[1]
 
     def _serve(self, pointer: Pointer, catalog: Catalog) -> None:
         self._failed &= set(pointer.challengers)
