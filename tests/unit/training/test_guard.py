@@ -16,6 +16,7 @@ from service.decision.experiments import CANARY, Canary
 from service.decision.records import DecisionRecord, OutcomeRecord
 from service.registry import Registry
 from tests.unit.training.conftest import write_log
+from training.experiments import experiments
 from training.guard import Seen, guard, judge_canary
 from training.learning_rules import GateRules, GuardRules
 from training.promotion import promote_without_evidence, stage_canary
@@ -217,3 +218,14 @@ def test_what_was_sealed_meanwhile_counts_as_before(climbing, shop):
     before = guard(climbing, time.time())
     assert seal(climbing).records == 1500
     assert (before.decisions > 300, guard(climbing, time.time()).decisions) == (True, before.decisions)
+
+
+def test_customers_of_a_canary_are_personalised_in_the_report_on_experiments(climbing, shop):
+    """They are no arm of their own there: the shares of customers stay those of the plan."""
+    records = decided(climbing, shop)
+    write_log(climbing, records)
+    [found] = experiments(climbing, "click")
+    customers = {r.customer_id for r in records}
+    assert found.id == "not_personalised"
+    assert sum(arm.customers for arm in found.arms) == len(customers)
+    assert found.mismatch > 0.001

@@ -143,3 +143,14 @@ def test_another_canary_takes_other_customers():
     first, second = (Assignment((), None, canaries=(Canary(name, 0.5),)) for name in ("x", "y"))
     both = sum(first.of(c) is not None and second.of(c) is not None for c in CUSTOMERS)
     assert both / len(CUSTOMERS) == pytest.approx(0.25, abs=0.03)
+
+
+def test_a_champion_that_fails_is_not_the_canarys_failure(world):
+    """Then nobody has a model, and the record blames no canary."""
+    world.registry.promote("sick", at=AT, why="test")
+    world.stage("canary", 0.3)
+    made = world.decide(age=2e6)
+    assert {NO_MODEL in r.degraded for r in made if r.experiment is None or r.experiment.id == CANARY} == {True}
+    assert not [r for r in made if any(reason.startswith("canary_failed") for reason in r.degraded)]
+    archive = EngineArchive(world.registry, world.contract)
+    assert [encode_record(decide_again(archive.engine_of(r), r)) for r in made] == [encode_record(r) for r in made]
