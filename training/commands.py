@@ -8,14 +8,14 @@ from pathlib import Path
 import msgspec
 
 from service.bundles.loading import read_manifest
-from service.errors import BadRequest, NotReady
+from service.errors import NotReady
 from service.registry import Registry
 from training.evaluate import evaluate, newest_bundle, reasons_against
 from training.fit import FitSettings
 from training.importing import import_table
 from training.learn import train
 from training.progress import progress_bar
-from training.promotion import promote, promote_beside, promote_without_evidence, rollback
+from training.promotion import check_why, promote, promote_beside, promote_without_evidence, rollback
 from training.simulate import World, write_world
 from training.split import TRAIN_SHARE
 from training.summary import evaluation_table, models_table, terminal
@@ -81,8 +81,7 @@ def _promote(options: argparse.Namespace, home: Path) -> int:
 
 
 def _force(options: argparse.Namespace, home: Path) -> int:
-    if not options.why.strip():
-        raise BadRequest("Expected a reason for letting a bundle serve without evidence, got none - at `--why`")
+    check_why(options.why)
     chosen = options.bundle or newest_bundle(Registry(home / "registry"), None)
     with progress_bar("Evaluating") as tell:
         refused = reasons_against(home, chosen, tell)

@@ -27,14 +27,19 @@ def promote_without_evidence(home: Path, bundle: str, why: str, *, by: str = "",
     `by`: a name; the login without one. `refused`: the reasons for which the gate had. Raises BadRequest without a reason, and
     BundleRefused: it must load all the same.
     """
-    if not why.strip():
-        raise BadRequest("Expected a reason for letting a bundle serve without evidence, got none - at `--why`")
+    check_why(why)
     registry = Registry(home / "registry")
     folder = registry.bundle_folder(bundle)
     load_bundle(folder, home_contract(home))
     checksum = hashlib.sha256((folder / MANIFEST_FILE).read_bytes()).hexdigest()
     registry.leave_note(Note(bundle, checksum, by or login(), _now(), why, tuple(refused)))
     return _move(home, bundle, f"forced; {why}")
+
+
+def check_why(why: str) -> None:
+    """Raises BadRequest where nobody would know later why a bundle served without evidence."""
+    if not why.strip():
+        raise BadRequest("Expected a reason for letting a bundle serve without evidence, got none - at `--why`")
 
 
 def login() -> str:

@@ -30,7 +30,7 @@ def test_a_running_service_follows_each_step_of_the_ladder_and_a_rollback_within
     assert becomes(lambda: httpx.get(f"{server.url}/status").json()["versions"].get("shadows") == [second], WITHIN_S)
     customers = [f"c{number}" for number in range(60)]
     assert {decided_by(server.url, customer) for customer in customers} == {first}
-    assert becomes(lambda: bool(records(serving_home, "shadows")), WITHIN_S)
+    assert becomes(lambda: decided_by(server.url, "c1") == first and bool(records(serving_home, "shadows")), WITHIN_S)
     ids = {record["decision_id"] for record in records(serving_home, "decisions")}
     assert {(s["bundle"], s["decision_id"] in ids) for s in records(serving_home, "shadows")} == {(second, True)}
     assert f'nextbest_shadows_total{{bundle="{second}",result=' in httpx.get(f"{server.url}/metrics").text

@@ -94,3 +94,21 @@ def test_a_bundle_that_cannot_be_evaluated_can_be_forced_and_the_note_says_so(ow
     assert run(own_home, "promote", "--force", "--why", "a new shop", "--by", "ann") == 0
     [reason] = registry(own_home).notes()[0].refused
     assert reason.startswith("it could not be evaluated: Expected rows")
+
+
+def test_promoting_a_canary_ends_it(own_home):
+    """It decides for everybody: nobody is a part any more."""
+    [bundle] = registry(own_home).bundles()
+    stage_canary(own_home, bundle, 0.1)
+    assert run(own_home, "promote", bundle) == 0
+    now = registry(own_home).current()
+    assert (now.champion, now.challengers) == (bundle, ())
+
+
+@pytest.mark.parametrize("every", ["0", "soon", "1.5"])
+def test_a_guard_looks_every_so_many_whole_seconds(own_home, capsys, every):
+    """Anything else is wrong usage."""
+    with pytest.raises(SystemExit) as ended:
+        run(own_home, "guard", "--every", every)
+    assert ended.value.code == 2
+    assert f"Expected whole seconds, 1 or more, got `{every}`" in capsys.readouterr().err
