@@ -51,6 +51,7 @@ from service.past import LoggedPast
 from service.pipeline import Limits, Parts, Pipeline
 from service.registry import Registry
 from service.settings import Settings, settings_from
+from service.shadows import ShadowDesk
 from service.stores.alert_stream import RedisAlerts
 from service.stores.completeness import nothing_written
 from service.stores.consents import RedisConsents
@@ -181,16 +182,18 @@ def create_from_settings(settings: Settings, files: Files = DISK) -> Litestar:
     engines = EngineSource(registry, contract, EngineEvents(counted))
     link = open_link(settings.redis_url or "", timeout_ms=settings.redis_timeout_ms)
     archive = EngineArchive(registry, contract)
+    kept = SegmentLog(log, kept_s=settings.ids_kept_s + CLOCK_SKEW_S, interval_s=settings.sync_interval_s, files=files)
     parts = Parts(
         reader=RedisCustomerReader(link, contract, lambda: nothing_written(settings.folder), in_parts=True),
         history=RedisContactHistory(link),
-        log=SegmentLog(log, kept_s=settings.ids_kept_s + CLOCK_SKEW_S, interval_s=settings.sync_interval_s, files=files),
+        log=kept,
         engine=lambda: engines.engine,
         metrics=counted,
         limits=Limits(settings.coalesce_limit, settings.batches_in_flight),
         ids_kept_s=settings.ids_kept_s,
         past=LoggedPast(lambda name: find_decision(log / DECISIONS, name), archive),
         tracer=tracer_from(settings),
+        shadows=ShadowDesk(engines.shadows, kept, counted, settings.shadow_share),
     )
     explainer = Explainer(lambda name: find_decision(log / DECISIONS, name), archive)
     # a connection of its own: nobody has a deadline here, and decisions do not wait behind a thousand events

@@ -12,8 +12,9 @@ from service.catalog.rulebook import CONSENT_FEATURE
 from service.decision.contact_policy import NO_CONTACT_HISTORY
 from service.decision.contacts import SERVED, Contact, not_yet_in, without_decision
 from service.decision.decide import decide
-from service.decision.engine import Engine, without_models
+from service.decision.engine import Engine, without_canaries, without_models
 from service.decision.entities import UNKNOWN_CUSTOMER, CustomerState, DecisionRequest, PlacementRequest
+from service.decision.experiments import CANARY, CANARY_FAILED
 from service.decision.records import DecisionRecord, sent_as
 from service.errors import ModelFailed
 from service.ids import key_in, with_key
@@ -110,13 +111,32 @@ class Turn:
         """Decide for each request, from what was read of its customer."""
         if reading.owners:
             asks = [_of_owner(ask, reading.owners.get(ask.customer_id)) for ask in asks]
-        requests = [self._request(a, s, reading.exhausted) for a, s in zip(asks, reading.states, strict=True)]
+        return [Made(a, r, s) for a, r, s in zip(asks, self._records(asks, reading), reading.states, strict=True)]
+
+    def _records(self, asks: Sequence[Ask], reading: Reading) -> list[DecisionRecord]:
+        requests = self._requests(asks, reading)
         try:
-            records = decide(self.engine, requests)
+            return decide(self.engine, requests)
         except ModelFailed:
-            plain = [msgspec.structs.replace(r, degraded=(*r.degraded, NO_MODEL)) for r in requests]
-            records = decide(without_models(self.engine), plain)
-        return [Made(a, r, s) for a, r, s in zip(asks, records, reading.states, strict=True)]
+            return self._without_canary(asks, reading) or self._without_models(requests)
+
+    def _without_canary(self, asks: Sequence[Ask], reading: Reading) -> list[DecisionRecord] | None:
+        """By the champion alone; None where it was not a canary that failed."""
+        arms = [self.engine.assignment.of(ask.customer_id) for ask in asks]
+        if not any(arm is not None and arm.id == CANARY for arm in arms):
+            return None
+        alone = Turn(without_canaries(self.engine), self.now)
+        try:
+            return decide(alone.engine, alone._requests(asks, reading))
+        except ModelFailed:
+            return None
+
+    def _without_models(self, requests: Sequence[DecisionRequest]) -> list[DecisionRecord]:
+        plain = [msgspec.structs.replace(r, degraded=(*r.degraded, NO_MODEL)) for r in requests]
+        return decide(without_models(self.engine), plain)
+
+    def _requests(self, asks: Sequence[Ask], reading: Reading) -> list[DecisionRequest]:
+        return [self._request(a, s, reading.exhausted) for a, s in zip(asks, reading.states, strict=True)]
 
     def make_again(self, made: Sequence[Made], reading: Reading) -> None:
         """The same requests, from what is known now."""
@@ -131,7 +151,7 @@ class Turn:
         if not self.engine.assignment.is_personalised(ask.customer_id):
             customer, nothing = unprofiled(customer), (*nothing, NOT_PERSONALISED)
         zone = customer.values.get(TIME_ZONE) or ask.context.get(TIME_ZONE) or self.engine.catalog.time_zone
-        model = () if self.engine.versions.bundle else (NO_MODEL,)
+        model = self._lacking_models(ask.customer_id)
         return DecisionRequest(
             decision_id=ask.decision_id,
             customer_id=ask.customer_id,
@@ -145,6 +165,17 @@ class Turn:
             exhausted=exhausted,
             sent=ask.sent,
         )
+
+    def _lacking_models(self, customer_id: str) -> tuple[str, ...]:
+        """Which model the decision has to do without: any, or that of a canary."""
+        lacking = () if self.engine.versions.bundle else (NO_MODEL,)
+        if not self.engine.assignment.canaries:
+            return lacking
+        arm = self.engine.assignment.of(customer_id)
+        if arm is not None and arm.id == CANARY:
+            return () if self.engine.of(arm).versions.bundle else (NO_MODEL,)
+        failed = self.engine.assignment.failed_canary(customer_id)
+        return lacking if failed is None else (*lacking, CANARY_FAILED + failed)
 
     def _needed_for_profile(self) -> list[Purpose]:
         return [purpose for purpose in self.engine.catalog.purposes if purpose.profile]

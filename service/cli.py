@@ -34,6 +34,7 @@ COMMANDS = {
     "rebuild": Command("training.event_commands", "put everything into Redis again, from log, lake and offline tables"),
     "import": Command("training.commands", "take in a table of logged decisions"),
     "simulate": Command("training.commands", "write a small world with known truth, ready to import"),
+    "apprentice": Command("training.ladder_commands", "how far the existing system's choices can be foretold"),
     "train": Command("training.commands", "learn a bundle from the log"),
     "evaluate": Command("training.commands", "what policies are worth, on rows no model saw"),
     "explain": Command("training.decision_commands", "why a decision was made, and what would have made another"),
@@ -42,6 +43,8 @@ COMMANDS = {
     "decide": Command("training.decision_commands", "decide for every customer of a table"),
     "experiments": Command("training.decision_commands", "what the arms of experiments brought, and whether they differ"),
     "promote": Command("training.commands", "let a proven bundle serve"),
+    "stage": Command("training.ladder_commands", "a bundle is scored beside the champion, or decides for some customers"),
+    "guard": Command("training.ladder_commands", "judge the canary, and take it back where it does harm"),
     "rollback": Command("training.commands", "return to the bundle before this one"),
     "models": Command("training.commands", "list bundles"),
 }

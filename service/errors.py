@@ -212,7 +212,9 @@ class PromotionRefused(NextbestError):
 
     def __init__(self, bundle: str, verdict: str, reasons: Sequence[str]) -> None:
         listed = "; ".join(reasons)
-        super().__init__(f"Expected the verdict `promote` for bundle `{bundle}`, got `{verdict}`: {listed} (`--force` overrides)")
+        super().__init__(
+            f"Expected the verdict `promote` for bundle `{bundle}`, got `{verdict}`: {listed} (`--force --why` overrides)"
+        )
 
 
 class RegistryError(NextbestError):

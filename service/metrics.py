@@ -33,6 +33,10 @@ class Metrics:
         self.rejected = Counter("nextbest_rejected", "Requests turned away: too many under way", ["priority"], registry=own)
         self.alerts = Counter("nextbest_alerts", "Alerts by what became of them", ["result"], registry=own)
         self.errors = Counter("nextbest_errors", "Requests refused or failed", ["status"], registry=own)
+        self.shadows = Counter("nextbest_shadows", "Decisions by what a shadow made of them", ["bundle", "result"], registry=own)
+        self.shadow = Histogram(
+            "nextbest_shadow_seconds", "Time of a shadow's decision", ["bundle"], buckets=SECONDS, registry=own
+        )
         self.batch = Histogram("nextbest_batch_requests", "Requests decided together", buckets=SIZES, registry=own)
         stage = Histogram("nextbest_stage_seconds", "Time of a batch per stage", ["stage"], buckets=SECONDS, registry=own)
         self.stages = {name: stage.labels(name) for name in STAGES}

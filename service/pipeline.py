@@ -50,6 +50,26 @@ class NoPast:
         return None
 
 
+class Shadowing(Protocol):
+    """Who is asked about decisions once they are answered."""
+
+    def offer(self, records: Sequence[DecisionRecord], *, is_busy: bool) -> None:
+        """These were answered and are on disk. Returns at once. `is_busy`: others wait for their answer."""
+
+    async def close(self) -> None:
+        """Write down what was found."""
+
+
+class NoShadows:
+    """Where nobody is asked."""
+
+    def offer(self, records: Sequence[DecisionRecord], *, is_busy: bool) -> None:
+        """Nothing is done with them."""
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
 class Limits(NamedTuple):
     """How requests are gathered into batches."""
 
@@ -74,6 +94,7 @@ class Parts:
     ids_kept_s: float = 31 * 86_400.0
     past: Past = field(default_factory=NoPast)
     tracer: Tracer = field(default_factory=NoTracer)
+    shadows: Shadowing = field(default_factory=NoShadows)
 
 
 @dataclass(slots=True)
@@ -276,6 +297,8 @@ class Pipeline:
             if not waiting.answer.done():
                 waiting.answer.set_result(Answer(_degrade(made.record, *missing), turn.engine))
                 self._count([made.record], missing)
+        if not missing:
+            self._parts.shadows.offer([m.record for w, m in decided if not w.ask.dry_run], is_busy=bool(self._waiting))
 
     async def _read(self, batch: Sequence[_Waiting], now: float) -> Reading | None:
         terms, since = terms_of(self._parts.engine()), asyncio.get_running_loop().time()
@@ -318,6 +341,7 @@ class Pipeline:
                 await asyncio.wait(self._running)
         if self._alarm is not None:
             self._alarm.cancel()
+        await self._parts.shadows.close()
         await self._claims.close()
 
 

@@ -18,6 +18,7 @@ from service.decision.records import (
     IdentityRecord,
     OutcomeRecord,
     QuarantinedRecord,
+    ShadowRecord,
 )
 
 Record = TypeVar("Record", bound=msgspec.Struct)
@@ -182,6 +183,9 @@ class DecisionLog(Protocol):
 
     async def append_alerts(self, records: Sequence[AlertRaised]) -> None:
         """Write down alerts. Raises LogUnavailable."""
+
+    async def append_shadows(self, records: Sequence[ShadowRecord]) -> None:
+        """Write down what shadows would have decided. Raises LogUnavailable."""
 
     async def quarantine(self, records: Sequence[QuarantinedRecord]) -> None:
         """Write down events that could not be taken. Raises LogUnavailable."""

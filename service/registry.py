@@ -4,12 +4,14 @@
     registry/bundles/<id>/       immutable folders
     registry/current             which of them serve: replaced atomically
     registry/history.jsonl       every move of the pointer
+    registry/notes/<n>.json      who let a bundle serve against the gate's advice: each names the one before by its checksum
 
 The registry knows names and bytes, not what they mean: the catalog and bundle rooms read them.
 """
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import shutil
 import tempfile
@@ -21,18 +23,49 @@ import msgspec
 from service.errors import RegistryError
 
 
+class Challenger(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A bundle that decides for a share of the customers, 0 to 1, since a moment (RFC 3339): a canary."""
+
+    bundle: str
+    share: float
+    since: str
+
+
 class Pointer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which versions serve. `previous` are former champions, latest last: what `rollback` returns to.
 
-    `others` are bundles that predict further objectives beside the champion, by objective.
+    `others` are bundles that predict further objectives beside the champion, by objective. `shadows` are scored on live decisions
+    that they do not make, `challengers` decide for some customers.
     """
 
     catalog: int | None = None
     champion: str | None = None
     previous: tuple[str | None, ...] = ()
-    challengers: tuple[str, ...] = ()
+    challengers: tuple[Challenger, ...] = ()
     shadows: tuple[str, ...] = ()
     others: dict[str, str] = {}
+
+    @property
+    def has_climbers(self) -> bool:
+        """Whether any bundle is on its way up."""
+        return bool(self.challengers or self.shadows)
+
+
+class Note(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Who let a bundle serve that the gate had refused, when (RFC 3339) and why, and for which reasons it had.
+
+    `checksum`: SHA-256 of the bundle's manifest, which names those of its files. `before`: `seal` of the note before, empty in
+    the first. `seal`: SHA-256 of this note without it, so that a note that was changed or taken out is noticed.
+    """
+
+    bundle: str
+    checksum: str
+    by: str
+    at: str
+    why: str
+    refused: tuple[str, ...]
+    before: str = ""
+    seal: str = ""
 
 
 class CatalogRevision(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -125,8 +158,41 @@ class Registry:
             if now.champion == bundle_id:
                 return now
             previous = (*now.previous, now.champion)[-20:]  # twenty steps back are more than anyone takes
-            moved = msgspec.structs.replace(now, champion=bundle_id, previous=previous)
+            rest = _without(now, bundle_id)
+            # what was proven against another champion is not proven
+            challengers = tuple(msgspec.structs.replace(one, since=at) for one in rest.challengers)
+            moved = msgspec.structs.replace(rest, champion=bundle_id, previous=previous, challengers=challengers)
             return self._move(moved, at=at, why=why)
+
+    def shadow(self, bundle_id: str, *, at: str, why: str) -> Pointer:
+        """Have a stored bundle scored on live decisions, and decide nothing. Raises RegistryError for the champion."""
+        self.bundle_folder(bundle_id)
+        with self._lock():
+            now = self.current()
+            _check_is_no_champion(now, bundle_id)
+            rest = _without(now, bundle_id)
+            return self._move(msgspec.structs.replace(rest, shadows=(*rest.shadows, bundle_id)), at=at, why=why)
+
+    def challenge(self, bundle_id: str, share: float, *, at: str, why: str) -> Pointer:
+        """Let a stored bundle decide for a share of the customers. Raises RegistryError for the champion, or a second one."""
+        self.bundle_folder(bundle_id)
+        with self._lock():
+            now = self.current()
+            _check_is_no_champion(now, bundle_id)
+            rest = _without(now, bundle_id)
+            if rest.challengers:
+                raise RegistryError(f"Expected one canary at a time, found `{rest.challengers[0].bundle}`: take it off first")
+            moved = msgspec.structs.replace(rest, challengers=(Challenger(bundle_id, share, at),))
+            return self._move(moved, at=at, why=why)
+
+    def step_off(self, bundle_id: str, *, at: str, why: str) -> Pointer:
+        """A shadow or a canary is neither any more. Raises RegistryError where it is none."""
+        with self._lock():
+            now = self.current()
+            rest = _without(now, bundle_id)
+            if rest == now:
+                raise RegistryError(f"Expected a shadow or a canary, found that `{bundle_id}` is neither")
+            return self._move(rest, at=at, why=why)
 
     def promote_beside(self, bundle_id: str, objective: str, *, at: str, why: str) -> Pointer:
         """Let a stored bundle predict a further objective, beside the champion."""
@@ -137,13 +203,41 @@ class Registry:
             return self._move(moved, at=at, why=why)
 
     def rollback(self, *, at: str, why: str) -> Pointer:
-        """Return to the champion before this one. Raises RegistryError where there is none."""
+        """Return to the champion before this one, and take every shadow and canary off.
+
+        Where there was none before, they are taken off alone; raises RegistryError where there is nothing to take back.
+        """
         with self._lock():
             now = self.current()
-            if not now.previous:
+            if not now.previous and not now.has_climbers:
                 raise RegistryError("Expected a previous champion to return to, found none")
-            moved = msgspec.structs.replace(now, champion=now.previous[-1], previous=now.previous[:-1])
+            moved = msgspec.structs.replace(now, challengers=(), shadows=())
+            if now.previous:
+                moved = msgspec.structs.replace(moved, champion=now.previous[-1], previous=now.previous[:-1])
             return self._move(moved, at=at, why=why)
+
+    def leave_note(self, note: Note) -> Note:
+        """Add a note; as it stands in the registry. Raises RegistryError where the notes before it do not hold."""
+        with self._lock():
+            notes = self.notes()
+            linked = msgspec.structs.replace(note, before=notes[-1].seal if notes else "")
+            sealed = msgspec.structs.replace(linked, seal=_seal(linked))
+            (self.root / "notes").mkdir(exist_ok=True)
+            write_atomically(self.root / "notes" / f"{len(notes) + 1:06d}.json", msgspec.json.encode(sealed))
+        return sealed
+
+    def notes(self) -> list[Note]:
+        """Every note, oldest first. Raises RegistryError where one was changed or taken out."""
+        found: list[Note] = []
+        for path in sorted((self.root / "notes").glob("[0-9]*.json")):
+            try:
+                note = msgspec.json.decode(path.read_bytes(), type=Note)
+            except msgspec.DecodeError as error:
+                raise RegistryError(f"Expected a note, found something else: {error} - at `{path}`") from error
+            if note.seal != _seal(note) or note.before != (found[-1].seal if found else ""):
+                raise RegistryError(f"Expected a note as it was left, after the one before it, found another - at `{path}`")
+            found.append(note)
+        return found
 
     def _move(self, pointer: Pointer, *, at: str, why: str) -> Pointer:
         write_atomically(self.pointer_path, msgspec.json.encode(pointer))
@@ -157,6 +251,21 @@ class Registry:
         with (self.root / ".lock").open("w") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
+
+
+def _without(pointer: Pointer, bundle_id: str) -> Pointer:
+    challengers = tuple(one for one in pointer.challengers if one.bundle != bundle_id)
+    shadows = tuple(one for one in pointer.shadows if one != bundle_id)
+    return msgspec.structs.replace(pointer, challengers=challengers, shadows=shadows)
+
+
+def _check_is_no_champion(pointer: Pointer, bundle_id: str) -> None:
+    if pointer.champion == bundle_id:
+        raise RegistryError(f"Expected a bundle that does not serve yet, found that `{bundle_id}` is the champion")
+
+
+def _seal(note: Note) -> str:
+    return hashlib.sha256(msgspec.json.encode(msgspec.structs.replace(note, seal=""))).hexdigest()
 
 
 def write_atomically(path: Path, data: bytes) -> None:

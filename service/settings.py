@@ -54,6 +54,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     drain_s: float = 1.0
     """After SIGTERM, how long requests are still accepted while `/ready` says no, in seconds."""
 
+    shadow_share: float = 0.1
+    """Part of the decisions, 0 to 1, that a staged shadow is asked about once they are answered; fewer where many come."""
+
     watch_interval_s: float = 0.25
     """How often to look whether a new catalog or bundle was published, in seconds."""
 

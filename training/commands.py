@@ -10,12 +10,12 @@ import msgspec
 from service.bundles.loading import read_manifest
 from service.errors import NotReady
 from service.registry import Registry
-from training.evaluate import evaluate, newest_bundle
+from training.evaluate import evaluate, newest_bundle, reasons_against
 from training.fit import FitSettings
 from training.importing import import_table
 from training.learn import train
 from training.progress import progress_bar
-from training.promotion import promote, promote_beside, promote_without_evidence, rollback
+from training.promotion import check_why, promote, promote_beside, promote_without_evidence, rollback
 from training.simulate import World, write_world
 from training.split import TRAIN_SHARE
 from training.summary import evaluation_table, models_table, terminal
@@ -72,10 +72,7 @@ def _promote(options: argparse.Namespace, home: Path) -> int:
         print(f"`{chosen}` predicts `{promote_beside(home, chosen, options.why)}` beside the champion")
         return 0
     if options.force:
-        chosen = options.bundle or newest_bundle(Registry(home / "registry"), None)
-        promote_without_evidence(home, chosen, options.why)
-        print(f"`{chosen}` serves: forced")
-        return 0
+        return _force(options, home)
     with progress_bar("Evaluating") as tell:
         report = evaluate(home, bundle=options.bundle, progress=tell)
     promote(home, report, options.why)
@@ -83,9 +80,19 @@ def _promote(options: argparse.Namespace, home: Path) -> int:
     return 0
 
 
+def _force(options: argparse.Namespace, home: Path) -> int:
+    check_why(options.why)
+    chosen = options.bundle or newest_bundle(Registry(home / "registry"), None)
+    with progress_bar("Evaluating") as tell:
+        refused = reasons_against(home, chosen, tell)
+    promote_without_evidence(home, chosen, options.why, by=options.by, refused=refused)
+    print(f"`{chosen}` serves: forced; the note in the registry says who, why, and what spoke against it: {'; '.join(refused)}")
+    return 0
+
+
 def _rollback(options: argparse.Namespace, home: Path) -> int:
     pointer = rollback(home, options.why)
-    print(f"`{pointer.champion}` serves again" if pointer.champion else "no bundle serves any more: actions rank by priority")
+    print(f"`{pointer.champion}` serves" if pointer.champion else "no bundle serves any more: actions rank by priority")
     return 0
 
 
@@ -95,6 +102,9 @@ def _models(options: argparse.Namespace, home: Path) -> int:  # noqa: ARG001  # 
     if not manifests:
         raise NotReady("Expected a trained bundle, found none: run `nextbest train`")
     models_table(sorted(manifests, key=lambda m: (m.created_at, m.bundle_id)), registry.current(), terminal())
+    for note in registry.notes():
+        against = "; ".join(note.refused) or "nothing"
+        print(f"`{note.bundle}` was forced by {note.by} at {note.at}: {note.why} (against it: {against})")
     return 0
 
 
@@ -135,11 +145,11 @@ def _parser() -> argparse.ArgumentParser:
     promoting = verb("promote", _promote, "let a proven bundle serve")
     promoting.add_argument("bundle", nargs="?", help="its id (default: the newest)")
     promoting.add_argument("--why", default="", help="a note for the history")
-    promoting.add_argument("--force", action="store_true", help="without evidence; the history says so")
-
+    promoting.add_argument("--force", action="store_true", help="without evidence; a note in the registry says who and `--why`")
+    promoting.add_argument("--by", default="", metavar="NAME", help="who insists (default: the login)")
     promoting.add_argument("--beside", action="store_true", help="for a further objective, beside the champion")
 
-    rolling = verb("rollback", _rollback, "return to the bundle before this one")
+    rolling = verb("rollback", _rollback, "return to the bundle before this one, without shadows and canaries")
     rolling.add_argument("--why", default="", help="a note for the history")
 
     verb("models", _models, "list bundles")

@@ -15,7 +15,7 @@ from service.catalog.entities import Catalog
 from service.catalog.validate import load_catalog, parse_catalog
 from service.decision.decide import choice_table
 from service.decision.engine import Engine
-from service.errors import NotReady
+from service.errors import NextbestError, NotReady
 from service.registry import Registry
 from training.examples import Examples, Objective, load_examples
 from training.gate import Evidence, Standing, gate
@@ -60,6 +60,15 @@ def evaluate(
     )  # fmt: skip
     examples = corrected(load_examples(home, subject.objective, contract), subject.objective.window)
     return judge(subject, registry, examples, progress)
+
+
+def reasons_against(home: Path, bundle: str, progress: Progress = lambda _done, _of: None) -> tuple[str, ...]:
+    """For which reasons the gate refuses a bundle; none where it does not. That it cannot be evaluated is one."""
+    try:
+        report = evaluate(home, bundle=bundle, progress=progress)
+    except NextbestError as error:
+        return (f"it could not be evaluated: {error}",)
+    return () if report.verdict == "promote" else report.reasons
 
 
 def newest_bundle(registry: Registry, objective: str | None) -> str:

@@ -18,7 +18,7 @@ from scipy.stats import chi2
 
 from features.homes import home_contract
 from service.catalog.validate import load_catalog
-from service.decision.experiments import NOT_PERSONALISED, PLAIN_ARM, Assigned
+from service.decision.experiments import CANARY, NOT_PERSONALISED, PLAIN_ARM, Assigned
 from service.decision.records import OutcomeRecord
 from service.errors import NotReady
 from service.registry import Registry
@@ -124,7 +124,10 @@ def experiments(home: Path, objective: str, progress: Progress = lambda _done, _
     for done, part in enumerate(parts, 1):
         for payload in payloads(part):
             decided = decoder.decode(payload)
-            count = counts[decided.experiment or EVERYBODY_ELSE][decided.customer_id]
+            arm = decided.experiment
+            if arm is None or arm.id == CANARY:  # `nextbest guard` compares canaries
+                arm = EVERYBODY_ELSE
+            count = counts[arm][decided.customer_id]
             count[0] += 1.0
             count[1] += decided.decision_id in successes
         progress(done, len(parts))

@@ -116,7 +116,7 @@ def _boosted(
     train = lightgbm.Dataset(shown, labels[:cut], weight=parts[0], feature_name=names, params=quiet)
     check = lightgbm.Dataset(inputs[cut:], labels[cut:], weight=parts[1], reference=train)
     callbacks = [lightgbm.early_stopping(settings.patience, verbose=False), _Told(progress, settings.rounds)]
-    parameters = _parameters(settings) | OBJECTIVES[learned]
+    parameters = parameters_of(settings) | OBJECTIVES[learned]
     return lightgbm.train(parameters, train, settings.rounds, valid_sets=[check], callbacks=callbacks), cut
 
 
@@ -135,7 +135,8 @@ def margins(booster: lightgbm.Booster, inputs: Matrix) -> Values:
     return found
 
 
-def _parameters(settings: FitSettings) -> dict[str, Any]:
+def parameters_of(settings: FitSettings) -> dict[str, Any]:
+    """Those of LightGBM that do not depend on what is learned."""
     return {
         "learning_rate": settings.learning_rate, "num_leaves": settings.leaves,
         "min_data_in_leaf": settings.rows_per_leaf, "lambda_l2": settings.ridge, "num_threads": settings.threads,

@@ -215,13 +215,7 @@ def _latency(seen: _Seen) -> Found:
     rules, standing = seen.evidence.rules, [seen.evidence.challenger]
     if seen.evidence.champion is not None:
         standing.append(seen.evidence.champion)
-    best = np.full(len(standing), np.inf)
-    rows = [_requests(one, seen.evidence.unseen) for one in standing]
-    for _ in range(TIMES):
-        for place, (one, requests) in enumerate(zip(standing, rows, strict=True)):
-            begun = time.perf_counter()
-            one.engine.scorers[PRIMARY].score(requests)
-            best[place] = min(best[place], (time.perf_counter() - begun) * 1e3 / len(requests))
+    best = scoring_ms([(one.engine, _requests(one, seen.evidence.unseen)) for one in standing])
     reasons = []
     if best[0] > rules.most_ms:
         reasons.append(f"a request is scored in {best[0]:.2f} ms, {rules.most_ms:g} may be")
@@ -231,6 +225,17 @@ def _latency(seen: _Seen) -> Found:
             f"a request is scored in {best[0]:.3f} ms, {times:.1f} times the champion's; {rules.most_times:g} times may be"
         )
     return reasons or f"a request is scored in {best[0]:.3f} ms"
+
+
+def scoring_ms(engines: Sequence[tuple[Engine, Matrix]]) -> Values:
+    """How long each engine takes to score one of its requests, milliseconds: the best of several times, in turn, (engines,)."""
+    best = np.full(len(engines), np.inf)
+    for _ in range(TIMES):
+        for place, (engine, requests) in enumerate(engines):
+            begun = time.perf_counter()
+            engine.scorers[PRIMARY].score(requests)
+            best[place] = min(best[place], (time.perf_counter() - begun) * 1e3 / len(requests))
+    return best
 
 
 def _requests(standing: Standing, unseen: Examples) -> Matrix:

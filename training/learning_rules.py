@@ -4,6 +4,8 @@
     conversion = "7d"
     [gate]
     fairness = ["customer.region"]
+    [guard]
+    less_reward = 0.02
 
 What the file does not say holds as it is here.
 """
@@ -43,11 +45,21 @@ class GateRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     least_exposure: float = 0.8
 
 
+class GuardRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Guard-rails of a canary; how fast it must be is the gate's to say."""
+
+    few_failures: int = 5  # of its decisions, that are forgiven whatever share they are
+    most_failed: float = 0.01  # of its decisions: made by the champion or without a model in its place
+    more_fallbacks: float = 0.02  # of the decisions, beyond the champion's share
+    less_reward: float = 0.05  # of the champion's outcomes per decision: a loss beyond that is too much
+
+
 class LearningRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`windows`: by outcome, how long after a decision it counts (`30min`, `7d`); without one it counts whenever it comes."""
 
     windows: dict[str, str] = {}
     gate: GateRules = GateRules()
+    guard: GuardRules = GuardRules()
 
     def window(self, outcome: str) -> float | None:
         """In seconds; None without one."""
@@ -64,5 +76,7 @@ def read_rules(home: Path) -> LearningRules:
         for outcome in rules.windows:
             rules.window(outcome)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError, ContractError) as error:
-        raise BadRequest(f"Expected windows and bounds of the gate, found something else: {error} - at `{FILE}`") from error
+        raise BadRequest(
+            f"Expected windows, bounds of the gate and guard-rails, found something else: {error} - at `{FILE}`"
+        ) from error
     return rules

@@ -1,5 +1,6 @@
 """What the service writes down, read as whole records: what was sealed, then the segments that were not, each record once."""
 
+import datetime as dt
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -39,6 +40,18 @@ def sources(home: Path, kind: str) -> list[Source]:
             found.append(Source(home, file.name, file.bytes, lake, spoiled))
             spoiled = 0
     return found + [Source(home, str(path), path.stat().st_size, None) for path in unsealed(home, kind, lake)]
+
+
+def sources_since(home: Path, kind: str, since: float) -> list[Source]:
+    """Those that may hold what was written after a moment, in seconds since 1970 UTC: by day, or by when a segment grew last."""
+    day = dt.datetime.fromtimestamp(since, dt.UTC).date().isoformat()
+    return [one for one in sources(home, kind) if _is_recent(one, since, day)]
+
+
+def _is_recent(source: Source, since: float, day: str) -> bool:
+    if source.lake is None:
+        return Path(source.name).stat().st_mtime >= since
+    return source.name.partition("/date=")[2][: len(day)] >= day
 
 
 def segments(home: Path, kind: str) -> list[Path]:

@@ -25,6 +25,7 @@ from service.decision.records import (
     IdentityRecord,
     OutcomeRecord,
     QuarantinedRecord,
+    ShadowRecord,
     decode_lines,
 )
 from service.files import DISK, Files, is_written
@@ -36,7 +37,7 @@ AT_ONCE = 128 * 2**20  # bytes of segments under one manifest: about 1 GB of mem
 SUFFIX = ".log"
 RECORDS: dict[str, type[msgspec.Struct]] = {
     "decisions": DecisionRecord, "outcomes": OutcomeRecord, "events": EventRecord, "identities": IdentityRecord,
-    "quarantine": QuarantinedRecord, "consents": ConsentRecord,
+    "quarantine": QuarantinedRecord, "consents": ConsentRecord, "shadows": ShadowRecord,
 }  # fmt: skip
 """Kinds whose plain fields are columns, too. Any other kind is sealed without."""
 

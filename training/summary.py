@@ -79,4 +79,11 @@ def models_table(manifests: Sequence[Manifest], pointer: Pointer, console: Conso
 def _state(bundle: str, pointer: Pointer) -> str:
     if bundle == pointer.champion:
         return "champion"
+    if bundle in pointer.shadows:
+        return "shadow"
+    for one in pointer.challengers:
+        if one.bundle == bundle:
+            return f"canary, {one.share:.3g} of the customers"
+    if bundle in pointer.others.values():
+        return "beside the champion"
     return "former champion" if bundle in pointer.previous else ""

@@ -20,7 +20,7 @@ from training.sealing import (
     read_manifest,
 )
 
-LAKE_KINDS = ("decisions", "outcomes", "events", "identities", "consents", "alerts", "quarantine")
+LAKE_KINDS = ("decisions", "outcomes", "events", "identities", "consents", "alerts", "quarantine", "shadows")
 
 Progress = Callable[[int, int], None]
 

@@ -8,6 +8,7 @@ from service.bundles.assembling import Choice, assemble
 from service.bundles.loading import Bundle, load_bundle
 from service.catalog.validate import load_catalog
 from service.decision.engine import Engine, without_models
+from service.decision.experiments import CANARY, Canary
 from service.decision.records import DecisionRecord
 from service.errors import BundleRefused, RegistryError
 from service.registry import Registry
@@ -34,10 +35,13 @@ class EngineArchive:
                 f"{versions.contract} - at `{record.decision_id}`"
             )
         champion = versions.champion or versions.bundle or versions.rates
-        key = (versions.catalog, champion, tuple(sorted(versions.others.items())), versions.bundle is None)
+        canary = record.experiment.arm if record.experiment is not None and record.experiment.id == CANARY else None
+        key = (versions.catalog, champion, tuple(sorted(versions.others.items())), versions.bundle is None, canary)
         with self._one_at_a_time:
             if key not in self._engines:
-                engine = self._build(versions.catalog, champion, versions.others)
+                # a canary of everybody: whoever is asked for is known to have been among its customers
+                canaries = [Canary(canary, 1.0)] if canary is not None else []
+                engine = self._build(Choice(versions.catalog, champion, versions.others, canaries))
                 self._engines[key] = engine if versions.bundle is not None else without_models(engine)
                 if len(self._engines) > KEPT:
                     self._engines.popitem(last=False)
@@ -50,9 +54,9 @@ class EngineArchive:
             )
         return engine
 
-    def _build(self, revision: int, champion: str | None, others: dict[str, str]) -> Engine:
-        catalog = load_catalog(self._registry.catalog(revision).document, self._contract)
-        return assemble(catalog, self._contract, Choice(revision, champion, others), self._bundle)
+    def _build(self, choice: Choice) -> Engine:
+        catalog = load_catalog(self._registry.catalog(choice.revision).document, self._contract)
+        return assemble(catalog, self._contract, choice, self._bundle)
 
     def _bundle(self, name: str) -> Bundle | None:
         """None where it is gone: the service would have gone on without it, too."""

@@ -1,38 +1,47 @@
 """From a catalog and bundles to the engine that serves, its experiments' arms included."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
+
+import msgspec
 
 from features.contract import Contract
 from service.bundles.loading import Bundle
 from service.bundles.manifest import Manifest
 from service.catalog.entities import PRIMARY, Catalog
-from service.decision.engine import Engine, arm_catalogs, build_engine, by_priority, with_arms
+from service.decision.engine import Engine, arm_catalogs, build_engine, by_priority, with_arms, with_canaries
+from service.decision.experiments import Canary
 from service.decision.records import Versions
 from service.decision.scoring import FlatScorer, Scorer
 
 PRIOR_ROWS = 100  # as many rows as an action needs before its own rate counts half
 
 BundleOf = Callable[[str], Bundle | None]  # by id; None where it cannot be used
-Guarding = Callable[[Scorer, int], Scorer]  # (a scorer, how many actions it scores)
+Guarding = Callable[[Scorer, int, str], Scorer]  # (a scorer, how many actions it scores, whose bundle's)
 
 
-def unguarded(scorer: Scorer, actions: int) -> Scorer:
+def unguarded(scorer: Scorer, actions: int, bundle: str) -> Scorer:
     """The scorer as it is, for whoever has time."""
-    del actions
+    del actions, bundle
     return scorer
 
 
 class Choice(NamedTuple):
-    """Which versions an engine is made of. `others`: bundles that predict further objectives, by objective."""
+    """Which versions an engine is made of. `others`: bundles that predict further objectives, by objective.
+
+    `canaries` decide for a share of the customers each.
+    """
 
     revision: int
     champion: str | None
     others: Mapping[str, str] = {}
+    canaries: Sequence[Canary] = ()
 
 
 def assemble(catalog: Catalog, contract: Contract, chosen: Choice, bundle_of: BundleOf, guard: Guarding = unguarded) -> Engine:
     """The engine of a catalog revision. An arm without a bundle of its own that can be used is served by the champion.
+
+    A canary that cannot be used has failed.
 
     `guard` may put something between a bundle's scorer and the engine.
     """
@@ -41,7 +50,7 @@ def assemble(catalog: Catalog, contract: Contract, chosen: Choice, bundle_of: Bu
     def scorer_of(part: Catalog, bundle: Bundle | None) -> Scorer:
         actions = by_priority(part)
         bare = bundle.scorer(actions) if bundle else FlatScorer([0.0] * len(actions))
-        return guarded.setdefault(id(bare), guard(bare, len(actions))) if bundle else bare
+        return guarded.setdefault(id(bare), guard(bare, len(actions), bundle.manifest.bundle_id)) if bundle else bare
 
     def build(part: Catalog, primary: str | None) -> Engine:
         bundle = bundle_of(primary) if primary else None
@@ -63,7 +72,9 @@ def assemble(catalog: Catalog, contract: Contract, chosen: Choice, bundle_of: Bu
     arms = {
         arm: build(part, own if own and bundle_of(own) else chosen.champion) for arm, (part, own) in arm_catalogs(catalog).items()
     }
-    return with_arms(build(catalog, chosen.champion), arms)
+    canaries = [msgspec.structs.replace(c, failed=c.failed or bundle_of(c.bundle) is None) for c in chosen.canaries]
+    arms |= {canary.arm: build(catalog, canary.bundle) for canary in canaries if not canary.failed}
+    return with_canaries(with_arms(build(catalog, chosen.champion), arms), canaries)
 
 
 def last_known_rates(manifest: Manifest) -> dict[str, float]:
@@ -79,6 +90,6 @@ def last_known_rates(manifest: Manifest) -> dict[str, float]:
 
 
 def wanted_bundles(catalog: Catalog, champion: str | None, others: Mapping[str, str]) -> list[str]:
-    """Every bundle that the engine is made of, the champion first."""
+    """Every bundle that the engine is made of but canaries, the champion first."""
     arms = [own for _, own in arm_catalogs(catalog).values() if own]
     return list(dict.fromkeys([*([champion] if champion else []), *others.values(), *arms]))

@@ -2,19 +2,24 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
+import msgspec
+
 from features.contract import Contract
-from service.bundles.assembling import Choice, assemble, wanted_bundles
+from service.bundles.assembling import Choice, Guarding, assemble, wanted_bundles
 from service.bundles.guarded import GuardedScorer, ModelWatch
 from service.bundles.loading import Bundle, load_bundle
+from service.catalog.entities import Catalog
 from service.catalog.validate import load_catalog
-from service.decision.engine import Engine, without_models
-from service.decision.experiments import PLAIN_ARM
+from service.decision.engine import Engine, without_canaries, without_models
+from service.decision.experiments import PLAIN_ARM, Canary
+from service.decision.scoring import Scorer
 from service.errors import NextbestError, NotReady
 from service.pacing import paced
-from service.registry import Pointer, Registry
+from service.registry import Challenger, Pointer, Registry
 
 Listener = Callable[[Engine | None, str | None], None]  # (the engine that took over, why the newest version did not)
 
@@ -33,8 +38,12 @@ class EngineSource:
         self._listener = listener
         self._engine: Engine | None = None
         self._bundles: dict[str, Bundle] = {}
+        self._catalog: tuple[int, Catalog] | None = None
         self._champion: str | None = None
         self._serving: tuple[object, ...] | None = None
+        self._failed: set[Challenger] = set()  # until they are taken off
+        self._shadows: dict[str, Engine] = {}
+        self._shadowing: tuple[object, ...] = ()
         self._seen: tuple[int, int] | None = None
         self.problem: str | None = None
 
@@ -45,12 +54,19 @@ class EngineSource:
             raise NotReady(self.problem or "Expected a published catalog, found none: run `nextbest catalog publish FILE`")
         return self._engine
 
+    def shadows(self) -> Mapping[str, Engine]:
+        """Engines of bundles that decide nothing, by bundle: to be asked in one thread what they would have decided."""
+        return self._shadows
+
     def standing(self) -> dict[str, object]:
         """What decides, since when (seconds), how old its model is, and why a newer version does not."""
         if self._engine is None:
             return {"problem": self.problem or "no catalog was published"}
         versions, model = self._engine.versions, self._bundles.get(self._engine.versions.bundle or "")
+        canaries = {c.bundle: "failed" if c.failed else f"share {c.share:g}" for c in self._engine.assignment.canaries}
+        climbing = {"canaries": canaries, "shadows": list(self._shadows)}
         return {
+            **{rung: bundles for rung, bundles in climbing.items() if bundles},
             "catalog": versions.catalog,
             "bundle": versions.bundle,
             "contract": versions.contract,
@@ -74,25 +90,72 @@ class EngineSource:
     def _follow(self, pointer: Pointer) -> None:
         if pointer.catalog is None:
             return
-        key = (pointer.catalog, pointer.champion, tuple(sorted(pointer.others.items())))
-        if key == self._serving:
+        key = (pointer.catalog, pointer.champion, tuple(sorted(pointer.others.items())), pointer.challengers)
+        shadowing = (pointer.catalog, pointer.shadows, tuple(sorted(pointer.others.items())))
+        if key == self._serving and shadowing == self._shadowing:
             return
-        catalog = load_catalog(self._registry.catalog(pointer.catalog).document, self._contract)
+        catalog = self._read(pointer.catalog)
+        if key != self._serving:
+            self._serve(pointer, catalog)
+            self._serving = key
+        if shadowing != self._shadowing:
+            self._shadow(pointer, catalog)
+            self._shadowing = shadowing
+
+    def _read(self, revision: int) -> Catalog:
+        """A rollback must not wait for a catalog that is known."""
+        if self._catalog is None or self._catalog[0] != revision:
+            self._catalog = revision, load_catalog(self._registry.catalog(revision).document, self._contract)
+        return self._catalog[1]
+
+    def _serve(self, pointer: Pointer, catalog: Catalog) -> None:
+        self._failed &= set(pointer.challengers)
         wanted = wanted_bundles(catalog, pointer.champion, pointer.others)
-        loaded = {name: self._bundles.get(name) or self._load(name) for name in wanted}
+        needed = dict.fromkeys((*wanted, *(one.bundle for one in pointer.challengers if one not in self._failed)))
+        loaded = {name: self._bundles.get(name) or self._load(name) for name in needed}
         champion = pointer.champion if pointer.champion is None or loaded[pointer.champion] else self._champion
         if champion is not None and champion not in loaded:
             loaded[champion] = self._bundles.get(champion)
         watch = ModelWatch(self._give_up_models)
-        choice = Choice(pointer.catalog, champion, pointer.others)
-        engine = assemble(
-            catalog, self._contract, choice, loaded.get, lambda scorer, actions: GuardedScorer(scorer, actions, watch)
-        )
+        # a canary that nothing else depends on fails alone
+        alone = [one for one in pointer.challengers if one.bundle not in wanted]
+        watches = {one.bundle: ModelWatch(partial(self._step_back, one)) for one in alone}
+
+        def guard(scorer: Scorer, actions: int, bundle: str) -> Scorer:
+            return GuardedScorer(scorer, actions, watches.get(bundle, watch))
+
+        canaries = [Canary(one.bundle, one.share, one in self._failed) for one in pointer.challengers]
+        choice = Choice(pointer.catalog or 0, champion, pointer.others, canaries)
+        engine = assemble(catalog, self._contract, choice, loaded.get, guard)
         self._bundles = {name: bundle for name, bundle in loaded.items() if bundle is not None}
-        self._champion, self._serving = champion, key
-        if self._engine is None or self._engine.versions != engine.versions or engine.arms.keys() > {PLAIN_ARM}:
+        self._champion = champion
+        if self._engine is None or _differs(self._engine, engine):
             self._engine, self._since = engine, self._clock()
             self._listener(engine, None)
+
+    def _shadow(self, pointer: Pointer, catalog: Catalog) -> None:
+        """Engines of their own, since another thread asks them; everybody is nobody special to them."""
+        plain = msgspec.structs.replace(catalog, experiments=(), holdout=None, not_personalised=None)
+        made = {}
+        for name in pointer.shadows:
+            wanted = wanted_bundles(plain, name, pointer.others)
+            loaded = {one: self._load(one) for one in wanted}
+            watch = ModelWatch(partial(self._give_up_shadow, name))
+            choice = Choice(pointer.catalog or 0, name, pointer.others)
+            if loaded[name] is not None:
+                made[name] = assemble(plain, self._contract, choice, loaded.get, _guarded_by(watch))
+        self._shadows = made
+
+    def _step_back(self, canary: Challenger, problem: str) -> None:
+        """Too many bad calls of a canary: the champion decides for its customers until it is taken off."""
+        self._failed.add(canary)
+        if self._engine is not None:
+            self._engine = without_canaries(self._engine, canary.bundle)
+            self._fail(f"canary `{canary.bundle}` was given up after {problem}")
+
+    def _give_up_shadow(self, name: str, problem: str) -> None:
+        self._shadows = {other: engine for other, engine in self._shadows.items() if other != name}
+        self._fail(f"shadow `{name}` was given up after {problem}")
 
     def _give_up_models(self, problem: str) -> None:
         """Too many bad calls: until another version is chosen, actions rank by priority."""
@@ -111,6 +174,16 @@ class EngineSource:
     def _fail(self, problem: str) -> None:
         self.problem = problem
         self._listener(None, problem)
+
+
+def _differs(serving: Engine, engine: Engine) -> bool:
+    """Whether anybody would notice."""
+    climbs = serving.assignment.canaries or engine.assignment.canaries
+    return bool(serving.versions != engine.versions or engine.arms.keys() > {PLAIN_ARM} or climbs)
+
+
+def _guarded_by(watch: ModelWatch) -> Guarding:
+    return lambda scorer, actions, _bundle: GuardedScorer(scorer, actions, watch)
 
 
 async def watch(source: EngineSource, interval: float) -> None:

@@ -1,6 +1,6 @@
 """A catalog and its scorers, compiled once into what a decision needs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -12,7 +12,7 @@ from features.vectors import RowEncoder
 from service.catalog.entities import PRIMARY, Ablation, Action, Catalog, Exploration, Placement, Treatment
 from service.decision.contact_policy import ContactTable
 from service.decision.eligibility import RuleTable, TreatmentTable
-from service.decision.experiments import PLAIN_ARM, Assigned, Assignment
+from service.decision.experiments import PLAIN_ARM, Assigned, Assignment, Canary
 from service.decision.limits import Mask
 from service.decision.records import Versions
 from service.decision.scoring import FlatScorer, Scorer
@@ -145,6 +145,19 @@ def with_arms(engine: Engine, arms: Mapping[Assigned, Engine]) -> Engine:
         for arm, own in arms.items()
     }
     return replace(engine, arms={**near, PLAIN_ARM: without_models(engine)})
+
+
+def with_canaries(engine: Engine, canaries: Sequence[Canary]) -> Engine:
+    """The engine that sends customers to these canaries, whose arms it has."""
+    return replace(engine, assignment=engine.assignment.with_canaries(canaries))
+
+
+def without_canaries(engine: Engine, bundle: str | None = None) -> Engine:
+    """The engine after a canary, or each of them, has failed: its customers are the champion's, and their records say so."""
+    canaries = [msgspec.structs.replace(c, failed=c.failed or bundle in (None, c.bundle)) for c in engine.assignment.canaries]
+    failed = {canary.arm for canary in canaries if canary.failed}
+    kept = {arm: own for arm, own in engine.arms.items() if arm not in failed}
+    return replace(with_canaries(engine, canaries), arms=kept)
 
 
 def _with_shared_plans(engine: Engine, own: Engine) -> dict[str, PlacementPlan]:

@@ -212,6 +212,33 @@ class QuarantinedRecord(msgspec.Struct, frozen=True):
     event: str
 
 
+class ShadowPlacement(msgspec.Struct, frozen=True):
+    """What a shadow would have shown in one placement, in order, and the rates it predicts for these actions.
+
+    `served_rates`: what it predicts for the actions that were served; None for one that was no candidate to it.
+    """
+
+    id: str
+    actions: tuple[str, ...]
+    predicted_rates: tuple[float, ...]
+    served_rates: tuple[float | None, ...]
+
+
+class ShadowRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a bundle would have made of a decision that another one made. `at`: of the decision, seconds since 1970 UTC.
+
+    `took_ms`: how long it took to decide. `problem`: why it could not; then there are no placements.
+    """
+
+    decision_id: str
+    bundle: str
+    at: float
+    took_ms: float
+    agreed: bool = False
+    placements: tuple[ShadowPlacement, ...] = ()
+    problem: str = ""
+
+
 LENGTH_DIGITS = 9  # of the length of a line: no record is longer
 
 

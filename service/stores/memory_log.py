@@ -12,6 +12,7 @@ from service.decision.records import (
     IdentityRecord,
     OutcomeRecord,
     QuarantinedRecord,
+    ShadowRecord,
 )
 from service.ports import Acknowledgement, LogStatus, Taken, acknowledged, reused_of
 
@@ -27,6 +28,7 @@ class MemoryDecisionLog:
         self.identities: list[IdentityRecord] = []
         self.consents: list[ConsentRecord] = []
         self.alerts: list[AlertRaised] = []
+        self.shadows: list[ShadowRecord] = []
         self._decision_ids: set[str] = set()
         self._events_sent: dict[str, int] = {}
         self._outcomes_sent: dict[str, int] = {}
@@ -57,6 +59,9 @@ class MemoryDecisionLog:
 
     async def append_alerts(self, records: Sequence[AlertRaised]) -> None:
         self.alerts.extend(records)
+
+    async def append_shadows(self, records: Sequence[ShadowRecord]) -> None:
+        self.shadows.extend(records)
 
     async def quarantine(self, records: Sequence[QuarantinedRecord]) -> None:
         self.quarantined.extend(records)

@@ -19,6 +19,7 @@ from service.decision.records import (
     IdentityRecord,
     OutcomeRecord,
     QuarantinedRecord,
+    ShadowRecord,
     encode_line,
 )
 from service.errors import LogUnavailable
@@ -29,8 +30,8 @@ from service.stores.known_ids import KEPT_S, KnownIds
 from service.stores.segments import SegmentWriter
 
 DECISIONS, OUTCOMES, EVENTS, IDENTITIES, QUARANTINE = "decisions", "outcomes", "events", "identities", "quarantine"
-CONSENTS, ALERTS = "consents", "alerts"
-KINDS = DECISIONS, OUTCOMES, EVENTS, IDENTITIES, QUARANTINE, CONSENTS, ALERTS
+CONSENTS, ALERTS, SHADOWS = "consents", "alerts", "shadows"
+KINDS = DECISIONS, OUTCOMES, EVENTS, IDENTITIES, QUARANTINE, CONSENTS, ALERTS, SHADOWS
 SEGMENT_BYTES = 64 * 2**20
 ID_FIELDS = {DECISIONS: "decision_id", OUTCOMES: "outcome_id", EVENTS: "event_id"}  # of kinds whose records are written once
 QUEUE_BYTES = 32 * 2**20  # more waits nowhere: the disk is not keeping up
@@ -127,6 +128,10 @@ class SegmentLog:
     async def append_alerts(self, records: Sequence[AlertRaised]) -> None:
         """Write down alerts. Raises LogUnavailable."""
         await self._write(ALERTS, records)
+
+    async def append_shadows(self, records: Sequence[ShadowRecord]) -> None:
+        """Write down what shadows would have decided. Raises LogUnavailable."""
+        await self._write(SHADOWS, records)
 
     async def quarantine(self, records: Sequence[QuarantinedRecord]) -> None:
         """Write down events that could not be taken. Raises LogUnavailable."""

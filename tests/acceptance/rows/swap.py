@@ -26,7 +26,7 @@ def measure(context: Context) -> Measured:
         with steady(url, visits(home, placement_of(home)), tally, PER_SECOND):
             time.sleep(BEFORE_S)
             promote = nextbest("--home", str(home), "promote", bundle, "--force", "--why", "acceptance: a swap under load")
-            run_or_not(promote, context.root, clean_environment(), limit=60)
+            run_or_not(promote, context.root, clean_environment(), limit=300)
             written = (home / "registry" / "current").stat().st_mtime  # when the pointer moved, by the wall clock
             moved = time.perf_counter() - (time.time() - written)
             time.sleep(AFTER_S)

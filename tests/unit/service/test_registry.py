@@ -1,11 +1,12 @@
 """Immutable versions, and a pointer that moves as a whole."""
 
+import json
 import multiprocessing
 
 import pytest
 
 from service.errors import RegistryError
-from service.registry import Pointer, Registry
+from service.registry import Challenger, Note, Pointer, Registry
 
 AT = "2026-01-01T00:00:00Z"
 
@@ -117,3 +118,89 @@ def test_every_move_is_in_the_history(registry, tmp_path):
     history = (registry.root / "history.jsonl").read_text()
     assert "catalog 1: spring" in history
     assert "gain 0.01" in history
+
+
+def test_a_bundle_climbs_from_shadow_to_canary_to_champion_and_leaves_each_rung(registry, tmp_path):
+    """It is on one rung at a time, and every step is in the history."""
+    for name in ("one", "two"):
+        add(registry, tmp_path, name)
+    registry.promote("one", at=AT, why="first")
+    assert registry.shadow("two", at=AT, why="shadow").shadows == ("two",)
+    staged = registry.challenge("two", 0.1, at=AT, why="canary")
+    assert (staged.shadows, staged.challengers) == ((), (Challenger("two", 0.1, AT),))
+    promoted = registry.promote("two", at=AT, why="climbed")
+    assert (promoted.champion, promoted.shadows, promoted.challengers) == ("two", (), ())
+    whys = [json.loads(line)["why"] for line in (registry.root / "history.jsonl").read_text().splitlines()]
+    assert whys == ["first", "shadow", "canary", "climbed"]
+
+
+def test_what_is_staged_may_leave_once_and_the_champion_is_not_staged(registry, tmp_path):
+    """Each refusal says what was expected and what was found."""
+    for name in ("one", "two", "three"):
+        add(registry, tmp_path, name)
+    registry.promote("one", at=AT, why="")
+    with pytest.raises(RegistryError, match="`one` is the champion"):
+        registry.challenge("one", 0.1, at=AT, why="")
+    with pytest.raises(RegistryError, match="`one` is the champion"):
+        registry.shadow("one", at=AT, why="")
+    registry.challenge("two", 0.1, at=AT, why="")
+    with pytest.raises(RegistryError, match="one canary at a time, found `two`"):
+        registry.challenge("three", 0.1, at=AT, why="")
+    assert registry.challenge("two", 0.2, at=AT, why="more").challengers == (Challenger("two", 0.2, AT),)
+    assert registry.step_off("two", at=AT, why="").challengers == ()
+    with pytest.raises(RegistryError, match="`two` is neither"):
+        registry.step_off("two", at=AT, why="")
+    with pytest.raises(RegistryError, match="Expected a stored bundle"):
+        registry.shadow("absent", at=AT, why="")
+
+
+def test_a_rollback_takes_shadows_and_canaries_off(registry, tmp_path):
+    """Also where there is no champion to return to; where there is nothing at all, it says so."""
+    for name in ("one", "two", "three"):
+        add(registry, tmp_path, name)
+    registry.promote("one", at=AT, why="")
+    registry.promote("two", at=AT, why="")
+    registry.shadow("three", at=AT, why="")
+    registry.challenge("one", 0.5, at=AT, why="")
+    back = registry.rollback(at=AT, why="")
+    assert (back.champion, back.shadows, back.challengers) == ("one", (), ())
+    alone = Registry(tmp_path / "alone")
+    (tmp_path / "alone" / "bundles" / "first").mkdir(parents=True)
+    alone.challenge("first", 0.5, at=AT, why="")
+    assert alone.rollback(at=AT, why="") == Pointer()
+    with pytest.raises(RegistryError, match="Expected a previous champion"):
+        alone.rollback(at=AT, why="")
+
+
+def test_a_new_champion_begins_the_evidence_of_a_canary_anew(registry, tmp_path):
+    """It was proven against another one."""
+    for name in ("one", "two"):
+        add(registry, tmp_path, name)
+    registry.challenge("two", 0.1, at=AT, why="")
+    assert registry.promote("one", at="2026-02-01T00:00:00Z", why="").challengers == (
+        Challenger("two", 0.1, "2026-02-01T00:00:00Z"),
+    )
+
+
+def test_a_pointer_of_before_is_still_read(registry):
+    """As it was written when nothing could be staged."""
+    registry.root.mkdir()
+    registry.pointer_path.write_text('{"catalog":1,"champion":"a","previous":[null],"challengers":[],"shadows":[],"others":{}}')
+    assert registry.current() == Pointer(1, "a", (None,))
+
+
+def test_a_note_that_was_changed_or_taken_out_is_noticed(registry):
+    """Each is sealed, and names the one before."""
+    registry.root.mkdir()
+    for by in ("ann", "bob", "eve"):
+        registry.leave_note(Note("b", "c", by, AT, "why", ("reason",)))
+    first, second, third = sorted((registry.root / "notes").iterdir())
+    assert [note.by for note in registry.notes()] == ["ann", "bob", "eve"]
+    text = second.read_text()
+    second.write_text(text.replace("bob", "rob"))
+    with pytest.raises(RegistryError, match=f"found another - at `{second}`"):
+        registry.notes()
+    second.unlink()
+    with pytest.raises(RegistryError, match=f"found another - at `{third}`"):
+        registry.notes()
+    assert first.exists()

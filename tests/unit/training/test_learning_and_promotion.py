@@ -57,7 +57,7 @@ def test_the_objective_must_be_said_where_there_are_several(trained_home):
 
 def test_the_champions_objective_is_the_default(own_home):
     """A retraining means the same as the training before."""
-    promote_without_evidence(own_home, registry(own_home).bundles()[0], "")
+    promote_without_evidence(own_home, registry(own_home).bundles()[0], "for tests")
     assert default_objective(own_home, registry(own_home)) == "click"
 
 

@@ -1,0 +1,57 @@
+"""A running service follows the ladder: a canary's customers are its own, and a rollback takes it off within seconds."""
+
+import json
+import time
+
+import httpx
+
+from service.registry import Registry
+from tests.e2e.test_running_service import ASK, becomes, records
+from training.learn import train
+from training.promotion import promote_without_evidence, rollback, stage_canary, stage_shadow
+
+WITHIN_S = 5.0
+
+
+def decided_by(url: str, customer: str) -> str:
+    answer = httpx.post(f"{url}/recommend", json={**ASK, "customer_id": customer})
+    assert answer.status_code == 200
+    found: str = answer.json()["versions"]["bundle"]
+    return found
+
+
+def test_a_running_service_follows_each_step_of_the_ladder_and_a_rollback_within_five_seconds(server, serving_home, nextbest):
+    """Shadow: answers as before, and a record beside them. Canary: its customers are its own. Rollback: the one before serves."""
+    registry = Registry(serving_home / "registry")
+    first = registry.current().champion
+    time.sleep(1.0)  # an id names a second, and the model
+    second = train(serving_home, "click")
+    assert nextbest("--home", str(serving_home), "stage", "shadow", second).returncode == 0
+    assert becomes(lambda: httpx.get(f"{server.url}/status").json()["versions"].get("shadows") == [second], WITHIN_S)
+    customers = [f"c{number}" for number in range(60)]
+    assert {decided_by(server.url, customer) for customer in customers} == {first}
+    assert becomes(lambda: decided_by(server.url, "c1") == first and bool(records(serving_home, "shadows")), WITHIN_S)
+    ids = {record["decision_id"] for record in records(serving_home, "decisions")}
+    assert {(s["bundle"], s["decision_id"] in ids) for s in records(serving_home, "shadows")} == {(second, True)}
+    assert f'nextbest_shadows_total{{bundle="{second}",result=' in httpx.get(f"{server.url}/metrics").text
+
+    assert nextbest("--home", str(serving_home), "stage", "canary", second, "--share", "0.5").returncode == 0
+    assert becomes(lambda: {decided_by(server.url, c) for c in customers} == {first, second}, WITHIN_S)
+    theirs = [c for c in customers if decided_by(server.url, c) == second]
+    assert theirs == [c for c in customers if decided_by(server.url, c) == second]
+    assert nextbest("--home", str(serving_home), "replay").returncode == 0
+
+    begun = time.monotonic()
+    assert nextbest("--home", str(serving_home), "stage", "off", second).returncode == 0
+    assert becomes(lambda: decided_by(server.url, theirs[0]) == first, WITHIN_S)
+    assert time.monotonic() - begun < WITHIN_S
+
+    promote_without_evidence(serving_home, second, "for a test")
+    assert becomes(lambda: decided_by(server.url, theirs[0]) == second, WITHIN_S)
+    stage_canary(serving_home, first, 0.5)
+    begun = time.monotonic()
+    rollback(serving_home, "for a test")
+    assert becomes(lambda: {decided_by(server.url, c) for c in customers[:20]} == {first}, WITHIN_S)
+    print(json.dumps({"rolled_back_after_s": round(time.monotonic() - begun, 2)}))
+    assert time.monotonic() - begun < WITHIN_S
+    stage_shadow(serving_home, second)
