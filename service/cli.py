@@ -35,6 +35,7 @@ COMMANDS = {
     "import": Command("training.commands", "take in a table of logged decisions"),
     "simulate": Command("training.commands", "write a small world with known truth, ready to import"),
     "train": Command("training.commands", "learn a bundle from the log"),
+    "retrain": Command("training.retrain_commands", "train, evaluate and promote if proven, once or every so often"),
     "evaluate": Command("training.commands", "what policies are worth, on rows no model saw"),
     "explain": Command("training.decision_commands", "why a decision was made, and what would have made another"),
     "replay": Command("training.decision_commands", "make logged decisions again, and compare byte for byte"),

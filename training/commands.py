@@ -11,14 +11,13 @@ from service.bundles.loading import read_manifest
 from service.errors import NotReady
 from service.registry import Registry
 from training.evaluate import evaluate, newest_bundle
-from training.fit import FitSettings
 from training.importing import import_table
 from training.learn import train
 from training.progress import progress_bar
 from training.promotion import promote, promote_beside, promote_without_evidence, rollback
 from training.simulate import World, write_world
-from training.split import TRAIN_SHARE
 from training.summary import evaluation_table, models_table, terminal
+from training.training_options import add_training_options, positive, settings_of
 
 
 def main(argv: Sequence[str], *, home: Path, redis_url: str | None) -> int:  # noqa: ARG001  # every command is called alike
@@ -50,8 +49,7 @@ def _simulate(options: argparse.Namespace, home: Path) -> int:  # noqa: ARG001  
 
 def _train(options: argparse.Namespace, home: Path) -> int:
     with progress_bar("Training") as tell:
-        settings = FitSettings(seed=options.seed, threads=options.threads)
-        bundle = train(home, options.objective, options.share, settings, tell)
+        bundle = train(home, options.objective, options.share, settings_of(options), tell)
     print(bundle)
     return 0
 
@@ -113,18 +111,15 @@ def _parser() -> argparse.ArgumentParser:
 
     simulating = verb("simulate", _simulate, "write a small world with known truth, ready to import")
     simulating.add_argument("folder", type=Path, metavar="FOLDER")
-    simulating.add_argument("--customers", type=_positive, default=4000)
-    simulating.add_argument("--decisions", type=_positive, default=12_000)
+    simulating.add_argument("--customers", type=positive, default=4000)
+    simulating.add_argument("--decisions", type=positive, default=12_000)
     simulating.add_argument("--seed", type=int, default=0)
     simulating.add_argument(
         "--end", type=float, default=time.time(), help="when its 30 days end, in seconds since 1970 (default now)"
     )
 
     training = verb("train", _train, "learn a bundle from the log")
-    training.add_argument("--objective", help="outcome whose rate is learned (default: the champion's, or the only one)")
-    training.add_argument("--share", type=_share, default=TRAIN_SHARE, help="of the rows to learn from; the rest prove it")
-    training.add_argument("--seed", type=int, default=0)
-    training.add_argument("--threads", type=_positive, default=2)
+    add_training_options(training)
 
     evaluating = verb("evaluate", _evaluate, "what policies are worth, on rows no model saw")
     evaluating.add_argument("--objective", help="outcome, or `value:OUTCOME` (default: the bundle's)")
@@ -144,19 +139,3 @@ def _parser() -> argparse.ArgumentParser:
 
     verb("models", _models, "list bundles")
     return parser
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"Expected a whole number, 1 or more, got `{text}`")
-    return int(text)
-
-
-def _share(text: str) -> float:
-    try:
-        share = float(text)
-    except ValueError:
-        share = 0.0
-    if not 0.0 < share < 1.0:
-        raise argparse.ArgumentTypeError(f"Expected a share between 0 and 1, got `{text}`")
-    return share
