@@ -4,7 +4,7 @@ import datetime as dt
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ JOIN = """
     select d.*, joined.times, joined.worth, joined.first_at from d join joined using (decision_id, placement, slot)
     order by d.decided_at, d.decision_id, d.placement, d.slot
 """
+RowsOf = Callable[[DecisionRecord, Contract], Sequence[Mapping[str, Any]]]
 FOREVER = 1e9  # seconds: 31 years
 
 
@@ -149,9 +150,9 @@ def load_examples(home: Path, objective: Objective, contract: Contract) -> Examp
     Shown means: an impression came back, or an outcome of any other kind. Fallbacks are no decisions and left out. Outcomes
     that come later than the objective's window do not count; rows that are younger than that are among them (`maturity`).
     """
-    live, keys = _LiveLog(home, contract), [f.key for f in contract.features]
-    decisions = _together([*read_tables(home, "decisions"), *live.decisions()], DECISION_COLUMNS, contract, keys)
-    outcomes = _together([*read_tables(home, "outcomes"), *live.outcomes()], OUTCOME_COLUMNS, contract, [])
+    live, keys = LiveLog(home, contract), [f.key for f in contract.features]
+    decisions = together([*read_tables(home, "decisions"), *live.decisions()], DECISION_COLUMNS, contract, keys)
+    outcomes = together([*read_tables(home, "outcomes"), *live.outcomes()], OUTCOME_COLUMNS, contract, [])
     complete = [pc.max(table[name]).as_py() for table, name in ((decisions, "decided_at"), (outcomes, "at")) if len(table)]
     with duckdb.connect() as connection:
         connection.register("decisions", decisions)
@@ -167,13 +168,13 @@ def load_examples(home: Path, objective: Objective, contract: Contract) -> Examp
 def outcome_types(home: Path) -> list[str]:
     """Every type of outcome in lake and live log, the most frequent first."""
     counts: Counter[str] = Counter()
-    for table in (*read_tables(home, "outcomes"), *_LiveLog(home, Contract(())).outcomes()):
+    for table in (*read_tables(home, "outcomes"), *LiveLog(home, Contract(())).outcomes()):
         for one in table["type"].value_counts().to_pylist():
             counts[one["values"]] += one["counts"]
     return [name for name, _ in counts.most_common()]
 
 
-def _together(tables: list[pa.Table], columns: Mapping[str, pa.DataType], contract: Contract, keys: Sequence[str]) -> pa.Table:
+def together(tables: list[pa.Table], columns: Mapping[str, pa.DataType], contract: Contract, keys: Sequence[str]) -> pa.Table:
     """One table of known columns: what a file lacks is null, what nobody knows any more is dropped."""
     types = dict(columns)
     for key in keys:
@@ -187,28 +188,33 @@ def _together(tables: list[pa.Table], columns: Mapping[str, pa.DataType], contra
 
 
 def _examples(found: pa.Table, objective: Objective, contract: Contract, damaged: int, until: float) -> Examples:
-    decided_at = _seconds(found["decided_at"])
+    decided_at = seconds_of(found["decided_at"])
     values = {f.key: _whole(found[f.key]) for f in contract.features}
     for feature in contract.features:
-        if feature.origin == "request_time" and values[feature.key].null_count:  # as it was served, or as it would have been
-            logged = zip(values[feature.key].to_pylist(), decided_at.tolist(), strict=True)
-            filled = [request_time_values(at)[feature.name] if v is None else v for v, at in logged]
-            values[feature.key] = pa.array(filled, values[feature.key].type)
+        values[feature.key] = filled(feature, values[feature.key], decided_at)
     label = found["worth"].to_numpy() if objective.is_value else (found["times"].to_numpy() > 0)
     return Examples(
         decision_id=_whole(found["decision_id"]), customer_id=texts(_whole(found["customer_id"])), decided_at=decided_at,
         placement=texts(_whole(found["placement"])), action_id=texts(_whole(found["action_id"])),
         slot=found["slot"].to_numpy().astype(np.int64),
         choice_probability=found["choice_probability"].to_numpy(), label=label.astype(np.float64), values=values, damaged=damaged,
-        delay=_seconds(found["first_at"]) - decided_at, complete_until=until,
+        delay=seconds_of(found["first_at"]) - decided_at, complete_until=until,
     )  # fmt: skip
+
+
+def filled(feature: Feature, column: pa.Array, decided_at: Values) -> pa.Array:
+    """What exists only at the time of a request: as it was served, or as it would have been. Other columns as they are."""
+    if feature.origin != "request_time" or not column.null_count:
+        return column
+    logged = zip(column.to_pylist(), decided_at.tolist(), strict=True)
+    return pa.array([request_time_values(at)[feature.name] if v is None else v for v, at in logged], column.type)
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:
     return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
 
 
-def _seconds(moments: pa.ChunkedArray) -> Values:
+def seconds_of(moments: pa.ChunkedArray) -> Values:
     """Seconds since 1970 UTC, NaN where there is none: (rows,)."""
     micros = pc.cast(moments.cast(pa.int64()), pa.float64(), safe=False)
     return np.asarray(micros.to_numpy(), np.float64) / 1e6
@@ -222,17 +228,18 @@ def texts(column: pa.Array) -> Names:
     return found
 
 
-class _LiveLog:
+class LiveLog:
     """What services wrote, some records at a time. Damaged lines and torn tails are counted and passed over."""
 
-    def __init__(self, home: Path, contract: Contract) -> None:
+    def __init__(self, home: Path, contract: Contract, rows: RowsOf | None = None) -> None:
         self._home = home
         self._contract = contract
+        self._rows = rows or decision_rows
         self.damaged = 0
 
     def decisions(self) -> Iterator[pa.Table]:
         for records in self._records("decisions", DecisionRecord):
-            rows = [row for record in records for row in _decision_rows(record, self._contract)]
+            rows = [row for record in records for row in self._rows(record, self._contract)]
             yield _table(rows, DECISION_COLUMNS)
 
     def outcomes(self) -> Iterator[pa.Table]:
@@ -248,7 +255,7 @@ class _LiveLog:
                 yield some
 
 
-def _decision_rows(record: DecisionRecord, contract: Contract) -> list[dict[str, Any]]:
+def decision_rows(record: DecisionRecord, contract: Contract) -> list[dict[str, Any]]:
     """One row per served item, values included."""
     values = {f"customer.{k}": v for k, v in record.customer.items()} | {f"context.{k}": v for k, v in record.context.items()}
     known = {f.key: _fitting(f, values.get(f.key)) for f in contract.features}
