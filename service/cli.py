@@ -47,6 +47,8 @@ COMMANDS = {
     "models": Command("training.commands", "list bundles"),
 }
 
+EXTRAS = {"mlflow": "mlflow", "optuna": "tuning"}  # by package; all others come with `training`
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code: 0 done, 1 an error to mend, 2 wrong usage."""
@@ -59,7 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run = importlib.import_module(command.module).main
         code: int = run([options.command, *rest], home=Path(options.home), redis_url=options.redis_url)
     except ModuleNotFoundError as error:
-        print(f"error: `nextbest {options.command}` needs `{error.name}`: pip install 'nextbest[training]'", file=sys.stderr)
+        extra = EXTRAS.get(error.name or "", "training")
+        print(f"error: `nextbest {options.command}` needs `{error.name}`: pip install 'nextbest[{extra}]'", file=sys.stderr)
         return 1
     except (NextbestError, ContractError) as error:
         print(f"error: {error}", file=sys.stderr)

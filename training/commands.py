@@ -12,12 +12,12 @@ from service.errors import NotReady
 from service.registry import Registry
 from training.evaluate import evaluate, newest_bundle
 from training.importing import import_table
-from training.learn import train
+from training.learn import learn, prepare
 from training.progress import progress_bar
 from training.promotion import promote, promote_beside, promote_without_evidence, rollback
 from training.simulate import World, write_world
 from training.summary import evaluation_table, models_table, terminal
-from training.training_options import add_training_options, positive, settings_of
+from training.training_options import add_training_options, manner_of, positive
 
 
 def main(argv: Sequence[str], *, home: Path, redis_url: str | None) -> int:  # noqa: ARG001  # every command is called alike
@@ -49,8 +49,12 @@ def _simulate(options: argparse.Namespace, home: Path) -> int:  # noqa: ARG001  
 
 def _train(options: argparse.Namespace, home: Path) -> int:
     with progress_bar("Training") as tell:
-        bundle = train(home, options.objective, options.share, settings_of(options), tell)
-    print(bundle)
+        how = manner_of(options)
+        trained = learn(home, prepare(home, options.objective, options.share), how, tell)
+    if how.trials:
+        figures = trained.fitted.settings.figures().items()
+        print(f"best of {how.trials} trials: {', '.join(f'{name} {value:.3g}' for name, value in figures)}")
+    print(trained.bundle)
     return 0
 
 

@@ -18,9 +18,8 @@ from service.bundles.manifest import Manifest
 from service.errors import NextbestError, NotReady
 from service.registry import Registry
 from training.evaluate import evaluate
-from training.fit import FitSettings, fit
 from training.judging import Report
-from training.learn import Lesson, prepare, publish
+from training.learn import Lesson, Manner, learn, prepare
 from training.promotion import promote
 from training.sealing import ManifestInvalid
 from training.split import TRAIN_SHARE
@@ -42,7 +41,7 @@ class Plan(msgspec.Struct, frozen=True):
 
     objective: str | None = None
     share: float = TRAIN_SHARE
-    settings: FitSettings = FitSettings()
+    how: Manner = Manner()
     stage: Stage = "promote"
 
 
@@ -72,7 +71,7 @@ def retrain(home: Path, plan: Plan = ONCE, progress: Progress = lambda _done, _o
         if known:
             bundle, done = known[-1].bundle_id, f"`{known[-1].bundle_id}` has learned from the same rows before"
         else:
-            bundle, done = _train(registry, lesson, plan, progress), _news(lesson, champion, registry)
+            bundle, done = learn(home, lesson, plan.how, progress).bundle, _news(lesson, champion, registry)
         report = evaluate(home, bundle=bundle, progress=progress)
         return _conclude(home, plan, report, done)
 
@@ -82,10 +81,6 @@ def _learned_from(rows: str, lesson: Lesson, registry: Registry) -> list[Manifes
     manifests = [read_manifest(registry.bundle_folder(name)) for name in registry.bundles()]
     found = [m for m in manifests if (m.dataset_fingerprint, m.objective) == (rows, lesson.objective.name)]
     return sorted(found, key=lambda m: (m.created_at, m.bundle_id))
-
-
-def _train(registry: Registry, lesson: Lesson, plan: Plan, progress: Progress) -> str:
-    return publish(registry, fit(lesson.inputs, lesson.learned.label, lesson.columns, plan.settings, progress), lesson)
 
 
 def _news(lesson: Lesson, champion: str | None, registry: Registry) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from features.contract import ContractError, seconds
 from training.progress import progress_bar
 from training.retrain import Plan, Round, retrain, rounds
-from training.training_options import add_training_options, settings_of
+from training.training_options import add_training_options, manner_of
 
 SAID = {
     "promoted": "`{}` serves",
@@ -26,7 +26,7 @@ SAID = {
 def main(argv: Sequence[str], *, home: Path, redis_url: str | None) -> int:  # noqa: ARG001  # every command is called alike
     """Exit code: 0 done, also where the gate keeps the champion; 1 an error to mend. With `--every`: 0, after SIGTERM."""
     options = _parser().parse_args(argv[1:])
-    plan = Plan(options.objective, options.share, settings_of(options), options.stage)
+    plan = Plan(options.objective, options.share, manner_of(options), options.stage)
 
     def run() -> Round:
         with progress_bar("Retraining") as tell:

@@ -2,7 +2,9 @@
 
 import argparse
 
+from service.errors import NotReady
 from training.fit import FitSettings
+from training.learn import Manner
 from training.split import TRAIN_SHARE
 
 
@@ -12,11 +14,21 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--share", type=share, default=TRAIN_SHARE, help="of the rows to learn from; the rest prove it")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=positive, default=2)
+    parser.add_argument(
+        "--tune", type=positive, default=0, metavar="30", help="so many trials for better settings (needs optuna)"
+    )
+    parser.add_argument("--engine", choices=("local", "dask"), default="local", help="who works (default: this machine)")
+    parser.add_argument(
+        "--scheduler", metavar="ADDRESS",
+        help="of a Dask cluster, like tcp://10.0.0.1:8786; without one `--engine dask` starts `--threads` processes here",
+    )  # fmt: skip
 
 
-def settings_of(options: argparse.Namespace) -> FitSettings:
-    """What was asked for."""
-    return FitSettings(seed=options.seed, threads=options.threads)
+def manner_of(options: argparse.Namespace) -> Manner:
+    """What was asked for. Raises NotReady where a scheduler is named and its engine is not."""
+    if options.scheduler is not None and options.engine != "dask":
+        raise NotReady("Expected `--engine dask` with `--scheduler`, got it without")
+    return Manner(FitSettings(seed=options.seed, threads=options.threads), options.tune, options.engine, options.scheduler)
 
 
 def positive(text: str) -> int:
