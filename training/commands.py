@@ -17,6 +17,7 @@ from training.progress import progress_bar
 from training.promotion import promote, promote_beside, promote_without_evidence, rollback
 from training.simulate import World, write_world
 from training.summary import evaluation_table, models_table, terminal
+from training.trackers import Told, add_tracker_option, open_tracker
 from training.training_options import add_training_options, manner_of, positive
 
 
@@ -48,13 +49,14 @@ def _simulate(options: argparse.Namespace, home: Path) -> int:  # noqa: ARG001  
 
 
 def _train(options: argparse.Namespace, home: Path) -> int:
+    how, tracker = manner_of(options), open_tracker(home, options.mlflow)
     with progress_bar("Training") as tell:
-        how = manner_of(options)
         trained = learn(home, prepare(home, options.objective, options.share), how, tell)
     if how.trials:
         figures = trained.fitted.settings.figures().items()
         print(f"best of {how.trials} trials: {', '.join(f'{name} {value:.3g}' for name, value in figures)}")
     print(trained.bundle)
+    tracker.track(Told(trained.bundle, trained))
     return 0
 
 
@@ -73,15 +75,18 @@ def _promote(options: argparse.Namespace, home: Path) -> int:
         chosen = options.bundle or newest_bundle(Registry(home / "registry"), None)
         print(f"`{chosen}` predicts `{promote_beside(home, chosen, options.why)}` beside the champion")
         return 0
+    tracker = open_tracker(home, options.mlflow)
     if options.force:
         chosen = options.bundle or newest_bundle(Registry(home / "registry"), None)
         promote_without_evidence(home, chosen, options.why)
         print(f"`{chosen}` serves: forced")
+        tracker.track(Told(chosen, promoted=True))
         return 0
     with progress_bar("Evaluating") as tell:
         report = evaluate(home, bundle=options.bundle, progress=tell)
     promote(home, report, options.why)
     print(f"`{report.bundle}` serves: {'; '.join(report.reasons)}")
+    tracker.track(Told(report.bundle, report=report, promoted=True))
     return 0
 
 
@@ -124,6 +129,7 @@ def _parser() -> argparse.ArgumentParser:
 
     training = verb("train", _train, "learn a bundle from the log")
     add_training_options(training)
+    add_tracker_option(training)
 
     evaluating = verb("evaluate", _evaluate, "what policies are worth, on rows no model saw")
     evaluating.add_argument("--objective", help="outcome, or `value:OUTCOME` (default: the bundle's)")
@@ -136,6 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     promoting.add_argument("--why", default="", help="a note for the history")
     promoting.add_argument("--force", action="store_true", help="without evidence; the history says so")
 
+    add_tracker_option(promoting)
     promoting.add_argument("--beside", action="store_true", help="for a further objective, beside the champion")
 
     rolling = verb("rollback", _rollback, "return to the bundle before this one")

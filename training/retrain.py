@@ -19,7 +19,7 @@ from service.errors import NextbestError, NotReady
 from service.registry import Registry
 from training.evaluate import evaluate
 from training.judging import Report
-from training.learn import Lesson, Manner, learn, prepare
+from training.learn import Lesson, Manner, Trained, learn, prepare
 from training.promotion import promote
 from training.sealing import ManifestInvalid
 from training.split import TRAIN_SHARE
@@ -46,12 +46,13 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 class Round(NamedTuple):
-    """What one round did, and why, in words. `report` is None where nothing was evaluated."""
+    """What one round did, and why, in words. No `report`: nothing was evaluated; no `trained`: nothing was learned."""
 
     result: Result
     bundle: str
     told: tuple[str, ...]
     report: Report | None = None
+    trained: Trained | None = None
 
 
 ONCE = Plan()
@@ -69,11 +70,11 @@ def retrain(home: Path, plan: Plan = ONCE, progress: Progress = lambda _done, _o
         if champion is not None and any(manifest.bundle_id == champion for manifest in known):
             return Round("skipped", champion, (f"no mature rows have come since `{champion}` was trained, which serves",))
         if known:
-            bundle, done = known[-1].bundle_id, f"`{known[-1].bundle_id}` has learned from the same rows before"
-        else:
-            bundle, done = learn(home, lesson, plan.how, progress).bundle, _news(lesson, champion, registry)
-        report = evaluate(home, bundle=bundle, progress=progress)
-        return _conclude(home, plan, report, done)
+            report = evaluate(home, bundle=known[-1].bundle_id, progress=progress)
+            return _conclude(home, plan, report, f"`{known[-1].bundle_id}` has learned from the same rows before")
+        trained = learn(home, lesson, plan.how, progress)
+        report = evaluate(home, bundle=trained.bundle, progress=progress)
+        return _conclude(home, plan, report, _news(lesson, champion, registry))._replace(trained=trained)
 
 
 def _learned_from(rows: str, lesson: Lesson, registry: Registry) -> list[Manifest]:

@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from features.contract import ContractError, seconds
+from service.errors import NotReady
 from training.progress import progress_bar
 from training.retrain import Plan, Round, retrain, rounds
+from training.trackers import Told, Tracker, add_tracker_option, open_tracker
 from training.training_options import add_training_options, manner_of
 
 SAID = {
@@ -32,13 +34,29 @@ def main(argv: Sequence[str], *, home: Path, redis_url: str | None) -> int:  # n
         with progress_bar("Retraining") as tell:
             return retrain(home, plan, tell)
 
+    tracker = open_tracker(home, options.mlflow)
     if options.every is None:
-        _tell(run())
+        _tell(done := run())
+        _track(tracker, done)
         return 0
     with _until_told_to_stop() as wait:
-        for found in rounds(run, options.every, wait):
-            _tell(found)
+        follow(run, options.every, wait, tracker)
     return 0
+
+
+def follow(run: Callable[[], Round], every: float, wait: Callable[[float], bool], tracker: Tracker) -> None:
+    """Tell each round, and keep what it did; a tracker that fails is told as well, and ends nothing."""
+    for found in rounds(run, every, wait):
+        _tell(found)
+        try:
+            _track(tracker, found)
+        except NotReady as error:
+            _tell(error)
+
+
+def _track(tracker: Tracker, found: Round | Exception) -> None:
+    if isinstance(found, Round) and found.result != "skipped":
+        tracker.track(Told(found.bundle, found.trained, found.report, found.result == "promoted"))
 
 
 def _tell(found: Round | Exception) -> None:
@@ -69,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--every", type=_duration, metavar="6h", help="again every so often, until SIGTERM (default: once)")
     add_training_options(parser)
+    add_tracker_option(parser)
     parser.add_argument(
         "--stage", choices=("promote", "none"), default="promote", help="what a proven bundle comes to (default: it serves)"
     )

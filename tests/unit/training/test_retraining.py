@@ -13,7 +13,7 @@ from service.cli import main
 from service.errors import BundleRefused, NotReady
 from service.registry import Registry
 from training.retrain import Plan, Round, alone, retrain, rounds
-from training.retrain_commands import _parser
+from training.retrain_commands import _parser, follow
 
 HOUSE = Path(__file__).resolve().parents[3]
 STRICT = "[gate]\nmost_bytes = 10\n"  # no model is as small
@@ -137,3 +137,21 @@ def test_sigterm_between_rounds_ends_the_loop_at_once(own_home):
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=10) == 0
         assert time.monotonic() - begun < 3.0
+
+
+class FullTracker:
+    """Takes nothing."""
+
+    def track(self, told) -> None:
+        raise NotReady(f"no room for {told.bundle}")
+
+
+def test_a_tracker_that_fails_does_not_end_the_loop(capsys):
+    """The round is told first, then what became of keeping it; a skipped round is not kept at all."""
+    ways, told_to_stop = iter([Round("kept", "b", ("why",)), Round("skipped", "b", ("nothing",))]), iter([True, False])
+    follow(lambda: next(ways), 60.0, lambda _seconds: next(told_to_stop), FullTracker())
+    said = capsys.readouterr()
+    assert [line.split(" ", 1)[1].split(":")[0] for line in said.out.splitlines()] == [
+        "`b` does not serve", "nothing to do, `b` goes on serving",
+    ]  # fmt: skip
+    assert said.err.count("no room for b") == 1
