@@ -63,7 +63,7 @@ bench: install ## ours beside the peers; writes docs/performance.md: eight minut
 
 lock: install ## resolve requirements/ again, from pyproject.toml: all together first, so that the three agree
 	$(PIP) install --quiet uv
-	$(COMPILE) --upgrade pyproject.toml --extra training --extra tracing --group tests --group load --group build --output-file requirements/dev.txt
+	$(COMPILE) --upgrade pyproject.toml --extra training --extra tracing --extra mlflow --extra tuning --extra cluster --group tests --group load --group build --output-file requirements/dev.txt
 	$(COMPILE) pyproject.toml --extra training --extra tracing --constraint requirements/dev.txt --output-file requirements/training.txt
 	$(COMPILE) pyproject.toml --extra tracing --constraint requirements/dev.txt --output-file requirements/serving.txt
 

@@ -36,6 +36,7 @@ COMMANDS = {
     "simulate": Command("training.commands", "write a small world with known truth, ready to import"),
     "apprentice": Command("training.ladder_commands", "how far the existing system's choices can be foretold"),
     "train": Command("training.commands", "learn a bundle from the log"),
+    "retrain": Command("training.retrain_commands", "train, evaluate and promote if proven, once or every so often"),
     "evaluate": Command("training.commands", "what policies are worth, on rows no model saw"),
     "explain": Command("training.decision_commands", "why a decision was made, and what would have made another"),
     "replay": Command("training.decision_commands", "make logged decisions again, and compare byte for byte"),
@@ -49,6 +50,8 @@ COMMANDS = {
     "models": Command("training.commands", "list bundles"),
 }
 
+EXTRAS = {"mlflow": "mlflow", "optuna": "tuning"}  # by package; all others come with `training`
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code: 0 done, 1 an error to mend, 2 wrong usage."""
@@ -61,7 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run = importlib.import_module(command.module).main
         code: int = run([options.command, *rest], home=Path(options.home), redis_url=options.redis_url)
     except ModuleNotFoundError as error:
-        print(f"error: `nextbest {options.command}` needs `{error.name}`: pip install 'nextbest[training]'", file=sys.stderr)
+        extra = EXTRAS.get(error.name or "", "training")
+        print(f"error: `nextbest {options.command}` needs `{error.name}`: pip install 'nextbest[{extra}]'", file=sys.stderr)
         return 1
     except (NextbestError, ContractError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -11,14 +11,14 @@ from service.bundles.loading import read_manifest
 from service.errors import NotReady
 from service.registry import Registry
 from training.evaluate import evaluate, newest_bundle, reasons_against
-from training.fit import FitSettings
 from training.importing import import_table
-from training.learn import train
+from training.learn import learn, prepare
 from training.progress import progress_bar
 from training.promotion import check_why, promote, promote_beside, promote_without_evidence, rollback
 from training.simulate import World, write_world
-from training.split import TRAIN_SHARE
 from training.summary import evaluation_table, models_table, terminal
+from training.trackers import Told, Tracker, add_tracker_option, open_tracker
+from training.training_options import add_training_options, manner_of, positive
 
 
 def main(argv: Sequence[str], *, home: Path, redis_url: str | None) -> int:  # noqa: ARG001  # every command is called alike
@@ -49,10 +49,14 @@ def _simulate(options: argparse.Namespace, home: Path) -> int:  # noqa: ARG001  
 
 
 def _train(options: argparse.Namespace, home: Path) -> int:
+    how, tracker = manner_of(options), open_tracker(home, options.mlflow)
     with progress_bar("Training") as tell:
-        settings = FitSettings(seed=options.seed, threads=options.threads)
-        bundle = train(home, options.objective, options.share, settings, tell)
-    print(bundle)
+        trained = learn(home, prepare(home, options.objective, options.share), how, tell)
+    if how.trials:
+        figures = trained.fitted.settings.figures().items()
+        print(f"best of {how.trials} trials: {', '.join(f'{name} {value:.3g}' for name, value in figures)}")
+    print(trained.bundle)
+    tracker.track(Told(trained.bundle, trained))
     return 0
 
 
@@ -71,21 +75,24 @@ def _promote(options: argparse.Namespace, home: Path) -> int:
         chosen = options.bundle or newest_bundle(Registry(home / "registry"), None)
         print(f"`{chosen}` predicts `{promote_beside(home, chosen, options.why)}` beside the champion")
         return 0
+    tracker = open_tracker(home, options.mlflow)
     if options.force:
-        return _force(options, home)
+        return _force(options, home, tracker)
     with progress_bar("Evaluating") as tell:
         report = evaluate(home, bundle=options.bundle, progress=tell)
     promote(home, report, options.why)
     print(f"`{report.bundle}` serves: {'; '.join(report.reasons)}")
+    tracker.track(Told(report.bundle, report=report, promoted=True))
     return 0
 
 
-def _force(options: argparse.Namespace, home: Path) -> int:
+def _force(options: argparse.Namespace, home: Path, tracker: Tracker) -> int:
     check_why(options.why)
     chosen = options.bundle or newest_bundle(Registry(home / "registry"), None)
     with progress_bar("Evaluating") as tell:
         refused = reasons_against(home, chosen, tell)
     promote_without_evidence(home, chosen, options.why, by=options.by, refused=refused)
+    tracker.track(Told(chosen, promoted=True))
     print(f"`{chosen}` serves: forced; the note in the registry says who, why, and what spoke against it: {'; '.join(refused)}")
     return 0
 
@@ -123,18 +130,16 @@ def _parser() -> argparse.ArgumentParser:
 
     simulating = verb("simulate", _simulate, "write a small world with known truth, ready to import")
     simulating.add_argument("folder", type=Path, metavar="FOLDER")
-    simulating.add_argument("--customers", type=_positive, default=4000)
-    simulating.add_argument("--decisions", type=_positive, default=12_000)
+    simulating.add_argument("--customers", type=positive, default=4000)
+    simulating.add_argument("--decisions", type=positive, default=12_000)
     simulating.add_argument("--seed", type=int, default=0)
     simulating.add_argument(
         "--end", type=float, default=time.time(), help="when its 30 days end, in seconds since 1970 (default now)"
     )
 
     training = verb("train", _train, "learn a bundle from the log")
-    training.add_argument("--objective", help="outcome whose rate is learned (default: the champion's, or the only one)")
-    training.add_argument("--share", type=_share, default=TRAIN_SHARE, help="of the rows to learn from; the rest prove it")
-    training.add_argument("--seed", type=int, default=0)
-    training.add_argument("--threads", type=_positive, default=2)
+    add_training_options(training)
+    add_tracker_option(training)
 
     evaluating = verb("evaluate", _evaluate, "what policies are worth, on rows no model saw")
     evaluating.add_argument("--objective", help="outcome, or `value:OUTCOME` (default: the bundle's)")
@@ -147,6 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     promoting.add_argument("--why", default="", help="a note for the history")
     promoting.add_argument("--force", action="store_true", help="without evidence; a note in the registry says who and `--why`")
     promoting.add_argument("--by", default="", metavar="NAME", help="who insists (default: the login)")
+    add_tracker_option(promoting)
     promoting.add_argument("--beside", action="store_true", help="for a further objective, beside the champion")
 
     rolling = verb("rollback", _rollback, "return to the bundle before this one, without shadows and canaries")
@@ -154,19 +160,3 @@ def _parser() -> argparse.ArgumentParser:
 
     verb("models", _models, "list bundles")
     return parser
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"Expected a whole number, 1 or more, got `{text}`")
-    return int(text)
-
-
-def _share(text: str) -> float:
-    try:
-        share = float(text)
-    except ValueError:
-        share = 0.0
-    if not 0.0 < share < 1.0:
-        raise argparse.ArgumentTypeError(f"Expected a share between 0 and 1, got `{text}`")
-    return share

@@ -5,7 +5,7 @@ import hashlib
 import itertools
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,7 @@ JOIN = """
     order by d.decided_at, d.decision_id, d.placement, d.slot
 """
 MEMORY = "2GB"  # of the join; what is more goes to disk
+RowsOf = Callable[[DecisionRecord, Contract], Sequence[Mapping[str, Any]]]
 FOREVER = 1e9  # seconds: 31 years
 
 
@@ -151,18 +152,18 @@ def load_examples(home: Path, objective: Objective, contract: Contract) -> Examp
     Shown means: an impression came back, or an outcome of any other kind. Fallbacks are no decisions and left out. Outcomes
     that come later than the objective's window do not count; rows that are younger than that are among them (`maturity`).
     """
-    live = _LiveLog(home, contract)
+    live = LiveLog(home, contract)
     found, until = _joined(home, objective, contract, live)
     if not found.num_rows:
         raise NotReady(f"Expected decisions with outcomes under `{home}`, found none: import a table, or serve and send outcomes")
     return _examples(found, objective, contract, live.damaged, until)
 
 
-def _joined(home: Path, objective: Objective, contract: Contract, live: "_LiveLog") -> tuple[pa.Table, float]:
+def _joined(home: Path, objective: Objective, contract: Contract, live: "LiveLog") -> tuple[pa.Table, float]:
     """The rows, and until when outcomes are known, in seconds since 1970 UTC."""
     keys = [f.key for f in contract.features]
-    decisions = _together([*read_tables(home, "decisions"), *live.decisions()], DECISION_COLUMNS, contract, keys)
-    outcomes = _together([*read_tables(home, "outcomes"), *live.outcomes()], OUTCOME_COLUMNS, contract, [])
+    decisions = together([*read_tables(home, "decisions"), *live.decisions()], DECISION_COLUMNS, contract, keys)
+    outcomes = together([*read_tables(home, "outcomes"), *live.outcomes()], OUTCOME_COLUMNS, contract, [])
     complete = [pc.max(table[name]).as_py() for table, name in ((decisions, "decided_at"), (outcomes, "at")) if len(table)]
     until = max(complete).timestamp() if complete else np.inf
     settings = {"memory_limit": MEMORY, "preserve_insertion_order": "false"}
@@ -177,13 +178,13 @@ def _joined(home: Path, objective: Objective, contract: Contract, live: "_LiveLo
 def outcome_types(home: Path) -> list[str]:
     """Every type of outcome in lake and live log, the most frequent first."""
     counts: Counter[str] = Counter()
-    for table in (*read_tables(home, "outcomes"), *_LiveLog(home, Contract(())).outcomes()):
+    for table in (*read_tables(home, "outcomes"), *LiveLog(home, Contract(())).outcomes()):
         for one in table["type"].value_counts().to_pylist():
             counts[one["values"]] += one["counts"]
     return [name for name, _ in counts.most_common()]
 
 
-def _together(tables: list[pa.Table], columns: Mapping[str, pa.DataType], contract: Contract, keys: Sequence[str]) -> pa.Table:
+def together(tables: list[pa.Table], columns: Mapping[str, pa.DataType], contract: Contract, keys: Sequence[str]) -> pa.Table:
     """One table of known columns: what a file lacks is null, what nobody knows any more is dropped."""
     types = dict(columns)
     for key in keys:
@@ -197,28 +198,33 @@ def _together(tables: list[pa.Table], columns: Mapping[str, pa.DataType], contra
 
 
 def _examples(found: pa.Table, objective: Objective, contract: Contract, damaged: int, until: float) -> Examples:
-    decided_at = _seconds(found["decided_at"])
+    decided_at = seconds_of(found["decided_at"])
     values = {f.key: _whole(found[f.key]) for f in contract.features}
     for feature in contract.features:
-        if feature.origin == "request_time" and values[feature.key].null_count:  # as it was served, or as it would have been
-            logged = zip(values[feature.key].to_pylist(), decided_at.tolist(), strict=True)
-            filled = [request_time_values(at)[feature.name] if v is None else v for v, at in logged]
-            values[feature.key] = pa.array(filled, values[feature.key].type)
+        values[feature.key] = filled(feature, values[feature.key], decided_at)
     label = found["worth"].to_numpy() if objective.is_value else (found["times"].to_numpy() > 0)
     return Examples(
         decision_id=_whole(found["decision_id"]), customer_id=texts(_whole(found["customer_id"])), decided_at=decided_at,
         placement=texts(_whole(found["placement"])), action_id=texts(_whole(found["action_id"])),
         slot=found["slot"].to_numpy().astype(np.int64),
         choice_probability=found["choice_probability"].to_numpy(), label=label.astype(np.float64), values=values, damaged=damaged,
-        delay=_seconds(found["first_at"]) - decided_at, complete_until=until,
+        delay=seconds_of(found["first_at"]) - decided_at, complete_until=until,
     )  # fmt: skip
+
+
+def filled(feature: Feature, column: pa.Array, decided_at: Values) -> pa.Array:
+    """What exists only at the time of a request: as it was served, or as it would have been. Other columns as they are."""
+    if feature.origin != "request_time" or not column.null_count:
+        return column
+    logged = zip(column.to_pylist(), decided_at.tolist(), strict=True)
+    return pa.array([request_time_values(at)[feature.name] if v is None else v for v, at in logged], column.type)
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:
     return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
 
 
-def _seconds(moments: pa.ChunkedArray) -> Values:
+def seconds_of(moments: pa.ChunkedArray) -> Values:
     """Seconds since 1970 UTC, NaN where there is none: (rows,)."""
     micros = pc.cast(moments.cast(pa.int64()), pa.float64(), safe=False)
     return np.asarray(micros.to_numpy(), np.float64) / 1e6
@@ -232,17 +238,18 @@ def texts(column: pa.Array) -> Names:
     return found
 
 
-class _LiveLog:
+class LiveLog:
     """What services wrote, some records at a time. Damaged lines and torn tails are counted and passed over."""
 
-    def __init__(self, home: Path, contract: Contract) -> None:
+    def __init__(self, home: Path, contract: Contract, rows: RowsOf | None = None) -> None:
         self._home = home
         self._contract = contract
+        self._rows = rows or decision_rows
         self.damaged = 0
 
     def decisions(self) -> Iterator[pa.Table]:
         for records in self._records("decisions", DecisionRecord):
-            rows = [row for record in records for row in _decision_rows(record, self._contract)]
+            rows = [row for record in records for row in self._rows(record, self._contract)]
             yield _table(rows, DECISION_COLUMNS)
 
     def outcomes(self) -> Iterator[pa.Table]:
@@ -258,7 +265,7 @@ class _LiveLog:
                 yield some
 
 
-def _decision_rows(record: DecisionRecord, contract: Contract) -> list[dict[str, Any]]:
+def decision_rows(record: DecisionRecord, contract: Contract) -> list[dict[str, Any]]:
     """One row per served item, values included."""
     values = {f"customer.{k}": v for k, v in record.customer.items()} | {f"context.{k}": v for k, v in record.context.items()}
     known = {f.key: _fitting(f, values.get(f.key)) for f in contract.features}

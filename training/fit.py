@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import lightgbm
 import msgspec
@@ -43,6 +43,28 @@ class FitSettings(msgspec.Struct, frozen=True):
     ridge: float = 5.0  # LightGBM's lambda_l2: 0.25 % less log loss than 0 on 10,000 simulated rows
     patience: int = 30  # rounds without improvement on the validation rows
     identity_dropout: float = 0.1  # share of rows that hide the action's id, so that its attributes must explain it
+    monotone: dict[str, int] = {}  # by input (`customer.engagement`): 1 it never lowers what is predicted, -1 it never raises it
+
+    def figures(self) -> dict[str, float]:
+        """All of them as numbers by name."""
+        plain = {name: float(value) for name, value in msgspec.structs.asdict(self).items() if name != "monotone"}
+        return plain | {f"monotone.{key}": float(way) for key, way in self.monotone.items()}
+
+
+class Growth(NamedTuple):
+    """What trees are grown from, and what says when to stop. float32 (rows, columns), (rows,)."""
+
+    shown: Matrix
+    labels: Values
+    check: Matrix
+    check_labels: Values
+    parameters: dict[str, Any]  # LightGBM's
+    settings: FitSettings
+    learned: Learned
+    progress: Progress | None
+
+
+Grow = Callable[[Growth], lightgbm.Booster]  # its `best_iteration` says how many trees count
 
 
 @dataclass(frozen=True)
@@ -69,19 +91,19 @@ class Fitted:
 
 def fit(
     inputs: Matrix, labels: Values, columns: Sequence[Feature], settings: FitSettings, progress: Progress | None = None,
-    *, weights: Values | None = None,
+    *, grow: Grow | None = None,
 ) -> Fitted:  # fmt: skip
-    """Train on all but the last fifth of the rows. Same rows and settings, same model.
+    """Train on all but the last fifth of the rows. Same rows and settings, same model. `grow`: another way to get trees.
 
-    Shapes: float32 (rows, columns), 0 or 1 (rows,); `weights` (rows,), for the trees alone: rates are calibrated for rows as they
-    come. Raises NotReady where there is too little to learn from.
+    Shapes: float32 (rows, columns), 0 or 1 (rows,). Raises NotReady where there is too little to learn from.
     """
     if len(labels) < FEWEST_ROWS or not FEWEST_POSITIVES <= labels.sum() <= len(labels) - FEWEST_POSITIVES:
         raise NotReady(
             f"Expected at least {FEWEST_ROWS} rows with {FEWEST_POSITIVES} successes and failures, found {len(labels)} rows with "
             f"{labels.sum():.0f} successes"
         )
-    booster, cut = _boosted(inputs, labels, columns, settings, learned="rate", progress=progress, weights=weights)
+    growth, cut = _growth(inputs, labels, columns, settings, learned="rate", progress=progress)
+    booster = (grow or grow_here)(growth)
     return _calibrated(booster, inputs[cut:], labels[cut:], tuple(columns), settings)
 
 
@@ -98,26 +120,31 @@ def fit_value(
             f"Expected at least {FEWEST_ROWS} rows of 0 and above with {FEWEST_POSITIVES} above, found {len(labels)} rows, "
             f"{(labels > 0).sum()} above and {(labels < 0).sum()} below"
         )
-    booster, cut = _boosted(inputs, labels, columns, settings, learned=learned, progress=progress)
+    growth, cut = _growth(inputs, labels, columns, settings, learned=learned, progress=progress)
+    booster = grow_here(growth)
     calibration = fit_level(margins(booster, inputs[cut:]), labels[cut:])
     return Fitted(booster, calibration, tuple(columns), settings, {}, learned)
 
 
-def _boosted(
+def _growth(
     inputs: Matrix, labels: Values, columns: Sequence[Feature], settings: FitSettings, *,
-    learned: Learned, progress: Progress | None, weights: Values | None = None,
-) -> tuple[lightgbm.Booster, int]:  # fmt: skip
-    """Trees from all rows but the last fifth, which says when to stop; where that fifth begins."""
+    learned: Learned, progress: Progress | None,
+) -> tuple[Growth, int]:  # fmt: skip
+    """Trees come from all rows but the last fifth, which says when to stop; where that fifth begins."""
     cut = int(len(labels) * (1 - VALIDATION_SHARE))
-    shown = _hide_identities(inputs[:cut], columns, settings)
-    names = [f"c{i}" for i in range(len(columns))]  # LightGBM refuses some characters of ours
-    parts = (None, None) if weights is None else (weights[:cut], weights[cut:])
+    shown, parameters = _hide_identities(inputs[:cut], columns, settings), parameters_of(settings, columns) | OBJECTIVES[learned]
+    return Growth(shown, labels[:cut], inputs[cut:], labels[cut:], parameters, settings, learned, progress), cut
+
+
+def grow_here(growth: Growth) -> lightgbm.Booster:
+    """Trees until the checked rows gain nothing any more."""
+    names = [f"c{i}" for i in range(growth.shown.shape[1])]  # LightGBM refuses some characters of ours
     quiet = {"feature_pre_filter": False, "verbosity": -1}
-    train = lightgbm.Dataset(shown, labels[:cut], weight=parts[0], feature_name=names, params=quiet)
-    check = lightgbm.Dataset(inputs[cut:], labels[cut:], weight=parts[1], reference=train)
-    callbacks = [lightgbm.early_stopping(settings.patience, verbose=False), _Told(progress, settings.rounds)]
-    parameters = parameters_of(settings) | OBJECTIVES[learned]
-    return lightgbm.train(parameters, train, settings.rounds, valid_sets=[check], callbacks=callbacks), cut
+    train = lightgbm.Dataset(growth.shown, growth.labels, feature_name=names, params=quiet)
+    check = lightgbm.Dataset(growth.check, growth.check_labels, reference=train)
+    settings = growth.settings
+    callbacks = [lightgbm.early_stopping(settings.patience, verbose=False), _Told(growth.progress, settings.rounds)]
+    return lightgbm.train(growth.parameters, train, settings.rounds, valid_sets=[check], callbacks=callbacks)
 
 
 def _calibrated(
@@ -135,9 +162,11 @@ def margins(booster: lightgbm.Booster, inputs: Matrix) -> Values:
     return found
 
 
-def parameters_of(settings: FitSettings) -> dict[str, Any]:
+def parameters_of(settings: FitSettings, columns: Sequence[Feature] = ()) -> dict[str, Any]:
     """Those of LightGBM that do not depend on what is learned."""
+    monotone = [settings.monotone.get(feature.key, 0) for feature in columns]
     return {
+        **({"monotone_constraints": monotone, "monotone_constraints_method": "intermediate"} if any(monotone) else {}),
         "learning_rate": settings.learning_rate, "num_leaves": settings.leaves,
         "min_data_in_leaf": settings.rows_per_leaf, "lambda_l2": settings.ridge, "num_threads": settings.threads,
         "seed": settings.seed,

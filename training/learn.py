@@ -1,10 +1,12 @@
 """`nextbest train`: from the log to a bundle in the registry."""
 
 import datetime as dt
-from collections.abc import Callable
+import importlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
+import msgspec
 import numpy as np
 
 from features.contract import Feature
@@ -18,7 +20,7 @@ from training.evaluate import current_catalog
 from training.examples import Examples, Objective, load_examples, outcome_types
 from training.fit import FitSettings, Fitted, fit
 from training.lake import IMPRESSION
-from training.learning_rules import read_rules
+from training.learning_rules import FILE, LearningRules, read_rules
 from training.maturity import mature
 from training.publish import Provenance, publish_bundle
 from training.split import TRAIN_SHARE, choose_split, seen
@@ -37,19 +39,56 @@ def train(
 
     Raises NotReady where there is too little to learn from, and BundleRefused where the export would not predict the same.
     """
-    registry, lesson = Registry(home / "registry"), prepare(home, objective, share)
-    fitted = fit(lesson.inputs, lesson.learned.label, lesson.columns, settings or FitSettings(), progress)
-    return publish(registry, fitted, lesson)
+    how = Manner(settings or FitSettings())
+    return learn(home, prepare(home, objective, share), how, progress).bundle
+
+
+class Manner(msgspec.Struct, frozen=True):
+    """How a model is learned: by which settings, after how many trials (0: no search), and where.
+
+    With the engine `dask`: on the cluster of `scheduler`, or, without one, on `settings.threads` processes of this machine.
+    """
+
+    settings: FitSettings = FitSettings()
+    trials: int = 0
+    engine: Literal["local", "dask"] = "local"
+    scheduler: str | None = None
 
 
 class Lesson(NamedTuple):
-    """What there is to learn from. `inputs`: float32 (rows, columns), of the rows `learned`."""
+    """What there is to learn from. `inputs`: float32 (rows, columns), of the rows `learned`. `monotone`: by key of an input."""
 
     objective: Objective
     learned: Examples
     split: Split
     columns: tuple[Feature, ...]
     inputs: Matrix
+    monotone: dict[str, int] = {}
+
+
+class Trained(NamedTuple):
+    """A bundle in the registry, what it was exported from, and what that was learned from."""
+
+    bundle: str
+    fitted: Fitted
+    lesson: Lesson
+
+
+def learn(home: Path, lesson: Lesson, how: Manner, progress: Progress = lambda _done, _of: None) -> Trained:
+    """Search where that is asked for, learn, publish. Raises NotReady and BundleRefused."""
+    settings = msgspec.structs.replace(how.settings, monotone={**lesson.monotone, **how.settings.monotone})
+    if how.trials:
+        found = _optional("tuning").tune(
+            lesson.inputs, lesson.learned.label, lesson.columns, settings, how.trials, progress=progress
+        )
+        settings = found.settings
+    grow = _optional("dask_training").grow_on(how.scheduler, settings.threads) if how.engine == "dask" else None
+    fitted = fit(lesson.inputs, lesson.learned.label, lesson.columns, settings, progress, grow=grow)
+    return Trained(publish(Registry(home / "registry"), fitted, lesson), fitted, lesson)
+
+
+def _optional(module: str) -> Any:  # noqa: ANN401  # a module; it needs packages that few have installed
+    return importlib.import_module(f"training.{module}")
 
 
 def prepare(home: Path, objective: str | None = None, share: float = TRAIN_SHARE) -> Lesson:
@@ -65,7 +104,16 @@ def prepare(home: Path, objective: str | None = None, share: float = TRAIN_SHARE
     learned = examples.take(seen(split, examples))
     columns = (*contract.features, *catalog.attributes)
     inputs = learned.matrix(columns, {action.id: action.attributes for action in catalog.actions})
-    return Lesson(wanted, learned, split, columns, inputs)
+    return Lesson(wanted, learned, split, columns, inputs, _monotone(read_rules(home), columns))
+
+
+def _monotone(rules: LearningRules, columns: Sequence[Feature]) -> dict[str, int]:
+    """As learning.toml has it. Raises BadRequest for what is no input, or no number."""
+    numbers = {feature.key for feature in columns if feature.type == "number"}
+    for key in rules.monotone:
+        if key not in numbers:
+            raise BadRequest(f"Expected an input that is a number, got `{key}` - at `{FILE}`, `monotone`")
+    return dict(rules.monotone)
 
 
 def publish(registry: Registry, fitted: Fitted, lesson: Lesson) -> str:

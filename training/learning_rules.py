@@ -1,4 +1,4 @@
-"""`learning.toml`: how long an outcome may take, and what a bundle must keep to before it may serve.
+"""`learning.toml`: how long an outcome may take, what a bundle must keep to before it may serve, and which way inputs may work.
 
     [windows]
     conversion = "7d"
@@ -6,12 +6,15 @@
     fairness = ["customer.region"]
     [guard]
     less_reward = 0.02
+    [monotone]
+    "customer.engagement" = 1
 
 What the file does not say holds as it is here.
 """
 
 import tomllib
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -55,11 +58,15 @@ class GuardRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class LearningRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`windows`: by outcome, how long after a decision it counts (`30min`, `7d`); without one it counts whenever it comes."""
+    """`windows`: by outcome, how long after a decision it counts (`30min`, `7d`); without one it counts whenever it comes.
+
+    `monotone`: by key of an input that is a number, 1 where more of it never lowers the rate, -1 where it never raises it.
+    """
 
     windows: dict[str, str] = {}
     gate: GateRules = GateRules()
     guard: GuardRules = GuardRules()
+    monotone: dict[str, Literal[-1, 1]] = {}
 
     def window(self, outcome: str) -> float | None:
         """In seconds; None without one."""

@@ -59,6 +59,7 @@ def publish_bundle(registry: Registry, fitted: Fitted, provenance: Provenance, i
         calibration=fitted.calibration, dataset_fingerprint=provenance.dataset_fingerprint, parity=parity,
         seed=fitted.settings.seed, metrics={**fitted.metrics, "trees": float(fitted.rounds)}, libraries=libraries(),
         learned_until=provenance.learned_until, learned_inputs=summaries(fitted.columns, inputs),
+        settings=fitted.settings.figures(),
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)

@@ -66,3 +66,4 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     libraries: dict[str, str] = {}
     learned_until: float | None = None  # seconds since 1970 UTC: the newest training row
     learned_inputs: dict[str, InputSummary] = {}  # by key of the input
+    settings: dict[str, float] = {}  # of the training, by name

@@ -28,6 +28,7 @@ def declared(root, lock):
     if lock != "serving":
         found += extras["training"]
     if lock == "dev":
+        found += [*extras["mlflow"], *extras["tuning"]]
         found += [line for group in project["dependency-groups"].values() for line in group]
     return [Requirement(line) for line in found]
 
