@@ -1,13 +1,14 @@
 """A running service follows the ladder: a canary's customers are its own, and a rollback takes it off within seconds."""
 
 import json
+import shutil
 import time
+from pathlib import Path
 
 import httpx
 
 from service.registry import Registry
 from tests.e2e.test_running_service import ASK, becomes, records
-from training.learn import train
 from training.promotion import promote_without_evidence, rollback, stage_canary, stage_shadow
 
 WITHIN_S = 5.0
@@ -20,12 +21,22 @@ def decided_by(url: str, customer: str) -> str:
     return found
 
 
-def test_a_running_service_follows_each_step_of_the_ladder_and_a_rollback_within_five_seconds(server, serving_home, nextbest):
+def twin(registry: Registry, bundle: str, folder: Path) -> str:
+    """The same model under another name."""
+    shutil.copytree(registry.bundle_folder(bundle), folder / "twin")
+    manifest = json.loads((folder / "twin" / "manifest.json").read_text())
+    (folder / "twin" / "manifest.json").write_text(json.dumps({**manifest, "bundle_id": "twin"}))
+    registry.add_bundle(folder / "twin", "twin")
+    return "twin"
+
+
+def test_a_running_service_follows_each_step_of_the_ladder_and_a_rollback_within_five_seconds(
+    server, serving_home, nextbest, tmp_path
+):
     """Shadow: answers as before, and a record beside them. Canary: its customers are its own. Rollback: the one before serves."""
     registry = Registry(serving_home / "registry")
     first = registry.current().champion
-    time.sleep(1.0)  # an id names a second, and the model
-    second = train(serving_home, "click")
+    second = twin(registry, first, tmp_path)
     assert nextbest("--home", str(serving_home), "stage", "shadow", second).returncode == 0
     assert becomes(lambda: httpx.get(f"{server.url}/status").json()["versions"].get("shadows") == [second], WITHIN_S)
     customers = [f"c{number}" for number in range(60)]
