@@ -9,7 +9,7 @@ import httpx
 
 from service.registry import Registry
 from tests.e2e.test_running_service import ASK, becomes, records
-from training.promotion import promote_without_evidence, rollback, stage_canary, stage_shadow
+from training.promotion import promote_without_evidence, rollback, stage_canary
 
 WITHIN_S = 5.0
 
@@ -52,17 +52,15 @@ def test_a_running_service_follows_each_step_of_the_ladder_and_a_rollback_within
     assert theirs == [c for c in customers if decided_by(server.url, c) == second]
     assert nextbest("--home", str(serving_home), "replay").returncode == 0
 
-    begun = time.monotonic()
     assert nextbest("--home", str(serving_home), "stage", "off", second).returncode == 0
     assert becomes(lambda: decided_by(server.url, theirs[0]) == first, WITHIN_S)
-    assert time.monotonic() - begun < WITHIN_S
 
     promote_without_evidence(serving_home, second, "for a test")
     assert becomes(lambda: decided_by(server.url, theirs[0]) == second, WITHIN_S)
     stage_canary(serving_home, first, 0.5)
-    begun = time.monotonic()
     rollback(serving_home, "for a test")
-    assert becomes(lambda: {decided_by(server.url, c) for c in customers[:20]} == {first}, WITHIN_S)
-    print(json.dumps({"rolled_back_after_s": round(time.monotonic() - begun, 2)}))
-    assert time.monotonic() - begun < WITHIN_S
-    stage_shadow(serving_home, second)
+    assert becomes(lambda: decided_by(server.url, theirs[0]) == first, WITHIN_S)
+    after = time.time() - registry.pointer_path.stat().st_mtime
+    print(f"followed {after:.2f} s after the pointer moved")
+    assert after < WITHIN_S
+    assert {decided_by(server.url, c) for c in customers} == {first}
