@@ -1,14 +1,15 @@
 """A running service follows the ladder: a canary's customers are its own, and a rollback takes it off within seconds."""
 
 import json
+import shutil
 import time
+from pathlib import Path
 
 import httpx
 
 from service.registry import Registry
 from tests.e2e.test_running_service import ASK, becomes, records
-from training.learn import train
-from training.promotion import promote_without_evidence, rollback, stage_canary, stage_shadow
+from training.promotion import promote_without_evidence, rollback, stage_canary
 
 WITHIN_S = 5.0
 
@@ -20,12 +21,22 @@ def decided_by(url: str, customer: str) -> str:
     return found
 
 
-def test_a_running_service_follows_each_step_of_the_ladder_and_a_rollback_within_five_seconds(server, serving_home, nextbest):
+def twin(registry: Registry, bundle: str, folder: Path) -> str:
+    """The same model under another name."""
+    shutil.copytree(registry.bundle_folder(bundle), folder / "twin")
+    manifest = json.loads((folder / "twin" / "manifest.json").read_text())
+    (folder / "twin" / "manifest.json").write_text(json.dumps({**manifest, "bundle_id": "twin"}))
+    registry.add_bundle(folder / "twin", "twin")
+    return "twin"
+
+
+def test_a_running_service_follows_each_step_of_the_ladder_and_a_rollback_within_five_seconds(
+    server, serving_home, nextbest, tmp_path
+):
     """Shadow: answers as before, and a record beside them. Canary: its customers are its own. Rollback: the one before serves."""
     registry = Registry(serving_home / "registry")
     first = registry.current().champion
-    time.sleep(1.0)  # an id names a second, and the model
-    second = train(serving_home, "click")
+    second = twin(registry, first, tmp_path)
     assert nextbest("--home", str(serving_home), "stage", "shadow", second).returncode == 0
     assert becomes(lambda: httpx.get(f"{server.url}/status").json()["versions"].get("shadows") == [second], WITHIN_S)
     customers = [f"c{number}" for number in range(60)]
@@ -41,17 +52,15 @@ def test_a_running_service_follows_each_step_of_the_ladder_and_a_rollback_within
     assert theirs == [c for c in customers if decided_by(server.url, c) == second]
     assert nextbest("--home", str(serving_home), "replay").returncode == 0
 
-    begun = time.monotonic()
     assert nextbest("--home", str(serving_home), "stage", "off", second).returncode == 0
     assert becomes(lambda: decided_by(server.url, theirs[0]) == first, WITHIN_S)
-    assert time.monotonic() - begun < WITHIN_S
 
     promote_without_evidence(serving_home, second, "for a test")
     assert becomes(lambda: decided_by(server.url, theirs[0]) == second, WITHIN_S)
     stage_canary(serving_home, first, 0.5)
-    begun = time.monotonic()
     rollback(serving_home, "for a test")
-    assert becomes(lambda: {decided_by(server.url, c) for c in customers[:20]} == {first}, WITHIN_S)
-    print(json.dumps({"rolled_back_after_s": round(time.monotonic() - begun, 2)}))
-    assert time.monotonic() - begun < WITHIN_S
-    stage_shadow(serving_home, second)
+    assert becomes(lambda: decided_by(server.url, theirs[0]) == first, WITHIN_S)
+    after = time.time() - registry.pointer_path.stat().st_mtime
+    print(f"followed {after:.2f} s after the pointer moved")
+    assert after < WITHIN_S
+    assert {decided_by(server.url, c) for c in customers} == {first}
