@@ -9,6 +9,8 @@ import msgspec
 from training.days import end_of, start_of
 from training.progress import progress_bar
 from training.report_drift import TRAIN, Drifted, Reference, drifted
+from training.report_figures import figures
+from training.report_page import write_page
 from training.summary import plain_table, terminal
 
 DRIFTED = 2  # exit code
@@ -19,6 +21,13 @@ def main(argv: Sequence[str], *, home: Path, redis_url: str | None) -> int:  # n
     options = _parser().parse_args(argv)
     run: Callable[[argparse.Namespace, Path], int] = options.run
     return run(options, home)
+
+
+def _report(options: argparse.Namespace, home: Path) -> int:
+    with progress_bar("Reporting") as tell:
+        found = figures(home, options.since, tell)
+    print(f"wrote {write_page(found, options.out)}")
+    return 0
 
 
 def _drift(options: argparse.Namespace, home: Path) -> int:
@@ -53,6 +62,12 @@ def _tell(found: Drifted) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="nextbest")
     verbs = parser.add_subparsers(dest="verb", required=True)
+    reporting = verbs.add_parser("report", help="value, calibration, experiments, drift and exploration on one page")
+    reporting.set_defaults(run=_report)
+    reporting.add_argument(
+        "--since", type=start_of, default=float("-inf"), metavar="DATE", help="decisions from this day on, UTC"
+    )
+    reporting.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE", help="default: report.html")
     drifting = verbs.add_parser("drift", help="rows since the champion's training against those it learned from")
     drifting.set_defaults(run=_drift)
     drifting.add_argument(

@@ -128,7 +128,8 @@ class Periods(NamedTuple):
 
     def of(self, at: Values) -> Ints:
         """The period of each moment: (rows,)."""
-        return np.clip(((at - self.starts[0]) // self.length).astype(np.intp), 0, len(self.starts) - 1)
+        place = ((at - self.starts[0]) // self.length).astype(np.intp)
+        return np.asarray(np.clip(place, 0, len(self.starts) - 1), np.intp)
 
 
 def periods(start: float, end: float) -> Periods:
@@ -137,9 +138,9 @@ def periods(start: float, end: float) -> Periods:
         begin = start // length * length
         number = int((end - begin) // length) + 1
         if number <= MOST_PERIODS:
-            return Periods(begin + length * np.arange(number), length)
+            return Periods(np.asarray(begin + length * np.arange(number), np.float64), length)
     length = (end - start) / MOST_PERIODS
-    return Periods(start + length * np.arange(MOST_PERIODS), length)
+    return Periods(np.asarray(start + length * np.arange(MOST_PERIODS), np.float64), length)
 
 
 def by_arm(answers: Answers, outcome: Values, arm: npt.NDArray[np.bool_]) -> ArmSums:
@@ -147,7 +148,8 @@ def by_arm(answers: Answers, outcome: Values, arm: npt.NDArray[np.bool_]) -> Arm
     names, customers = np.unique(answers.customer[arm], return_inverse=True)
     size = len(names)
     return arm_sums(
-        np.bincount(customers, minlength=size).astype(np.float64), np.bincount(customers, outcome[arm], minlength=size)
+        np.bincount(customers, minlength=size).astype(np.float64),
+        np.asarray(np.bincount(customers, outcome[arm], minlength=size), np.float64),
     )
 
 

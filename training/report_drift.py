@@ -137,8 +137,8 @@ def compare(
     actions = [pa.table({"action": pa.array(side.action_id.tolist(), pa.string())}) for side in (before, after)]
     return Drifted(
         manifest.bundle_id, manifest.objective, (len(before), len(after)), drift(_inputs(then), _inputs(now), seed),
-        drift(*of_rates, seed).columns[0] if all(map(len, known)) else None,
-        rate_drifts(before, after), drift(*_thinned(actions), seed).columns[0], _shares(before, after),
+        drift(of_rates[0], of_rates[1], seed).columns[0] if all(map(len, known)) else None,
+        rate_drifts(before, after), drift(*_thinned(actions), seed=seed).columns[0], _shares(before, after),
     )  # fmt: skip
 
 
@@ -147,9 +147,10 @@ def _some(mask: Mask, chance: np.random.Generator) -> npt.NDArray[np.intp]:
     return rows if len(rows) <= MOST_ROWS else np.sort(chance.choice(rows, MOST_ROWS, replace=False))
 
 
-def _thinned(tables: list[pa.Table]) -> list[pa.Table]:
+def _thinned(tables: list[pa.Table]) -> tuple[pa.Table, pa.Table]:
     """Every so many rows: the order is that of time, so that all of it is there."""
-    return [t.take(pa.array(np.arange(0, t.num_rows, max(1, t.num_rows // MOST_ROWS)))) for t in tables]
+    then, now = (t.take(pa.array(np.arange(0, t.num_rows, max(1, t.num_rows // MOST_ROWS)))) for t in tables)
+    return then, now
 
 
 def _inputs(examples: Examples) -> pa.Table:
@@ -190,7 +191,7 @@ def rate_drifts(then: Examples, now: Examples) -> tuple[RateDrift, ...]:
 def difference_p(before: Interval, after: Interval) -> float:
     """P of two means so far apart, from their 95 % intervals: a normal test of independent means."""
     errors = [(one.high - one.low) / 2 / NORMAL_95 for one in (before, after)]
-    error = float(np.hypot(*errors))
+    error = float(np.hypot(errors[0], errors[1]))
     if not np.isfinite(error):
         return 1.0
     if error == 0.0:

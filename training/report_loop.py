@@ -50,21 +50,29 @@ class Starved(msgspec.Struct, frozen=True):
         )
 
 
+class Floors(NamedTuple):
+    """What explores where. `thin`: actions with little evidence; `mandatory`: actions that leave nothing to chance."""
+
+    placements: Mapping[str, Placement]
+    thin: Mapping[str, frozenset[str]]
+    mandatory: frozenset[str] = frozenset()
+
+
 class Loop(NamedTuple):
     explored: tuple[Explored, ...]
     coverage: tuple[Coverage, ...]
     starved: tuple[Starved, ...]
 
 
-def loop(served: Served, times: Periods, placements: Mapping[str, Placement], thin: Mapping[str, frozenset[str]]) -> Loop:
-    """All of it. `thin`: by placement, the actions with little evidence, which share its `floor_share`."""
+def loop(served: Served, times: Periods, floors: Floors) -> Loop:
+    """All of it, period by period; starved actions of the newest quarter of the time."""
     place, number = times.of(served.at), len(times.starts)
     explored = tuple(_explored(served, place == one) for one in range(number))
     names = sorted(set(served.placement.tolist()))
     coverage = tuple(Coverage(name, tuple(_covered(served, (place == n) & (served.placement == name)) for n in range(number)))
                      for name in names)  # fmt: skip
     newest = served.at >= times.starts[-max(1, number // 4)]
-    return Loop(explored, coverage, tuple(starved(served, newest, placements, thin)))
+    return Loop(explored, coverage, tuple(starved(served, newest, floors)))
 
 
 def share_interval(successes: float, rows: int) -> Interval:
@@ -90,9 +98,7 @@ def _covered(served: Served, rows: npt.NDArray[np.bool_]) -> float:
     return len(eligible & set(served.action[rows].tolist())) / len(eligible)
 
 
-def starved(
-    served: Served, rows: npt.NDArray[np.bool_], placements: Mapping[str, Placement], thin: Mapping[str, frozenset[str]]
-) -> list[Starved]:
+def starved(served: Served, rows: npt.NDArray[np.bool_], floors: Floors) -> list[Starved]:
     """Actions that were shown less than exploration alone promises, in so many of the rows; experiments aside.
 
     A choice with k candidates, j of them with little evidence, takes one of them with epsilon (1 - f) / k at least, plus f / j
@@ -103,9 +109,9 @@ def starved(
     shown: dict[tuple[str, str], int] = {}
     for row in np.flatnonzero(rows & ~served.assigned).tolist():
         name, candidates = str(served.placement[row]), served.candidates[row]
-        if name not in placements or not candidates:
+        if name not in floors.placements or not candidates or floors.mandatory & set(candidates):
             continue
-        explore, unsure = placements[name].explore, thin.get(name, frozenset()) & set(candidates)
+        explore, unsure = floors.placements[name].explore, floors.thin.get(name, frozenset()) & set(candidates)
         floor = explore.floor_share if unsure else 0.0
         for action in candidates:
             least = (1.0 - floor) * explore.epsilon / len(candidates) + (floor / len(unsure) if action in unsure else 0.0)
