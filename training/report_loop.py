@@ -102,8 +102,8 @@ def starved(served: Served, rows: npt.NDArray[np.bool_], floors: Floors) -> list
     """Actions that were shown less than exploration alone promises, in so many of the rows; experiments aside.
 
     A choice with k candidates, j of them with little evidence, takes one of them with epsilon (1 - f) / k at least, plus f / j
-    where it is among the j (f is the floor, none where j is 0). Sums of such choices: bounded by a Poisson tail, which is the
-    wider one for small rates (Hodges and Le Cam 1960). Several at once: Bonferroni.
+    where it is among the j (f is the floor, none where j is 0). So few of such choices together: a Poisson tail is an upper bound
+    (Hoeffding 1956 for unequal chances, Anderson and Samuels 1967 for the Poisson). Several at once: Bonferroni.
     """
     expected: dict[tuple[str, str], float] = {}
     shown: dict[tuple[str, str], int] = {}
