@@ -36,7 +36,6 @@ LOGGED, CHAMPION = "logged", "champion"
 FEW_VALUES = 8  # of a categorical input that makes segments
 FEWEST_SUCCESSES = 5  # below, no normal interval around a rate
 DECILES = 10
-NOBODY = np.zeros(0)
 
 
 class Claim(NamedTuple):
@@ -83,6 +82,7 @@ class Figures(NamedTuple):
     times: Periods
     counted: Counted
     policies: tuple[Policy, ...]
+    gains: tuple[Claim, ...]  # over what was logged, on the same rows
     mean_weights: tuple[Claim, ...]
     experiments: tuple[ExperimentReport, ...]
     lifts: tuple[Lift, ...]
@@ -107,9 +107,9 @@ def figures(home: Path, since: float = -math.inf, progress: Progress = lambda _d
     counted = count(home, objective.name, since, bundle, progress)
     moments = np.concatenate([recent.decided_at, counted.answers.at])
     times = periods(float(moments.min()), float(moments.max()))
-    policies, weights = _policies(recent, engine, (manifest, catalog), times, progress)
+    policies, gains, weights = _policies(recent, engine, (manifest, catalog), times, progress)
     return Figures(
-        objective.name, bundle, times, counted, policies, weights, _experiments(home, objective.name),
+        objective.name, bundle, times, counted, policies, gains, weights, _experiments(home, objective.name),
         lifts(counted.answers, catalog.holdout.share if catalog.holdout else 0.0),
         deciles(mature(everything, objective.window), counted.items),
         loop(counted.served, times, _floors(catalog, manifest)), _drift(manifest, engine, examples, progress),
@@ -131,7 +131,7 @@ def claim(name: str, contributions: Values, customers: npt.NDArray[np.str_], wei
 
 def _policies(
     recent: Examples, engine: Engine, known: tuple[Manifest, Catalog], times: Periods, progress: Progress
-) -> tuple[tuple[Policy, ...], tuple[Claim, ...]]:
+) -> tuple[tuple[Policy, ...], tuple[Claim, ...], tuple[Claim, ...]]:
     """Logged, champion and uniform; the latter two, doubly robust, on rows that the champion did not learn from."""
     manifest, catalog = known
     policies = [_policy(LOGGED, recent, recent.label, None, (times, catalog))]
@@ -143,12 +143,14 @@ def _policies(
         found.add(UNIFORM, chunk, uniform(table.allowed), table.predicted_rates)
         done += len(chunk.rows)
         progress(done, len(unseen))
-    weights = []
+    weights, gains = [], []
     for name in found.policies:
         rows = found.rows(name)
         policies.append(_policy(name, unseen, doubly_robust(rows), rows.weight, (times, catalog)))
+        gained = doubly_robust(rows) - unseen.label
+        gains.append(claim(f"{name} over {LOGGED}", gained, unseen.customer_id, rows.weight))
         weights.append(claim(name, rows.weight, unseen.customer_id, rows.weight))
-    return tuple(policies), tuple(weights)
+    return tuple(policies), tuple(gains), tuple(weights)
 
 
 def _policy(name: str, rows: Examples, contributions: Values, weights: Values | None, known: tuple[Periods, Catalog]) -> Policy:

@@ -62,6 +62,7 @@ def _value(found: Figures) -> str:
         f"<p>{LOGGED} is what was shown; champion and uniform (any allowed action, all alike) are estimated, doubly robust, from "
         "the rows that the champion did not learn from.</p>"
     )
+    note += "".join(_gained(one, found.objective) for one in found.gains)
     weights = "".join(_weight(one) for one in found.mean_weights)
     return (
         told + note + _figure(lines(f"{found.objective} per decision over time, by policy", series), "Value over time.")
@@ -76,6 +77,15 @@ def _periods(found: Figures) -> str:
         for label, claim in zip(_labels(found.times), policy.over_time, strict=True)
     ]  # fmt: skip
     return _table(("from", "policy", "value", "95 %", "rows", "doubt"), rows)
+
+
+def _gained(one: Claim, objective: str) -> str:
+    told = f"{one.name}, on the same {one.rows:,} rows: {number(one.interval.value)} {objective} per decision, "
+    told += f"[{_ends(one.interval)}]"
+    if one.doubt:
+        return f'<p class="doubt">{escape(told)}. The rows cannot carry it: {escape(one.doubt)}.</p>'
+    proven = "" if one.interval.low > 0 or one.interval.high < 0 else ": no difference shown"
+    return f"<p>{escape(told + proven)}.</p>"
 
 
 def _weight(one: Claim) -> str:
@@ -131,8 +141,9 @@ def _experiments(found: Figures) -> str:
         points = [
             Point(d.arm, d.gain.value, *d.gain.ci, carries=d.verdict != "too few customers") for d in report.differences
         ]  # fmt: skip
-        told.append(_figure(dots(f"{report.id}: differences from {report.arms[0].arm}", [Series("difference", points)]),
-                            f"Against {report.arms[0].arm}; intervals may be looked at any time."))  # fmt: skip
+        first = report.arms[0].arm
+        drawing = dots(f"{report.id}: differences from {first}", [Series("difference", points)], with_zero=True)
+        told.append(_figure(drawing, f"Against {first}; intervals may be looked at any time."))
         rows = []
         for arm in report.arms:
             d = differences.get(arm.arm)

@@ -20,7 +20,8 @@ NAMES = 220  # for names beside dots
 LEGEND = 150  # a name
 TICKS, LABELS = 4, 8
 MARK = 4.5
-RED_FRACTION = 0.05  # of the span, left free above and below
+APART = 9  # between series in a row
+FREE = 0.05  # of the span, left free above and below
 
 
 class Point(NamedTuple):
@@ -78,21 +79,23 @@ def _series(one: Series, place: int, low: float, high: float) -> list[str]:
     return drawn
 
 
-def dots(title: str, series: Sequence[Series]) -> str:
-    """Values side by side, a row for each label, an interval as a line."""
-    low, high = _span([p for one in series for p in one.points])
+def dots(title: str, series: Sequence[Series], *, with_zero: bool = False) -> str:
+    """Values side by side, a row for each label, an interval as a line. `with_zero`: for differences."""
+    points = [p for one in series for p in one.points]
+    low, high = _span([*points, Point("", 0.0, 0.0, 0.0)] if with_zero else points)
+    tall = max(ROW, APART * len(series) + APART)
     labels = list(dict.fromkeys(p.label for one in series for p in one.points))
-    bottom = TOP + ROW * len(labels)
+    bottom = TOP + tall * len(labels)
     drawn = []
-    for tick in np.linspace(low, high, TICKS + 1).tolist():
+    for tick in _ticks(low, high):
         x = _across(tick, low, high)
-        drawn.append(f'<line x1="{x:.1f}" y1="{TOP}" x2="{x:.1f}" y2="{bottom}" stroke="{PALE}"/>')
+        drawn.append(f'<line x1="{x:.1f}" y1="{TOP}" x2="{x:.1f}" y2="{bottom}" stroke="{INK if tick == 0.0 else PALE}"/>')
         drawn.append(f'<text x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{number(tick)}</text>')
     for row, label in enumerate(labels):
-        y = TOP + ROW * (row + 0.5)
+        y = TOP + tall * (row + 0.5)
         drawn.append(f'<text x="{NAMES - 12}" y="{y + 4:.1f}" text-anchor="end">{escape(_short(label))}</text>')
         for place, one in enumerate(series):
-            shift = (place - (len(series) - 1) / 2) * 8
+            shift = (place - (len(series) - 1) / 2) * APART
             drawn += [_dot(p, y + shift, place, (low, high), one.name) for p in one.points if p.label == label]
     return _svg(title, bottom + FOOT, [*drawn, *_legend([one.name for one in series])])
 
@@ -129,7 +132,7 @@ def calibration(title: str, points: Sequence[tuple[float, Point]]) -> str:
     """Observed rates over predicted ones (what lies on the line is as predicted)."""
     ends = [p.high for _, p in points if p.carries and isfinite(p.high)] + [x for x, _ in points]
     ends += [p.value for _, p in points]
-    high = max([*ends, 1e-9]) * (1 + RED_FRACTION)
+    high = max([*ends, 1e-9]) * (1 + FREE)
 
     def across(value: float) -> float:
         return LEFT + (WIDTH / 2 - LEFT) * value / high
@@ -137,7 +140,7 @@ def calibration(title: str, points: Sequence[tuple[float, Point]]) -> str:
     start, end = _y(0, 0, high), _y(high, 0, high)
     drawn = _axis(0.0, high, width=WIDTH // 2)
     drawn.append(f'<line x1="{LEFT}" y1="{start:.1f}" x2="{WIDTH / 2}" y2="{end:.1f}" stroke="{INK}" stroke-dasharray="4 4"/>')
-    for tick in np.linspace(0, high, TICKS + 1).tolist():
+    for tick in _ticks(0.0, high):
         drawn.append(f'<text x="{across(tick):.1f}" y="{TOP + PLOT + 18}" text-anchor="middle">{number(tick)}</text>')
     for x, point in points:
         low, top = (_y(min(max(end, 0.0), high), 0, high) for end in (point.low, point.high))
@@ -152,8 +155,15 @@ def _span(points: Sequence[Point], *, from_zero: bool = False) -> tuple[float, f
     """What the axis shows: all values, and the intervals of those that carry."""
     ends = [end for p in points for end in ((p.value, p.low, p.high) if p.carries else (p.value,)) if isfinite(end)]
     low, high = (min(ends), max(ends)) if ends else (0.0, 1.0)
-    free = (high - low or abs(high) or 1.0) * RED_FRACTION
+    free = (high - low or abs(high) or 1.0) * FREE
     return (0.0 if from_zero else low - free), high + free
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Round numbers within the span, five or so."""
+    size = 10.0 ** np.floor(np.log10((high - low) / TICKS))
+    step = next(size * part for part in (1.0, 2.0, 2.5, 5.0, 10.0) if size * part * TICKS >= (high - low) * (1 - 1e-9))
+    return [float(round(place * step, 12)) for place in range(int(np.ceil(low / step)), int(np.floor(high / step + 1e-9)) + 1)]
 
 
 def _x(place: int, count: int) -> float:
@@ -170,7 +180,7 @@ def _across(value: float, low: float, high: float) -> float:
 
 def _axis(low: float, high: float, width: int = WIDTH - RIGHT) -> list[str]:
     drawn = []
-    for tick in np.linspace(low, high, TICKS + 1).tolist():
+    for tick in _ticks(low, high):
         y = _y(tick, low, high)
         drawn.append(f'<line x1="{LEFT}" y1="{y:.1f}" x2="{width}" y2="{y:.1f}" stroke="{PALE}"/>')
         drawn.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{number(tick)}</text>')

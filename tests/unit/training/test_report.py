@@ -16,7 +16,7 @@ from training.report_counts import DAY, Answers, Served, effective_actions, peri
 from training.report_figures import Figures, claim, figures, lifts
 from training.report_loop import Floors, loop, share_interval, starved
 from training.report_page import mix, page
-from training.report_pictures import Point, Series, calibration, dots, lines, number, stacked
+from training.report_pictures import Point, Series, _ticks, calibration, dots, lines, number, stacked
 
 FALLBACK = Fallback("none", "none", "nothing", {})
 HOME = {"home": Placement("home", "web", 1, ("offer",), FALLBACK, Exploration(epsilon=0.2))}
@@ -164,6 +164,15 @@ def test_a_mark_says_its_figures_and_is_hollow_where_they_do_not_carry():
 
 
 @pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0.0, 1.0, [0.0, 0.25, 0.5, 0.75, 1.0]), (-0.14, 0.0, [-0.1, -0.05, 0.0]), (3.0, 11.0, [4.0, 6.0, 8.0, 10.0])],
+)
+def test_ticks_are_round_numbers_within_the_span(low, high, expected):
+    """As people write them on an axis."""
+    assert _ticks(low, high) == expected
+
+
+@pytest.mark.parametrize(
     ("value", "text"), [(1234.5, "1,234"), (0.01234567, "0.01235"), (float("nan"), "unknown"), (-np.inf, "-∞")]
 )
 def test_numbers_have_the_digits_that_one_reads(value, text):
@@ -181,6 +190,8 @@ def test_the_busy_shop_is_told_as_it_is(found):
     values = {policy.overall.name: policy.overall for policy in found.policies}
     assert list(values) == ["logged", "champion", "uniform"]
     assert values["champion"].interval.low > values["uniform"].interval.value
+    assert found.gains[0].name == "champion over logged"
+    assert found.gains[0].interval.low > 0
     assert all(one.interval.low <= 1.0 <= one.interval.high for one in found.mean_weights)
     assert len(found.deciles) == 10
     assert found.deciles[0].predicted < found.deciles[-1].predicted
