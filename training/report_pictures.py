@@ -75,7 +75,11 @@ def _series(one: Series, place: int, low: float, high: float) -> list[str]:
         drawn.append(f'<polygon points="{" ".join(edge)}" fill="{colour}" opacity=".15"/>')
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y, p in spots if p.carries)
     drawn.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
-    drawn += [_mark(x, y, place, f"{one.name}, {p.told}", filled=p.carries) for x, y, p in spots]
+    for x, y, p in spots:
+        if p.carries and isfinite(p.low):
+            ends = f"M{x:.1f} {_y(p.low, low, high):.1f}V{_y(p.high, low, high):.1f}"
+            drawn.append(f'<path d="{ends}" stroke="{colour}" stroke-width="1" opacity=".6"/>')
+        drawn.append(_mark(x, y, place, f"{one.name}, {p.told}", filled=p.carries))
     return drawn
 
 

@@ -161,6 +161,7 @@ def test_a_mark_says_its_figures_and_is_hollow_where_they_do_not_carry():
     assert "<title>a, mon: 0.25 [0.2, 0.3]</title>" in drawing
     assert "tue: 0.5 [0.1, 0.9] (too little to tell)" in drawing
     assert drawing.count('fill="white"') == 1
+    assert drawing.count("V") == 1  # an interval is drawn of the one that carries
 
 
 @pytest.mark.parametrize(
