@@ -43,6 +43,8 @@ COMMANDS = {
     "whatif": Command("training.decision_commands", "what a draft would have made of the logged decisions"),
     "decide": Command("training.decision_commands", "decide for every customer of a table"),
     "experiments": Command("training.decision_commands", "what the arms of experiments brought, and whether they differ"),
+    "report": Command("training.report_commands", "value, calibration, experiments, drift and exploration on one page"),
+    "drift": Command("training.report_commands", "whether rows since training look like those learned from (exit code 2: no)"),
     "promote": Command("training.commands", "let a proven bundle serve"),
     "stage": Command("training.ladder_commands", "a bundle is scored beside the champion, or decides for some customers"),
     "guard": Command("training.ladder_commands", "judge the canary, and take it back where it does harm"),

@@ -75,7 +75,7 @@ def _column(name: str, then: npt.NDArray[np.intp], now: npt.NDArray[np.intp]) ->
     shares = [_shares(counts[there]) for counts in (then, now)]
     free = max(1, int(there.sum()) - 1)
     # without a shift the index is nearly chi-square distributed, times the sum of both sides' 1 / rows: Yurdakul 2018
-    by_chance = float(chi2.isf(CHANCE, free)) * (1.0 / then.sum() + 1.0 / now.sum())
+    by_chance = float(chi2.isf(CHANCE, free) * (1.0 / then.sum() + 1.0 / now.sum()))
     return ColumnDrift(name, stability_index(*shares), by_chance)
 
 

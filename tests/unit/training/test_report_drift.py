@@ -1,0 +1,119 @@
+"""Rows of now against those of then: a world that stands still, one whose rates moved, and what the command says."""
+
+import argparse
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from service.cli import main
+from service.errors import NotReady
+from training.examples import Examples
+from training.off_policy import Interval
+from training.report_commands import _reference
+from training.report_drift import Reference, difference_p, drifted, rate_drifts
+
+
+def rows(chance, rates: dict[str, float], each: int = 1000) -> Examples:
+    """So many rows of each action, every one of its own customer."""
+    actions = np.repeat(list(rates), each)
+    count = len(actions)
+    return Examples(
+        decision_id=pa.array([f"d{n}" for n in range(count)]), customer_id=np.array([f"c{n}" for n in range(count)]),
+        decided_at=np.arange(count, dtype=float), placement=np.repeat("home", count), slot=np.ones(count, np.int64),
+        action_id=actions, choice_probability=np.full(count, 0.5),
+        label=(chance.random(count) < np.repeat(list(rates.values()), each)).astype(float), values={},
+    )  # fmt: skip
+
+
+def test_rates_that_stay_raise_no_alarm():
+    """200 pairs of three actions: Holm lets one in a hundred pass at most, and two more by chance."""
+    chance = np.random.default_rng(1)
+    still = {"a": 0.1, "b": 0.2, "c": 0.3}
+    alarms = sum(any(one.is_shifted for one in rate_drifts(rows(chance, still), rows(chance, still))) for _ in range(200))
+    assert alarms <= 6
+
+
+def test_a_rate_that_moved_is_named_and_no_other():
+    """From one in ten to one in five."""
+    chance = np.random.default_rng(2)
+    found = rate_drifts(rows(chance, {"a": 0.1, "b": 0.2}), rows(chance, {"a": 0.2, "b": 0.2}))
+    assert [one.action for one in found if one.is_shifted] == ["a"]
+    assert found[0].p < 1e-6
+    assert found[0].then.high < found[0].now.low
+
+
+def test_a_change_that_nobody_acts_on_is_none_however_certain():
+    """Five in a hundred of the rate, with 200,000 rows on either side."""
+    chance = np.random.default_rng(3)
+    [found] = rate_drifts(rows(chance, {"a": 0.40}, 200_000), rows(chance, {"a": 0.42}, 200_000))
+    assert found.p < 1e-6
+    assert not found.is_shifted
+
+
+def test_few_rows_of_an_action_are_left_out():
+    """Ninety-nine on one side."""
+    chance = np.random.default_rng(4)
+    assert rate_drifts(rows(chance, {"a": 0.1}), rows(chance, {"a": 0.9}, 99)) == ()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        (Interval(0.5, 0.5, 0.5), Interval(0.5, 0.5, 0.5), 1.0),
+        (Interval(0.5, 0.5, 0.5), Interval(0.6, 0.6, 0.6), 0.0),
+        (Interval(0.5, -np.inf, np.inf), Interval(0.6, 0.6, 0.6), 1.0),
+        (Interval(0.0, -1.0, 1.0), Interval(1.0, 1.0, 1.0), 0.05),
+    ],
+)
+def test_p_is_that_of_a_normal_difference(before, after, expected):
+    """No variance, all of it, and 1.96 standard errors."""
+    assert difference_p(before, after) == pytest.approx(expected)
+
+
+def test_the_rows_after_training_are_compared_with_those_before(busy_home):
+    """Half of the imported rows, against the other half and all that was served since."""
+    found = drifted(busy_home)
+    assert found.objective == "click"
+    assert found.rows[1] > found.rows[0] > 1000
+    assert found.predictions is not None
+    assert sum(then for then, _ in found.shares.values()) == pytest.approx(1.0)
+    assert sum(now for _, now in found.shares.values()) == pytest.approx(1.0)
+
+
+def test_dates_without_rows_are_not_ready(busy_home):
+    """Expected and found."""
+    with pytest.raises(NotReady, match="found 0 and"):
+        drifted(busy_home, Reference(0.0, 1.0))
+
+
+def test_a_home_without_a_champion_says_what_to_do(trained_home):
+    """Promote first."""
+    with pytest.raises(NotReady, match="nextbest promote"):
+        drifted(trained_home)
+
+
+def test_the_exit_code_says_whether_there_is_drift(busy_home, capsys):
+    """As many reasons as the code claims, in words and as JSON."""
+    code = main(["--home", str(busy_home), "drift", "--json"])
+    told = json.loads(capsys.readouterr().out)
+    assert code == (2 if told["reasons"] else 0)
+    assert main(["--home", str(busy_home), "drift", "--reference", "train"]) == code
+    out = capsys.readouterr().out
+    assert ("no drift" in out) == (code == 0)
+    assert out.count("drift: ") == len(told["reasons"])
+
+
+@pytest.mark.parametrize("text", ["2026-11-01", "2026-11-02..2026-11-01", "yesterday..today"])
+def test_a_reference_that_is_no_span_is_refused(text):
+    """With what was expected."""
+    with pytest.raises(argparse.ArgumentTypeError, match="Expected"):
+        _reference(text)
+
+
+def test_a_reference_is_a_span_of_whole_days():
+    """Both days included."""
+    assert _reference("train") is None
+    found = _reference("2026-11-01..2026-11-02")
+    assert found.end - found.start == 2 * 86400
