@@ -42,12 +42,12 @@ def together(place: Place, names: Sequence[str]) -> Iterator[Servers]:
         yield servers
 
 
-def throughput(servers: Servers, rounds: int = ROUNDS, seconds: float = SECONDS) -> Figures:
-    """Answers a second at 32 connections, in turn: A B C A B C. Raises RuntimeError where an answer is not 200."""
+def throughput(servers: Servers, rounds: int = ROUNDS, seconds: float = SECONDS, connections: int = CONNECTIONS) -> Figures:
+    """Answers a second at so many connections, in turn: A B C A B C. Raises RuntimeError where an answer is not 200."""
     found: Figures = {name: [] for name in servers}
     for _ in range(rounds):
         for name, server in servers.items():
-            found[name].append(good(name, closed(server.port, requests(), CONNECTIONS, seconds=seconds)).per_second)
+            found[name].append(good(name, closed(server.port, requests(), connections, seconds=seconds)).per_second)
     return found
 
 

@@ -8,16 +8,16 @@ from loadtests.world import build
 BUDGET = """
 [calm]
 arrivals = "Steady"
-rate = 20
-seconds = 4
+rate = 5
+seconds = 8
 p50_ms = 1000
 p99_ms = 5000
 failed = 0.0
 
 [hasty]
 arrivals = "Steady"
-rate = 20
-seconds = 4
+rate = 5
+seconds = 8
 p50_ms = 0.001
 p99_ms = 5000
 failed = 0.0

@@ -1,7 +1,8 @@
 """Row 9: what a second worker adds, where the machine has a second core to give it.
 
 On a machine of two cores Redis and the load generator need a part of them, too, and a second worker gets what they leave. So one
-worker shares one core with Redis and the load generator, and two workers share two cores with them: twice of everything. What two
+worker shares one core with Redis and the load generator, and two workers share two cores with them: twice of everything. There are
+64 connections for either, 32 for each of two workers: with 32 for both, each of two would decide batches of half the size. What two
 cores are worth is told beside it: of loops that share nothing, two together do so much more than one alone.
 """
 
@@ -14,7 +15,7 @@ from collections.abc import Iterator, Sequence
 
 import redis
 
-from loadtests.compare import ROUNDS, ratio, throughput
+from loadtests.compare import CONNECTIONS, ROUNDS, ratio, throughput
 from loadtests.servers import OURS, place
 from tests.acceptance.row import Context, Measured, Row
 
@@ -47,7 +48,7 @@ def measure(context: Context) -> Measured:
             loops.append(_loops(CORES) / _loops(CORES[:1]))
             for name, (cores, server) in servers.items():
                 with _kept_to(cores, redis_process, 0):
-                    found[name] += throughput({name: server}, rounds=1)[name]
+                    found[name] += throughput({name: server}, rounds=1, connections=CONNECTIONS * len(CORES))[name]
     found = {name: rates[1:] for name, rates in found.items()}
     times = ratio(found, TWO, ONE)
     told = ", ".join(f"{name} {statistics.median(rates):.0f}/s" for name, rates in found.items())

@@ -89,7 +89,7 @@ def test_the_alias_follows_what_is_promoted_by_hand(own_home, capsys):
     assert main(["--home", str(own_home), "train", "--objective", "click", "--seed", "1", "--mlflow"]) == 0
     new = capsys.readouterr().out.split()[-1]
     for bundle in (old, new, old):
-        assert main(["--home", str(own_home), "promote", bundle, "--force", "--mlflow"]) == 0
+        assert main(["--home", str(own_home), "promote", bundle, "--force", "--why", "for tests", "--mlflow"]) == 0
         version = client_of(own_home).get_model_version_by_alias("nextbest-click", "champion")
         assert version.tags["nextbest.bundle"] == champion(own_home) == bundle
     assert len(list(client_of(own_home).search_model_versions("name = 'nextbest-click'"))) == 2
