@@ -1,9 +1,9 @@
 """Row 9: what a second worker adds, where the machine has a second core to give it.
 
-On a machine of two cores Redis and the load generator need a part of them, too, and a second worker gets what they leave. So one
-worker shares one core with Redis and the load generator, and two workers share two cores with them: twice of everything. There are
-64 connections for either, 32 for each of two workers: with 32 for both, each of two would decide batches of half the size. What two
-cores are worth is told beside it: of loops that share nothing, two together do so much more than one alone.
+On a machine of two cores Redis and the load generator need a part of them, too, and a second worker gets what they leave. So
+one worker shares one core with Redis and the load generator, and two workers share two cores with them: twice of everything.
+There are 64 connections for either, 32 for each of two workers: with 32 for both, each of two would decide batches of half the
+size. What two cores are worth is told beside it: of loops that share nothing, two do so much more than one alone.
 """
 
 import contextlib
