@@ -189,7 +189,7 @@ def test_more_requests_than_can_be_served_are_turned_away_and_outcomes_are_not(c
     """Nobody is left without an answer; a moment later everybody is served again."""
     with serving(serving_home, context) as (_, url, _ready):
         address = httpx.URL(url)
-        seen = asyncio.run(Flood(address.host, address.port).run(overload.mixture(placement_of(serving_home)), 5000.0, 2.0))
+        seen = asyncio.run(Flood(address.host, address.port).run(overload.mixture(placement_of(serving_home)), 20_000.0, 2.0))
         time.sleep(2.0)
         after = [
             httpx.post(f"{url}/recommend", json={"customer_id": "c1", "placement": placement_of(serving_home)}) for _ in range(5)
