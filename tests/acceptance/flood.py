@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tests.acceptance.open_loop import Call
 
-CONNECTIONS = 400
+CONNECTIONS = 800  # at 40,000 a second each of them has 20 ms to be answered: with fewer the sender would wait, and be late
 TICK_S = 0.002
 
 

@@ -22,7 +22,7 @@ DEADLINE_S = 0.1
 MOST_MEMORY = 50.0
 NORMAL_WITHIN_S = 5.0
 OUTCOMES_TAKEN = 0.999
-PROBES, PROBE_S = (600.0, 6000.0), 1.0  # requests a second between which the capacity lies
+PROBES, PROBE_S = (600.0, 20_000.0), 1.0  # requests a second between which the capacity lies
 LESS = 0.6  # of the capacity that was found last: where the next search begins
 
 
