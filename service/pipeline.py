@@ -291,14 +291,15 @@ class Pipeline:
         """Write down, then answer."""
         for waiting, made in decided:
             waiting.decided = Answer(made.record, turn.engine)
+        records = [m.record for w, m in decided if not w.ask.dry_run]
         with self._stage("append", laps):
-            missing = await self._append([m.record for w, m in decided if not w.ask.dry_run])
+            missing = await self._append(records)
         for waiting, made in decided:
             if not waiting.answer.done():
                 waiting.answer.set_result(Answer(_degrade(made.record, *missing), turn.engine))
                 self._count([made.record], missing)
         if not missing:
-            self._parts.shadows.offer([m.record for w, m in decided if not w.ask.dry_run], is_busy=bool(self._waiting))
+            self._parts.shadows.offer(records, is_busy=bool(self._waiting))
 
     async def _read(self, batch: Sequence[_Waiting], now: float) -> Reading | None:
         terms, since = terms_of(self._parts.engine()), asyncio.get_running_loop().time()

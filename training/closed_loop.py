@@ -95,7 +95,6 @@ class _Known:
         self._predicted.append(predicted)
         self.size += len(labels)
 
-    @property
     def current(self) -> tuple[Matrix, Values]:
         """Inputs and labels."""
         return np.concatenate(self._inputs)[self.start :], np.concatenate(self._labels)[self.start :]
@@ -195,9 +194,8 @@ class _Loop:
             known.forget()
             self.noticed.append(number)
             self._learned_from = 0
-        inputs, labels = known.current
-        if len(labels) >= max(FEWEST_ROWS, (1.0 + GROWTH) * self._learned_from):
-            self._train(inputs, labels, number)
+        if known.size - known.start >= max(FEWEST_ROWS, (1.0 + GROWTH) * self._learned_from):
+            self._train(*known.current(), number)
 
     def _train(self, inputs: Matrix, labels: Values, number: int) -> None:
         if not 2 * FEWEST_POSITIVES <= labels.sum() <= len(labels) - FEWEST_POSITIVES:
@@ -212,7 +210,6 @@ class _Loop:
         self._members = members
         self._has_model, self._learned_from = True, len(labels)
         self.epsilon = float(np.clip(EXPLORING / len(labels) ** 0.5, LEAST_EPSILON, MOST_EPSILON))
-        self._redraw()
         self.trained.append(number)
 
     def _made(self, epsilon: float) -> Engine:

@@ -105,13 +105,13 @@ def judge(subject: Subject, registry: Registry, examples: Examples, progress: Pr
         raise NotReady(
             f"Expected rows that no model saw, found none among {len(examples)}: serve on, or train with a smaller share"
         )
+    over = unseen.age >= (subject.objective.window or 0.0)  # what has still to come is no label
+    if not over.any():
+        raise NotReady(f"Expected rows whose window of {subject.objective.window:.0f} s is over, found none among {len(unseen)}")
     engines = {f"{BUNDLE}{name}": engine_of(registry, subject.contract, subject.catalog, name) for name in names}
     rates = _mean_rewards(examples.take(seen(manifests[0].split, examples)), engines[f"{BUNDLE}{subject.bundle}"])
     estimated = _estimate(unseen, engines, None if _predicts(manifests[0], subject) else rates, progress)
     standings = [Standing(m, registry.bundle_folder(m.bundle_id), engines[f"{BUNDLE}{m.bundle_id}"]) for m in manifests]
-    over = unseen.age >= (subject.objective.window or 0.0)  # what has still to come is no label
-    if not over.any():
-        raise NotReady(f"Expected rows whose window of {subject.objective.window:.0f} s is over, found none among {len(unseen)}")
     evidence = Evidence(
         standings[0], standings[1] if len(standings) > 1 else None, unseen.take(over), estimated.exposure[over],
         subject.rules.gate,

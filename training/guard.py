@@ -200,7 +200,7 @@ class _Log:
     """What was decided since a canary was staged, and what came of it. `newest`: its last decisions."""
 
     def __init__(self, home: Path, staged: Challenger, objective: Objective, span: Span) -> None:
-        self._staged, self._span = staged, span
+        self._canary, self._span = Canary(staged.bundle, staged.share), span
         self._mature_until = span.end - objective.window if objective.window else float("inf")
         self._limit = objective.window or FOREVER
         self.newest: deque[_Decided] = deque(maxlen=TIMED)
@@ -218,7 +218,7 @@ class _Log:
         return Seen(*canary)._replace(failed=self._failed), Seen(*champion)
 
     def _count(self, decided: _Decided, successes: Mapping[str, float]) -> None:
-        is_canary = Canary(self._staged.bundle, self._staged.share).takes(decided.customer_id)
+        is_canary = self._canary.takes(decided.customer_id)
         if not is_canary and decided.experiment is not None:
             return  # still another canary's
         came = successes.get(decided.decision_id, float("inf")) <= decided.at + self._limit
@@ -226,7 +226,7 @@ class _Log:
         fallback = any(placed.fallback for placed in decided.placements)
         self._counts[is_canary][decided.customer_id] += [1.0, fallback, is_mature, is_mature and came]
         if is_canary:
-            self._failed += CANARY_FAILED + self._staged.bundle in decided.degraded
+            self._failed += CANARY_FAILED + self._canary.bundle in decided.degraded
             self.newest.append(decided)
 
 

@@ -13,6 +13,7 @@ from training.progress import progress_bar
 from training.promotion import stage_canary, stage_shadow, step_off
 from training.shadowing import shadow_report
 from training.split import TRAIN_SHARE
+from training.training_options import positive, share
 
 CANARY_SHARE = 0.05
 TAKEN_BACK = 3  # exit code
@@ -115,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     purpose = "how far the existing system's choices can be foretold"
     learning = verbs.add_parser("apprentice", help=purpose, description=purpose)
     learning.set_defaults(run=_apprentice)
-    learning.add_argument("--share", type=_share, default=TRAIN_SHARE, help="of the rows to learn from; the rest prove it")
+    learning.add_argument("--share", type=share, default=TRAIN_SHARE, help="of the rows to learn from; the rest prove it")
 
     staging = verbs.add_parser("stage", help="a bundle takes a rung of the ladder, or leaves it")
     rungs = staging.add_subparsers(dest="rung", required=True)
@@ -129,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
 
     rung("shadow", _shadow, "scored on live decisions, answers untouched")
     canary = rung("canary", _canary, "decides for a share of the customers, always the same ones")
-    canary.add_argument("--share", type=_share, default=CANARY_SHARE, help=f"of the customers (default {CANARY_SHARE:g})")
+    canary.add_argument("--share", type=share, default=CANARY_SHARE, help=f"of the customers (default {CANARY_SHARE:g})")
     rung("report", _report, "what a shadow would have done on live traffic, and how near its rates are")
     rung("off", _off, "neither shadow nor canary any more")
 
@@ -137,22 +138,6 @@ def _parser() -> argparse.ArgumentParser:
     guarding = verbs.add_parser("guard", help=purpose, description=purpose)
     guarding.set_defaults(run=_guard)
     guarding.add_argument(
-        "--every", type=_seconds, metavar="SECONDS", help="go on until it is taken back, or is no canary any more"
+        "--every", type=positive, metavar="SECONDS", help="go on until it is taken back, or is no canary any more"
     )
     return parser
-
-
-def _seconds(text: str) -> float:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"Expected whole seconds, 1 or more, got `{text}`")
-    return float(text)
-
-
-def _share(text: str) -> float:
-    try:
-        share = float(text)
-    except ValueError:
-        share = 0.0
-    if not 0.0 < share < 1.0:
-        raise argparse.ArgumentTypeError(f"Expected a share between 0 and 1, got `{text}`")
-    return share

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from features.homes import home_contract
 from service.bundles.loading import read_manifest
@@ -18,7 +19,7 @@ from service.decision.experiments import HOLDOUT
 from service.errors import NotReady
 from service.registry import Registry
 from training.evaluate import current_catalog, engine_of
-from training.examples import Examples, Objective, load_examples
+from training.examples import Examples, Objective, load_examples, texts
 from training.experiments import FEWEST, ExperimentReport, always_valid, experiments, mismatch
 from training.learning_rules import read_rules
 from training.maturity import corrected, mature
@@ -177,10 +178,10 @@ def groups_of(rows: Examples, catalog: Catalog) -> dict[str, npt.NDArray[np.str_
         "channel": np.array([channels.get(name, "unknown") for name in rows.placement.tolist()], np.str_),
     }  # fmt: skip
     for key, column in rows.values.items():
-        if str(column.type) == "string":
-            texts = np.array(column.fill_null("missing").to_pylist(), np.str_)
-            if 1 < len(set(texts.tolist())) <= FEW_VALUES:
-                found[key] = texts
+        if pa.types.is_string(column.type):
+            values = texts(column.fill_null("missing"))
+            if 1 < len(np.unique(values)) <= FEW_VALUES:
+                found[key] = values
     return found
 
 

@@ -20,10 +20,6 @@ TARGET_S = 0.05  # nine of ten answers: half of the deadline that a request has 
 WINDOW = 50  # answers that are judged together
 FEWEST, MOST = 8, 1024  # the limit stays between
 BEGIN = 200  # what a tenth of a second without an answer leaves waiting at 2,000 a second
-HELD_S = 0.04  # what a process that answers more has room for, and still answers in time: at 8,000 a second 320
-CROWD = 6  # turned away for each answer, over a second: then a stall is not the reason, and
-CROWDED_S = 0.01  # whoever waits longer only keeps others from being told at once
-LOOK_BACK_S = 1.0
 LEAST_KEPT, MOST_KEPT = 0.75, 0.9  # of the limit, where answers are late: who waits after a stall still finds room
 WELL_S = TARGET_S / 2  # below, a limit that shrank in a bad moment grows as fast as it shrank: a full house is never so quick
 QUIET_S = 1.0  # a batch that is answered together leaves nobody waiting for a moment: that alone is no quiet
@@ -60,9 +56,6 @@ class Limiter:
         self._fullest = 0
         self._changed = 0.0  # whoever came before was let in by another limit
         self._rejected_at = -QUIET_S
-        self._looked_back = clock()
-        self._answered = self._turned_away = 0  # since then
-        self._room, self._target = float(BEGIN), TARGET_S
         self.limit = float(BEGIN)
         self.under_way = 0
 
@@ -90,38 +83,28 @@ class Limiter:
         self._rejected_at = now
         for priority, times in self._uncounted.items():
             self._rejected[priority].inc(times)
-            self._turned_away += times
         self._uncounted.clear()
 
     def end(self, since: float) -> None:
         """It was answered, or nobody waits for it any more."""
         self.under_way -= 1
-        self._answered += 1
         now = self._clock()
         if self._uncounted:
             self._count(now)
         if since >= self._changed:
             self._latencies.append(now - since)
         if not self.under_way and now - self._rejected_at > QUIET_S:
-            self.limit = max(self.limit, self._room)  # nobody waits, nobody was turned away: whatever there was, it is over
+            self.limit = max(self.limit, BEGIN)  # nobody waits, nobody was turned away: whatever there was, it is over
         if len(self._latencies) >= WINDOW:
-            if now - self._looked_back >= LOOK_BACK_S:
-                self._look_back(now)
             self._judge()
-
-    def _look_back(self, now: float) -> None:
-        """How many are answered says how many a stall may leave waiting; a crowd that lasts is no stall."""
-        self._room = max(BEGIN, HELD_S * self._answered / (now - self._looked_back))
-        self._target = CROWDED_S if self._turned_away > CROWD * self._answered else TARGET_S
-        self._looked_back, self._answered, self._turned_away = now, 0, 0
 
     def _judge(self) -> None:
         slowest = sorted(self._latencies)[int(0.9 * len(self._latencies))]
-        if slowest > self._target:
-            self.limit = max(FEWEST, self.limit * max(LEAST_KEPT, min(MOST_KEPT, self._target / slowest)))
+        if slowest > TARGET_S:
+            self.limit = max(FEWEST, self.limit * max(LEAST_KEPT, min(MOST_KEPT, TARGET_S / slowest)))
             self._changed = self._clock()
-        elif slowest < WELL_S and self.limit < self._room and self._target == TARGET_S:
-            self.limit = min(self._room, self.limit / MOST_KEPT)
+        elif slowest < WELL_S and self.limit < BEGIN:
+            self.limit = min(BEGIN, self.limit / MOST_KEPT)
         elif self._fullest >= NEARLY * self.limit:
             self.limit = min(MOST, self.limit + 1)
         self._latencies.clear()

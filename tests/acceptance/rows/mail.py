@@ -12,8 +12,8 @@ from features.contract import Feature
 from features.vectors import vectorize
 from tests.acceptance.data import data_folder
 from tests.acceptance.row import Context, Measured, Row
-from training.off_policy import Interval, doubly_robust, mean_interval
-from training.uplift import Trial, best, dr_learner, policy_rows, qini, reward_models, t_learner
+from training.off_policy import Interval, mean_interval
+from training.uplift import Trial, best, doubly_robust_scores, dr_learner, qini, reward_models, t_learner
 
 Values = npt.NDArray[np.float64]
 
@@ -22,81 +22,83 @@ NOTHING, MENS = 0, 1
 COST, MARGIN = 0.10, 0.4  # of an e-mail, and of each unit that is spent, in the units of `spend`: assumed, as a shop would
 NUMBERS = ("recency", "history", "mens", "womens", "newbie")
 TEXTS = ("zip_code", "channel", "history_segment")
-CERTAIN = 0.5  # of the policy's gain: the half of the rows that it was learned from says nothing
+LEARNED = 0.5  # share of the customers that a policy is learned from; the others judge it
 
 
-class _Half(NamedTuple):
-    """What a policy is worth on rows that it was not learned from, per customer."""
+class _Judged(NamedTuple):
+    """What a policy is worth a customer, and how much more than doing nothing, and than Mens to everyone."""
 
     value: Interval
     over_nothing: Interval
     over_mens: Interval
 
 
+class _Unseen(NamedTuple):
+    """Customers that no policy was learned from. `scores`: doubly robust, what each action brings each of them."""
+
+    trial: Trial
+    scores: Values
+
+    def of(self, chosen: npt.NDArray[np.intp]) -> Values:
+        """A policy's contributions, (rows,)."""
+        return self.scores[np.arange(len(chosen)), chosen]
+
+    def everyone(self, action: int) -> Values:
+        """Those of one action for all."""
+        return self.scores[:, action]
+
+    def judged(self, chosen: npt.NDArray[np.intp]) -> _Judged:
+        own = self.of(chosen)
+        found = (_interval(own), *(_interval(own - self.everyone(action)) for action in (NOTHING, MENS)))
+        return _Judged(*found)
+
+
 def measure(context: Context) -> Measured:
     rows = read_rows(data_folder(context.root, "hillstrom") / "hillstrom" / "emails.csv.gz")
-    told, claims = [], []
+    told, judged = [], []
     for objective in ("visit", "spend"):
-        trial = rows.trial(objective)
-        learned, unseen = halves(trial, context.seed)
-        uplift = dr_learner(learned, NOTHING, context.seed)
-        chosen = best(uplift.gains(unseen.inputs), np.zeros(len(ACTIONS)))
-        found = judged(unseen, chosen, context.seed)
-        plain = [interval(unseen, np.full(len(chosen), action), context.seed) for action in range(len(ACTIONS))]
-        twice = t_learner(learned, NOTHING, context.seed).gains(unseen.inputs)
-        everyone = ", ".join(f"{name} to everyone {_words(one)}" for name, one in zip(ACTIONS, plain, strict=True))
-        sorts = [qini(unseen, gains[:, MENS], MENS, NOTHING) for gains in (uplift.gains(unseen.inputs), twice)]
+        learned, unseen = halves(rows.trial(objective), context.seed)
+        gains = dr_learner(learned, NOTHING, context.seed).gains(unseen.trial.inputs)
+        twice = t_learner(learned, NOTHING, context.seed).gains(unseen.trial.inputs)
+        found = unseen.judged(best(gains, np.zeros(len(ACTIONS))))
+        everyone = ", ".join(f"{name} to everyone {_words(_interval(unseen.everyone(n)))}" for n, name in enumerate(ACTIONS))
+        sorts = [qini(unseen.trial, promised[:, MENS], MENS, NOTHING) for promised in (gains, twice)]
         told.append(
-            f"{objective}: {everyone}; by uplift {_words(found.value)}, over nothing {_words(found.over_nothing)}, over "
-            f"Mens {_words(found.over_mens)}; Qini of Mens: DR {sorts[0]:+.5f}, T {sorts[1]:+.5f}"
+            f"{objective}: {everyone}; by uplift {_words(found.value)}, over nothing {_words(found.over_nothing)}, over Mens "
+            f"{_words(found.over_mens)}; Qini of Mens: DR {sorts[0]:+.5f}, T {sorts[1]:+.5f}"
         )
-        claims.append(found.over_mens.low > 0.0)
-    profit, everyone = profits(rows, context.seed)
+        judged.append(found)
+    profit, mens = profits(rows, context.seed)
     told.append(
         f"profit at {COST:.2f} an e-mail and {MARGIN:.0%} of spend: {_words(profit.value)} a customer, over nothing "
-        f"{_words(profit.over_nothing)}, over Mens to everyone {_words(profit.over_mens)} (Mens to everyone {_words(everyone)})"
+        f"{_words(profit.over_nothing)}, over Mens to everyone {_words(profit.over_mens)} (Mens to everyone {_words(mens)})"
     )
-    claims.append(profit.over_mens.low > 0.0)
-    finite = all(np.isfinite([profit.value.low, profit.value.high]))
-    return Measured(
-        f"{len(rows.action):,} customers; {'; '.join(told)}; claims over Mens: {sum(claims)}", finite and not any(claims)
-    )
+    judged.append(profit)
+    claims = sum(one.over_mens.low > 0.0 for one in judged)
+    certain = all(interval.low < interval.value < interval.high for one in judged for interval in one)
+    return Measured(f"{len(rows.action):,} customers; {'; '.join(told)}; claims over Mens: {claims}", certain and not claims)
 
 
-def profits(rows: "Mails", seed: int) -> tuple[_Half, Interval]:
+def profits(rows: "Mails", seed: int) -> tuple[_Judged, Interval]:
     """The policy that writes where it pays, and writing to everyone."""
-    trial = rows.trial("spend")
-    costs = np.array([0.0, COST, COST])
-    earned = trial._replace(reward=MARGIN * trial.reward - costs[trial.action])
-    learned, unseen = halves(earned, seed)
-    chosen = best(dr_learner(learned, NOTHING, seed).gains(unseen.inputs), np.zeros(len(ACTIONS)))
-    return judged(unseen, chosen, seed), interval(unseen, np.full(len(chosen), MENS), seed)
+    trial, costs = rows.trial("spend"), np.array([0.0, COST, COST])
+    learned, unseen = halves(trial._replace(reward=MARGIN * trial.reward - costs[trial.action]), seed)
+    chosen = best(dr_learner(learned, NOTHING, seed).gains(unseen.trial.inputs), np.zeros(len(ACTIONS)))
+    return unseen.judged(chosen), _interval(unseen.everyone(MENS))
 
 
-def halves(trial: Trial, seed: int) -> tuple[Trial, Trial]:
-    """To learn from, and to judge by."""
-    learned = np.random.default_rng(seed).random(len(trial.reward)) < CERTAIN
-    return trial.take(learned), trial.take(~learned)
-
-
-def contributions(unseen: Trial, chosen: npt.NDArray[np.intp], seed: int) -> Values:
-    """Doubly robust, the reward model from the other half of the unseen rows."""
-    expected = np.zeros((len(unseen.reward), len(ACTIONS)))
-    folds = np.arange(len(unseen.reward)) % 2
+def halves(trial: Trial, seed: int) -> tuple[Trial, _Unseen]:
+    """To learn from, and to judge by: there each half's reward model comes from the other."""
+    learned = np.random.default_rng(seed).random(len(trial.reward)) < LEARNED
+    unseen = trial.take(~learned)
+    expected, folds = np.zeros((len(unseen.reward), len(ACTIONS))), np.arange(len(unseen.reward)) % 2
     for fold in range(2):
         expected[folds == fold] = reward_models(unseen.take(folds != fold), seed)(unseen.inputs[folds == fold])
-    return doubly_robust(policy_rows(unseen, chosen, expected))
+    return trial.take(learned), _Unseen(unseen, doubly_robust_scores(unseen, expected))
 
 
-def interval(unseen: Trial, chosen: npt.NDArray[np.intp], seed: int) -> Interval:
-    return mean_interval(contributions(unseen, chosen, seed), np.arange(len(chosen)))
-
-
-def judged(unseen: Trial, chosen: npt.NDArray[np.intp], seed: int) -> _Half:
-    """A policy's value, and its gains over two plain ones on the same rows."""
-    own, every = contributions(unseen, chosen, seed), np.arange(len(chosen))
-    over = [contributions(unseen, np.full(len(chosen), action), seed) for action in (NOTHING, MENS)]
-    return _Half(mean_interval(own, every), *(mean_interval(own - other, every) for other in over))
+def _interval(contributions: Values) -> Interval:
+    return mean_interval(contributions, np.arange(len(contributions)))
 
 
 class Mails(NamedTuple):

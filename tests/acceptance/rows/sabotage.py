@@ -120,7 +120,7 @@ def _filled_in_afterwards(log: pa.Table) -> pa.Table:
     return log.set_column(log.column_names.index("nps"), "nps", pa.array(scores))
 
 
-def _learned(home: Path, spoil: Callable[[Lesson], Lesson], settings: FitSettings = QUICK) -> str:
+def learned(home: Path, spoil: Callable[[Lesson], Lesson], settings: FitSettings = QUICK) -> str:
     """A challenger from spoiled rows."""
     lesson = spoil(prepare(home, "click", NEW))
     return publish(Registry(home / "registry"), fit(lesson.inputs, lesson.learned.label, lesson.columns, settings), lesson)
@@ -133,7 +133,7 @@ def _labels(change: Callable[[Lesson, Values], Values]) -> Callable[[Lesson], Le
     return spoiled
 
 
-def _column(name: str, change: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]) -> Callable[[Lesson], Lesson]:
+def column_of(name: str, change: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]) -> Callable[[Lesson], Lesson]:
     def spoiled(lesson: Lesson) -> Lesson:
         inputs, place = lesson.inputs.copy(), _place(lesson.columns, name)
         inputs[:, place] = change(inputs[:, place])
@@ -191,19 +191,19 @@ def _sabotages() -> Iterator[Sabotage]:
     chance = np.random.default_rng(0)
     shuffled = _labels(lambda _, label: chance.permutation(label))
     flipped = _labels(lambda _, label: 1.0 - label)
-    missing = _column("customer.favourite_category", lambda column: np.full_like(column, np.nan))
-    cents = _column("customer.spend_12m", lambda column: column * np.float32(100.0))
-    yield Sabotage("shuffled labels", lambda home: _learned(home, shuffled), "skill", "")
-    yield Sabotage("constant", lambda home: _learned(home, _as_it_is, BLIND), "skill", "constant")
-    yield Sabotage("sign flipped", lambda home: _learned(home, flipped), "skill", "sign")
+    missing = column_of("customer.favourite_category", lambda column: np.full_like(column, np.nan))
+    cents = column_of("customer.spend_12m", lambda column: column * np.float32(100.0))
+    yield Sabotage("shuffled labels", lambda home: learned(home, shuffled), "skill", "")
+    yield Sabotage("constant", lambda home: learned(home, _as_it_is, BLIND), "skill", "constant")
+    yield Sabotage("sign flipped", lambda home: learned(home, flipped), "skill", "sign")
     yield Sabotage("stale", _stale, "age", "stale")
-    yield Sabotage("missing feature", lambda home: _learned(home, missing), "inputs", "customer.favourite_category")
-    yield Sabotage("wrong unit", lambda home: _learned(home, cents), "inputs", "customer.spend_12m")
-    yield Sabotage("10 x slower", lambda home: _learned(home, _as_it_is, DEEP), "latency", "times the champion's")
-    yield Sabotage("10 x bigger", lambda home: _learned(home, _as_it_is, BIG), "size", "times the champion's")
+    yield Sabotage("missing feature", lambda home: learned(home, missing), "inputs", "customer.favourite_category")
+    yield Sabotage("wrong unit", lambda home: learned(home, cents), "inputs", "customer.spend_12m")
+    yield Sabotage("10 x slower", lambda home: learned(home, _as_it_is, DEEP), "latency", "times the champion's")
+    yield Sabotage("10 x bigger", lambda home: learned(home, _as_it_is, BIG), "size", "times the champion's")
     yield Sabotage("uncalibrated", _recalibrated, "calibration", "uncalibrated")
     north = _labels(_north_lost)
-    yield Sabotage("one segment collapsed", lambda home: _learned(home, north), "segments", "`customer.region` = north")
+    yield Sabotage("one segment collapsed", lambda home: learned(home, north), "segments", "`customer.region` = north")
     yield Sabotage("parity broken", _other_model, "parity", "Parity")
 
 

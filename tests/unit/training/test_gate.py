@@ -1,5 +1,7 @@
 """What must hold of a bundle before it may serve."""
 
+import re
+import tomllib
 from pathlib import Path
 
 import msgspec
@@ -8,10 +10,11 @@ import pytest
 
 from service.errors import BadRequest
 from service.registry import Registry
-from tests.acceptance.rows.sabotage import SABOTAGES, Sabotage, leak_found, refused_because
+from tests.acceptance.rows.sabotage import QUICK, SABOTAGES, Sabotage, column_of, leak_found, learned, refused_because
 from training.evaluate import evaluate
 from training.gate import Check
-from training.learning_rules import FILE, read_rules
+from training.learn import Lesson
+from training.learning_rules import FILE, LearningRules, read_rules
 from training.promotion import promote_without_evidence
 
 
@@ -79,6 +82,58 @@ def test_a_file_that_is_not_understood_is_refused(tmp_path, text, named):
     (tmp_path / FILE).write_text(text)
     with pytest.raises(BadRequest, match=named):
         read_rules(tmp_path)
+
+
+def test_the_page_tells_the_bounds_as_they_are():
+    """What people copy from it is what holds without a file."""
+    page = (Path(__file__).parents[3] / "docs" / "learning.md").read_text()
+    [block] = re.findall(r"```toml\n(\[windows\].*?)```", page, re.DOTALL)
+    told = msgspec.convert(tomllib.loads(block), LearningRules)
+    assert told == LearningRules(windows={"conversion": "7d"})
+
+
+@pytest.mark.parametrize(
+    ("bound", "check", "word"),
+    [
+        ("oldest_days = -100.0", "age", "stale: its newest row is"),
+        ("auc_jump = -0.5", "leak", "AUC jumps from the champion's"),
+        ("auc_alone = 0.5", "leak", "alone tells the outcome"),
+        ("most_times = 0.5", "size", "times the champion's"),
+        ("most_times = 0.01", "latency", "times the champion's"),
+    ],
+)
+def test_each_bound_refuses_what_is_beyond_it(guarded_home, bound, check, word):
+    """A retrain that keeps to the usual ones."""
+    bundle = learned(guarded_home, lambda lesson: lesson, QUICK)
+    (guarded_home / FILE).write_text(f"[gate]\n{bound}\n")
+    report = evaluate(guarded_home, "click", bundle)
+    assert [r for r in report.reasons if r.startswith(f"{check}:") and word in r], report.reasons
+    assert report.verdict == "refuse"
+
+
+def test_without_a_champion_no_auc_is_believed_that_is_too_good(own_home):
+    """There is nothing else to compare it with."""
+    (own_home / FILE).write_text("[gate]\nauc_best = 0.5\n")
+    assert checks(own_home)["leak"].told.startswith("leak? AUC")
+
+
+def test_an_input_of_the_champion_that_is_gone_is_named(guarded_home):
+    """Somebody forgot it."""
+
+    def forgotten(lesson: Lesson) -> Lesson:
+        place = [column.key for column in lesson.columns].index("customer.spend_12m")
+        columns = (*lesson.columns[:place], *lesson.columns[place + 1 :])
+        return lesson._replace(columns=columns, inputs=np.delete(lesson.inputs, place, axis=1))
+
+    report = evaluate(guarded_home, "click", learned(guarded_home, forgotten, QUICK))
+    assert any("`customer.spend_12m` is not among the inputs" in reason for reason in report.reasons)
+
+
+def test_an_input_that_has_moved_far_is_named(guarded_home):
+    """As wide as before, and somewhere else."""
+    shifted = column_of("customer.age", lambda column: column + np.float32(40.0))
+    report = evaluate(guarded_home, "click", learned(guarded_home, shifted, QUICK))
+    assert any("`customer.age` has moved since" in reason for reason in report.reasons)
 
 
 def test_a_window_is_the_outcomes_own(tmp_path):

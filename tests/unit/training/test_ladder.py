@@ -111,4 +111,4 @@ def test_a_guard_looks_every_so_many_whole_seconds(own_home, capsys, every):
     with pytest.raises(SystemExit) as ended:
         run(own_home, "guard", "--every", every)
     assert ended.value.code == 2
-    assert f"Expected whole seconds, 1 or more, got `{every}`" in capsys.readouterr().err
+    assert f"Expected a whole number, 1 or more, got `{every}`" in capsys.readouterr().err

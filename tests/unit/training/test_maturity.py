@@ -1,7 +1,5 @@
 """Rows whose outcomes have not all come."""
 
-import itertools
-
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -49,7 +47,6 @@ def test_short_delays_that_are_seen_more_often_do_not_fool_it():
     chance = np.random.default_rng(0)
     age, delay = chance.uniform(0, 20, 40_000), chance.uniform(0, 10, 40_000)
     seen = np.where(delay <= age, delay, np.nan)
-    assert np.nanmean(seen <= 5.0) > 0
     assert delays_of(seen, age, 10.0).reached_by(np.array([2.0, 5.0, 9.0])) == pytest.approx([0.2, 0.5, 0.9], abs=0.02)
     assert np.mean(seen[~np.isnan(seen)] <= 5.0) > 0.55, "what a plain share of those that were seen would say"
 
@@ -77,4 +74,4 @@ def test_a_log_younger_than_the_window_says_nothing_of_late_successes():
     """It is refused, with what is there."""
     with pytest.raises(NotReady, match="as old as the window of 10 s, found none older than 9 s"):
         delays_of(np.array([1.0]), np.array([9.0]), 10.0)
-    assert list(itertools.chain(delays_of(np.array([np.nan]), np.array([10.0]), 10.0).after)) == []
+    assert len(delays_of(np.array([np.nan]), np.array([10.0]), 10.0).after) == 0, "no success so far is no error"

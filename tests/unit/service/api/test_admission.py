@@ -9,10 +9,8 @@ import uvicorn
 from service.api.admission import (
     BEGIN,
     BULK,
-    CROWD,
     EVENTS,
     FEWEST,
-    HELD_S,
     OUTCOMES,
     QUIET_S,
     RECOMMEND,
@@ -87,35 +85,6 @@ def test_what_a_stall_took_quick_answers_give_back(limiter, clock):
     assert limiter.limit == narrow, "answers that are merely in time say nothing where the house is not full"
     answered(limiter, clock, 10, TARGET_S / 4, windows=16)
     assert limiter.limit == BEGIN
-
-
-def test_who_answers_more_has_room_for_more_after_a_stall(limiter, clock):
-    """At 8,000 a second a stall of 40 ms leaves 320 waiting, and none of them is turned away."""
-    waiting = limiter.start()
-    answered(limiter, clock, 50, 0.00625, windows=480)
-    assert limiter.limit == pytest.approx(8000 * HELD_S, rel=0.05)
-    limiter.end(waiting)
-
-
-def test_a_crowd_that_lasts_is_told_at_once(limiter, clock):
-    """Nobody waits for 50 ms while twenty are turned away for each answer; once they have gone, the door opens again."""
-    waiting = limiter.start()
-
-    def crowded(turned_away: int, windows: int) -> None:
-        for _ in range(windows):
-            limit, limiter.limit = limiter.limit, 0.0
-            for _ in range(turned_away * WINDOW):
-                limiter.admits(RECOMMEND)
-            limiter.limit = limit
-            answered(limiter, clock, WINDOW // 2, 0.02)
-
-    crowded(CROWD // 2, 60)
-    assert limiter.limit >= BEGIN, "some are turned away, and 20 ms are in time"
-    crowded(20, 60)
-    assert limiter.limit < BEGIN / 4
-    answered(limiter, clock, 10, 0.005, windows=120)
-    assert limiter.limit >= BEGIN
-    limiter.end(waiting)
 
 
 def test_once_nobody_waits_the_limit_is_what_it_was_at_first(limiter, clock):
