@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import uvicorn
+from uvicorn.supervisors import Multiprocess
 
 from features.redis_server import resolve_redis
 from service.api.admission import AdmittingProtocol
@@ -16,6 +17,7 @@ from service.app import COLLECT, SWITCH_S, create_from_settings, with_door
 from service.draining import drained
 from service.errors import BadRequest
 from service.keys import read_keys
+from service.listening import dealt_out
 from service.logs import configure_logging, logger
 from service.settings import PREFIX, Settings, settings_from
 
@@ -74,7 +76,8 @@ def serve(settings: Settings) -> None:
         return
     with tempfile.TemporaryDirectory(prefix="nextbest-metrics-") as shared:
         os.environ.update(_environment(settings), PROMETHEUS_MULTIPROC_DIR=shared)
-        uvicorn.run("service.app:create_from_environment", factory=True, workers=settings.workers, **common)  # type: ignore[arg-type]  # as above
+        config = uvicorn.Config("service.app:create_from_environment", factory=True, workers=settings.workers, **common)  # type: ignore[arg-type]  # as above
+        Multiprocess(config, sockets=[dealt_out(config.bind_socket())]).run()
 
 
 def _environment(settings: Settings) -> dict[str, str]:

@@ -137,6 +137,21 @@ def test_a_server_that_is_told_to_stop_says_so_before_it_stops(serving_home, fil
     assert answer.json()["decision_id"] in {r["decision_id"] for r in records(serving_home, "decisions")}
 
 
+def test_two_workers_answer_at_one_address(serving_home, filled_redis, nextbest):
+    """Each takes a part of the connections, figures are of both, nobody else gets the address, and both leave in peace."""
+    with running_server(serving_home, filled_redis, NEXTBEST_WORKERS="2") as server:
+        answered = [httpx.post(f"{server.url}/recommend", json=ASK).json()["decision_id"] for _ in range(40)]
+        assert "nextbest_decisions_total 40.0" in httpx.get(f"{server.url}/metrics").text
+        port = server.url.rpartition(":")[2]
+        second = nextbest("--home", str(serving_home), "--redis-url", filled_redis, "serve", "--port", port, "--workers", "2")
+        assert (second.returncode, "Address already in use" in second.stderr) == (3, True), second.stderr
+        os.kill(server.pid, signal.SIGTERM)
+        assert becomes(lambda: not is_alive(server.url), patience=5.0)
+    assert {r["decision_id"] for r in records(serving_home, "decisions")} == set(answered)
+    writers = {path.name.split("-")[1] for path in (serving_home / "log" / "decisions").rglob("*.log")}
+    assert len(writers) == 2
+
+
 def is_alive(url: str) -> bool:
     try:
         return httpx.get(f"{url}/live", timeout=1.0).status_code == 200
