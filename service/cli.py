@@ -41,7 +41,7 @@ COMMANDS = {
     "explain": Command("training.decision_commands", "why a decision was made, and what would have made another"),
     "replay": Command("training.decision_commands", "make logged decisions again, and compare byte for byte"),
     "whatif": Command("training.decision_commands", "what a draft would have made of the logged decisions"),
-    "decide": Command("training.decision_commands", "decide for every customer of a table"),
+    "decide": Command("training.batch_commands", "decide for every customer of a table"),
     "experiments": Command("training.decision_commands", "what the arms of experiments brought, and whether they differ"),
     "report": Command("training.report_commands", "value, calibration, experiments, drift and exploration on one page"),
     "drift": Command("training.report_commands", "whether rows since training look like those learned from (exit code 2: no)"),

@@ -1,25 +1,19 @@
-"""`nextbest explain | replay | whatif | decide | experiments`: decisions that were made, or would be."""
+"""`nextbest explain | replay | whatif | experiments`: decisions that were made, or would have been."""
 
 import argparse
-import datetime as dt
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 
 from features.homes import home_contract
-from features.redis_server import resolve_redis
 from service.bundles.archive import EngineArchive
 from service.bundles.loading import read_manifest
-from service.catalog.entities import Scalar
 from service.catalog.validate import parse_catalog
-from service.decision.entities import PlacementRequest
 from service.decision.explain import Explanation, explain
 from service.decision.records import DecisionRecord
 from service.errors import CatalogInvalid, NotReady
 from service.registry import Registry
-from training.batch import decide_table
-from training.batch_parts import Campaign, PartsFolder
 from training.contributions import Contribution, contributions
 from training.days import end_of, start_of
 from training.decision_log import find_decision
@@ -27,7 +21,6 @@ from training.decision_tables import experiments_table, explanation_table, repla
 from training.experiments import experiments
 from training.progress import progress_bar
 from training.replay import replay
-from training.spreading import add_workers, workers_of
 from training.summary import terminal
 from training.whatif import Draft, what_if
 
@@ -43,8 +36,8 @@ class Told(msgspec.Struct, frozen=True):
 
 def main(argv: Sequence[str], *, home: Path, redis_url: str | None) -> int:
     """Exit code: 0 done, 1 where a replay does not hold. Errors are raised for the command line to tell."""
+    del redis_url
     options = _parser().parse_args(argv)
-    options.redis_url = redis_url
     run: Callable[[argparse.Namespace, Path], int] = options.run
     return run(options, home)
 
@@ -121,25 +114,6 @@ def _objective(home: Path, bundle: str | None) -> str:
     return read_manifest(Registry(home / "registry").bundle_folder(bundle)).objective
 
 
-def _decide(options: argparse.Namespace, home: Path) -> int:
-    workers = workers_of(options)
-    if options.out.exists():
-        raise NotReady(f"Expected a new file: deciding twice contacts everyone twice - at `{options.out}`")
-    begun = PartsFolder.beside(options.out).begun()  # perhaps yesterday, when the campaign had another name
-    today = f"{options.table.stem}-{dt.datetime.now(dt.UTC):%Y-%m-%d}"
-    name = options.campaign or (begun.campaign.name if begun else today)
-    campaign = Campaign(name, tuple(options.placement), dict(options.context), options.dry_run)
-    with progress_bar("Deciding") as tell, resolve_redis(options.redis_url, home) as url:
-        report = decide_table(home, url, campaign, options.table, options.out, workers=workers, progress=tell)
-    trace = "; a dry run: nothing was logged or counted" if options.dry_run else ""
-    print(
-        f"decided for {report.customers:,} customers in {report.seconds:.1f} s, {report.fallbacks:,} of them get a fallback"
-        f"{f'; {report.before:,} were decided in a run before' if report.before else ''}"
-        f"{trace}\nwrote {options.out}"
-    )
-    return 0
-
-
 def _print_json(report: object) -> None:
     print(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
 
@@ -175,32 +149,4 @@ def _parser() -> argparse.ArgumentParser:
     comparing.add_argument("--objective", help="the outcome to count (default: the champion's)")
     for telling in (explaining, replaying, trying, comparing):
         telling.add_argument("--json", action="store_true", help="for machines")
-
-    deciding = verb("decide", _decide, "decide for every customer of a table")
-    deciding.add_argument("table", type=Path, metavar="TABLE", help="CSV or Parquet with a column `customer_id`")
-    deciding.add_argument("--out", type=Path, required=True, metavar="FILE", help="Parquet, one row an item")
-    deciding.add_argument(
-        "--placement", type=_placement, action="append", required=True, metavar="ID[:SLOTS]", help="may be given several times"
-    )
-    deciding.add_argument("--context", type=_pair, action="append", default=[], metavar="NAME=VALUE", help="the same for all")
-    deciding.add_argument("--campaign", metavar="NAME", help="seeds the decision ids (default: table and day)")
-    deciding.add_argument("--dry-run", action="store_true", help="leave no trace")
-    add_workers(deciding)
     return parser
-
-
-def _placement(text: str) -> PlacementRequest:
-    name, colon, slots = text.partition(":")
-    if not name or (colon and not (slots.isdecimal() and int(slots))):
-        raise argparse.ArgumentTypeError(f"Expected a placement like `mail_top` or `mail_top:3`, got `{text}`")
-    return PlacementRequest(name, int(slots or 1))
-
-
-def _pair(text: str) -> tuple[str, Scalar]:
-    name, equals, value = text.partition("=")
-    if not name or not equals:
-        raise argparse.ArgumentTypeError(f"Expected `name=value`, got `{text}`")
-    try:
-        return name, float(value)
-    except ValueError:
-        return name, value
