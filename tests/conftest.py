@@ -1,5 +1,6 @@
 """What tests share: a real Redis, emptied before each test that asks for it, and a small shop that was learned from once."""
 
+import os
 import shutil
 import tempfile
 import time
@@ -21,6 +22,12 @@ from training.simulate import World, write_world
 # A shared machine may be slow at any moment: how long one example takes says nothing about the rule under test.
 hypothesis.settings.register_profile("shared", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("shared")
+
+
+def pytest_configure() -> None:
+    """Whoever imports Feast tells the processes that it starts, workers among them, to keep metrics in files that they share."""
+    for variable in ("PROMETHEUS_MULTIPROC_DIR", "PROMETHEUS_MULTIPROCESS_DIR"):
+        os.environ.pop(variable, None)
 
 
 @pytest.fixture(scope="session")

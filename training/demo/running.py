@@ -37,7 +37,9 @@ def running_server(home: Path, redis_url: str, port: int | None = None, **settin
     log = home / "server.log"
     command = [sys.executable, "-m", "service.cli", "--home", str(home), "--redis-url", redis_url, "serve", "--port", str(port)]
     started = time.perf_counter()
-    environment = {**os.environ, **settings}
+    # Feast, where it was imported here, would have the server keep its metrics in files that go with this process
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PROMETHEUS_")}
+    environment = {**kept, **settings}
     with log.open("ab") as output, subprocess.Popen(command, stderr=output, stdout=output, env=environment) as process:
         try:
             wait_until_ready(f"http://127.0.0.1:{port}", process, log)
