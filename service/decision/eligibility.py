@@ -21,7 +21,7 @@ NOT_SHOWN_HERE = "not_shown_here"  # reason code: no treatment for this placemen
 NOTHING_MISSING: frozenset[str] = frozenset()
 REMEMBERED = 4096  # distinct outcomes kept; beyond them the memory starts anew: 100 bytes and one row of bools each
 PAID_AFTER = 400  # requests after which it has paid to compile the rules into one function
-MOST_TOGETHER = 400  # rules that are: it takes 10 ms, in which nobody is answered
+MOST_TOGETHER = 400  # rules that are: meanwhile nobody is answered, 1.8 ms for 100 of them and 12 ms for 400
 
 Failing = Callable[[Mapping[str, Scalar], Mapping[str, Scalar]], int]  # (customer, context) -> the rules that fail, a bit each
 
