@@ -55,6 +55,8 @@ def _train(options: argparse.Namespace, home: Path) -> int:
     if how.trials:
         figures = trained.fitted.settings.figures().items()
         print(f"best of {how.trials} trials: {', '.join(f'{name} {value:.3g}' for name, value in figures)}")
+    if trained.weighing is not None:
+        print(trained.weighing.told())
     print(trained.bundle)
     tracker.track(Told(trained.bundle, trained))
     return 0

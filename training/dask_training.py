@@ -60,7 +60,10 @@ def _grown(growth: Growth, client: Client) -> lightgbm.Booster:
     try:
         with client.as_current(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Parameter n_jobs will be ignored", UserWarning)  # set by LightGBM itself
-            model.fit(_spread(growth.shown, client, parts), _spread(growth.labels, client, parts))
+            model.fit(
+                _spread(growth.shown, client, parts), _spread(growth.labels, client, parts),
+                sample_weight=None if growth.weights is None else _spread(growth.weights, client, parts),
+            )  # fmt: skip
     except lightgbm.basic.LightGBMError as error:
         raise NotReady(f"Expected the workers to train together, found: {error} - at `--engine dask`") from error
     booster = lightgbm.Booster(model_str=model.booster_.model_to_string())
@@ -83,7 +86,7 @@ def best_round(booster: lightgbm.Booster, growth: Growth) -> int:
     loss, margins, found = LOSSES[growth.learned], np.zeros(len(growth.check_labels)), []
     for tree in range(booster.num_trees()):
         margins += _margins_of(booster, growth.check, tree)
-        found.append(float(loss(margins, growth.check_labels)))
+        found.append(float(np.average(loss(margins, growth.check_labels), weights=growth.check_weights)))
     return int(np.argmin(found)) + 1 if found else 0
 
 
@@ -91,18 +94,18 @@ def _margins_of(booster: lightgbm.Booster, rows: Matrix, tree: int) -> Values:
     return np.asarray(booster.predict(rows, raw_score=True, start_iteration=tree, num_iteration=1, num_threads=1), np.float64)
 
 
-def _log_loss(margins: Values, labels: Values) -> float:
-    return float((np.logaddexp(0.0, margins) - labels * margins).mean())
+def _log_loss(margins: Values, labels: Values) -> Values:
+    return np.asarray(np.logaddexp(0.0, margins) - labels * margins)
 
 
-def _poisson(margins: Values, labels: Values) -> float:
-    return float((np.exp(np.minimum(margins, HIGHEST)) - labels * margins).mean())
+def _poisson(margins: Values, labels: Values) -> Values:
+    return np.asarray(np.exp(np.minimum(margins, HIGHEST)) - labels * margins)
 
 
-def _tweedie(margins: Values, labels: Values) -> float:
+def _tweedie(margins: Values, labels: Values) -> Values:
     """Joergensen 1987, without what does not depend on the margin."""
     low, high = np.exp((1 - POWER) * margins) / (1 - POWER), np.exp(np.minimum((2 - POWER) * margins, HIGHEST)) / (2 - POWER)
-    return float((high - labels * low).mean())
+    return np.asarray(high - labels * low)
 
 
-LOSSES: dict[Learned, Callable[[Values, Values], float]] = {"rate": _log_loss, "count": _poisson, "sum": _tweedie}
+LOSSES: dict[Learned, Callable[[Values, Values], Values]] = {"rate": _log_loss, "count": _poisson, "sum": _tweedie}

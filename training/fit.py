@@ -62,6 +62,8 @@ class Growth(NamedTuple):
     settings: FitSettings
     learned: Learned
     progress: Progress | None
+    weights: Values | None = None  # of the rows, where they do not count alike
+    check_weights: Values | None = None
 
 
 Grow = Callable[[Growth], lightgbm.Booster]  # its `best_iteration` says how many trees count
@@ -91,11 +93,13 @@ class Fitted:
 
 def fit(
     inputs: Matrix, labels: Values, columns: Sequence[Feature], settings: FitSettings, progress: Progress | None = None,
-    *, grow: Grow | None = None,
+    *, grow: Grow | None = None, weights: Values | None = None,
 ) -> Fitted:  # fmt: skip
     """Train on all but the last fifth of the rows. Same rows and settings, same model. `grow`: another way to get trees.
 
-    Shapes: float32 (rows, columns), 0 or 1 (rows,). Raises NotReady where there is too little to learn from.
+    `weights`, mean 1: how much each row counts for the trees and for when to stop. Calibration and metrics take rows as they were
+    served, for that is where a rate is held to its word. Shapes: float32 (rows, columns), 0 or 1 (rows,), (rows,).
+    Raises NotReady where there is too little to learn from.
     """
     if len(labels) < FEWEST_ROWS or not FEWEST_POSITIVES <= labels.sum() <= len(labels) - FEWEST_POSITIVES:
         raise NotReady(
@@ -103,6 +107,8 @@ def fit(
             f"{labels.sum():.0f} successes"
         )
     growth, cut = _growth(inputs, labels, columns, settings, learned="rate", progress=progress)
+    if weights is not None:
+        growth = growth._replace(weights=weights[:cut], check_weights=weights[cut:])
     booster = (grow or grow_here)(growth)
     return _calibrated(booster, inputs[cut:], labels[cut:], tuple(columns), settings)
 
@@ -140,8 +146,8 @@ def grow_here(growth: Growth) -> lightgbm.Booster:
     """Trees until the checked rows gain nothing any more."""
     names = [f"c{i}" for i in range(growth.shown.shape[1])]  # LightGBM refuses some characters of ours
     quiet = {"feature_pre_filter": False, "verbosity": -1}
-    train = lightgbm.Dataset(growth.shown, growth.labels, feature_name=names, params=quiet)
-    check = lightgbm.Dataset(growth.check, growth.check_labels, reference=train)
+    train = lightgbm.Dataset(growth.shown, growth.labels, weight=growth.weights, feature_name=names, params=quiet)
+    check = lightgbm.Dataset(growth.check, growth.check_labels, weight=growth.check_weights, reference=train)
     settings = growth.settings
     callbacks = [lightgbm.early_stopping(settings.patience, verbose=False), _Told(growth.progress, settings.rounds)]
     return lightgbm.train(growth.parameters, train, settings.rounds, valid_sets=[check], callbacks=callbacks)

@@ -12,6 +12,7 @@ from training.gate import Check
 from training.learning_rules import GateRules
 from training.off_policy import ESTIMATORS, Clusters, Interval, Values, mean_interval
 from training.policies import ALWAYS, BUNDLE, PolicyRows
+from training.slate_values import PlacementSlates, slate_values
 
 Verdict = Literal["promote", "keep", "refuse"]
 
@@ -40,7 +41,7 @@ class Gain(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What `evaluate --json` prints."""
+    """What `evaluate --json` prints. `slates`: only where the log holds slates of several slots."""
 
     objective: str
     rows: int
@@ -52,6 +53,7 @@ class Report(msgspec.Struct, frozen=True):
     verdict: Verdict
     reasons: tuple[str, ...]
     checks: tuple[Check, ...] = ()
+    slates: tuple[PlacementSlates, ...] | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def bundle(self) -> str:
@@ -91,7 +93,7 @@ def report(
         objective=objective, rows=len(unseen), policies=policies, best_static=best,
         gain_over_logged=judged.gain(own, LOGGED), gain_over_best_static=over_best,
         beats_best_static=over_best is not None and over_best.ci[0] > 0.0, verdict=verdict, reasons=tuple(reasons),
-        checks=tuple(checks),
+        checks=tuple(checks), slates=slate_values(unseen, found, clusters) or msgspec.UNSET,
     )  # fmt: skip
 
 

@@ -16,11 +16,12 @@ from service.bundles.loading import read_manifest
 from service.bundles.manifest import Split
 from service.errors import BadRequest
 from service.registry import Registry
+from training.choice_weights import Weighing, choice_weights
 from training.evaluate import current_catalog
 from training.examples import Examples, Objective, load_examples, outcome_types
 from training.fit import FitSettings, Fitted, fit
 from training.lake import IMPRESSION
-from training.learning_rules import FILE, LearningRules, read_rules
+from training.learning_rules import FILE, LearningRules, TrainingRules, read_rules
 from training.maturity import mature
 from training.publish import Provenance, publish_bundle
 from training.split import TRAIN_SHARE, choose_split, seen
@@ -53,6 +54,7 @@ class Manner(msgspec.Struct, frozen=True):
     trials: int = 0
     engine: Literal["local", "dask"] = "local"
     scheduler: str | None = None
+    weights: Literal["none", "choice"] | None = None  # None: as learning.toml says
 
 
 class Lesson(NamedTuple):
@@ -64,27 +66,37 @@ class Lesson(NamedTuple):
     columns: tuple[Feature, ...]
     inputs: Matrix
     monotone: dict[str, int] = {}
+    training: TrainingRules = TrainingRules()
 
 
 class Trained(NamedTuple):
-    """A bundle in the registry, what it was exported from, and what that was learned from."""
+    """A bundle in the registry, what it was exported from, and what that was learned from. `weighing`: None, rows count alike."""
 
     bundle: str
     fitted: Fitted
     lesson: Lesson
+    weighing: Weighing | None = None
 
 
 def learn(home: Path, lesson: Lesson, how: Manner, progress: Progress = lambda _done, _of: None) -> Trained:
     """Search where that is asked for, learn, publish. Raises NotReady and BundleRefused."""
     settings = msgspec.structs.replace(how.settings, monotone={**lesson.monotone, **how.settings.monotone})
+    weighing = _weighing(lesson, how)
+    weights = None if weighing is None else weighing.weights
     if how.trials:
         found = _optional("tuning").tune(
-            lesson.inputs, lesson.learned.label, lesson.columns, settings, how.trials, progress=progress
+            lesson.inputs, lesson.learned.label, lesson.columns, settings, how.trials, progress=progress, weights=weights
         )
         settings = found.settings
     grow = _optional("dask_training").grow_on(how.scheduler, settings.threads) if how.engine == "dask" else None
-    fitted = fit(lesson.inputs, lesson.learned.label, lesson.columns, settings, progress, grow=grow)
-    return Trained(publish(Registry(home / "registry"), fitted, lesson), fitted, lesson)
+    fitted = fit(lesson.inputs, lesson.learned.label, lesson.columns, settings, progress, grow=grow, weights=weights)
+    return Trained(publish(Registry(home / "registry"), fitted, lesson, weighing), fitted, lesson, weighing)
+
+
+def _weighing(lesson: Lesson, how: Manner) -> Weighing | None:
+    if (how.weights or lesson.training.weights) == "none":
+        return None
+    return choice_weights(lesson.learned.choice_probability, lesson.training.most)
 
 
 def _optional(module: str) -> Any:  # noqa: ANN401  # a module; it needs packages that few have installed
@@ -96,7 +108,8 @@ def prepare(home: Path, objective: str | None = None, share: float = TRAIN_SHARE
     registry, contract = Registry(home / "registry"), home_contract(home)
     catalog = current_catalog(registry, contract)
     wanted = Objective(objective or default_objective(home, registry))
-    wanted = Objective(wanted.name, read_rules(home).window(wanted.outcome))
+    rules = read_rules(home)
+    wanted = Objective(wanted.name, rules.window(wanted.outcome))
     if wanted.is_value:
         raise BadRequest(f"Expected an outcome whose rate can be learned, got `{wanted.name}` - at `--objective`")
     examples = mature(load_examples(home, wanted, contract), wanted.window)
@@ -104,7 +117,7 @@ def prepare(home: Path, objective: str | None = None, share: float = TRAIN_SHARE
     learned = examples.take(seen(split, examples))
     columns = (*contract.features, *catalog.attributes)
     inputs = learned.matrix(columns, {action.id: action.attributes for action in catalog.actions})
-    return Lesson(wanted, learned, split, columns, inputs, _monotone(read_rules(home), columns))
+    return Lesson(wanted, learned, split, columns, inputs, _monotone(rules, columns), rules.training)
 
 
 def _monotone(rules: LearningRules, columns: Sequence[Feature]) -> dict[str, int]:
@@ -116,9 +129,9 @@ def _monotone(rules: LearningRules, columns: Sequence[Feature]) -> dict[str, int
     return dict(rules.monotone)
 
 
-def publish(registry: Registry, fitted: Fitted, lesson: Lesson) -> str:
+def publish(registry: Registry, fitted: Fitted, lesson: Lesson, weighing: Weighing | None = None) -> str:
     """Store what was learned as a bundle; its id. Raises BundleRefused where the export would not predict the same."""
-    told = _provenance(lesson.objective, lesson.learned, lesson.split)
+    told = msgspec.structs.replace(_provenance(lesson.objective, lesson.learned, lesson.split), weighing=weighing)
     return publish_bundle(registry, fitted, told, lesson.inputs, dt.datetime.now(dt.UTC))
 
 

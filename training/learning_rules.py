@@ -4,6 +4,8 @@
     conversion = "7d"
     [gate]
     fairness = ["customer.region"]
+    [training]
+    weights = "choice"
     [guard]
     less_reward = 0.02
     [monotone]
@@ -14,7 +16,7 @@ What the file does not say holds as it is here.
 
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -57,6 +59,13 @@ class GuardRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     less_reward: float = 0.05  # of the champion's outcomes per decision: a loss beyond that is too much
 
 
+class TrainingRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How rows count in the training: all alike, or `choice`, by 1 / choice probability (`training.choice_weights`)."""
+
+    weights: Literal["none", "choice"] = "none"
+    most: Annotated[float, msgspec.Meta(gt=1.0)] = 10.0  # times the mean: what a single row may weigh
+
+
 class LearningRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`windows`: by outcome, how long after a decision it counts (`30min`, `7d`); without one it counts whenever it comes.
 
@@ -66,6 +75,7 @@ class LearningRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     windows: dict[str, str] = {}
     gate: GateRules = GateRules()
     guard: GuardRules = GuardRules()
+    training: TrainingRules = TrainingRules()
     monotone: dict[str, Literal[-1, 1]] = {}
 
     def window(self, outcome: str) -> float | None:

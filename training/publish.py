@@ -18,6 +18,7 @@ from features.contract import Feature, fingerprint
 from features.vectors import Matrix
 from service.bundles.manifest import BOOSTER_FILE, MANIFEST_FILE, MODEL_FILE, WARMUP_FILE, InputSummary, Manifest, Split
 from service.registry import Registry
+from training.choice_weights import Weighing
 from training.export import check_parity, export_onnx
 from training.fit import Fitted
 
@@ -38,6 +39,7 @@ class Provenance(msgspec.Struct, frozen=True):
     split: Split
     dataset_fingerprint: str
     learned_until: float | None = None  # seconds since 1970 UTC: the newest row
+    weighing: Weighing | None = None  # how rows were weighed, where they did not count alike
 
 
 def publish_bundle(registry: Registry, fitted: Fitted, provenance: Provenance, inputs: Matrix, created: dt.datetime) -> str:
@@ -51,15 +53,17 @@ def publish_bundle(registry: Registry, fitted: Fitted, provenance: Provenance, i
     checksums = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     subject = UNSAFE.sub("-", provenance.objective)
     bundle_id = f"{subject}-{created:%Y%m%d-%H%M%S}-{checksums[MODEL_FILE][:6]}"
+    weighed = provenance.weighing
     manifest = Manifest(
         bundle_id=bundle_id, created_at=created.isoformat(timespec="seconds"), objective=provenance.objective,
         inputs=fitted.columns, contract_fingerprint=fingerprint(fitted.columns), files=checksums, rows=provenance.rows,
         base_rate=provenance.base_rate, action_rates=provenance.action_rates, action_rows=provenance.action_rows,
         split=provenance.split,
         calibration=fitted.calibration, dataset_fingerprint=provenance.dataset_fingerprint, parity=parity,
-        seed=fitted.settings.seed, metrics={**fitted.metrics, "trees": float(fitted.rounds)}, libraries=libraries(),
+        seed=fitted.settings.seed, libraries=libraries(),
+        metrics={**fitted.metrics, "trees": float(fitted.rounds), **({} if weighed is None else weighed.figures())},
         learned_until=provenance.learned_until, learned_inputs=summaries(fitted.columns, inputs),
-        settings=fitted.settings.figures(),
+        settings={**fitted.settings.figures(), **({} if weighed is None else {"choice_weights.most": weighed.most})},
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)

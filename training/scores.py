@@ -10,14 +10,18 @@ BINS = 10
 
 def scores(labels: Values, rates: Values) -> dict[str, float]:
     """Area under the ROC curve, mean log loss, base rate, and expected calibration error. Shapes: (rows,) each."""
-    clipped = np.clip(rates, 1e-12, 1 - 1e-12)
-    loss = -np.mean(labels * np.log(clipped) + (1 - labels) * np.log(1 - clipped))
     return {
         "auc": round(area_under_curve(labels, rates), 6),
-        "log_loss": round(float(loss), 6),
+        "log_loss": round(mean_log_loss(labels, rates), 6),
         "base_rate": round(float(labels.mean()), 6),
         "calibration_error": round(calibration_error(labels, rates), 6),
     }
+
+
+def mean_log_loss(labels: Values, rates: Values, weights: Values | None = None) -> float:
+    """Negative log-likelihood per row, weighed where rows do not count alike. Shapes: (rows,) each."""
+    clipped = np.clip(rates, 1e-12, 1 - 1e-12)
+    return -float(np.average(labels * np.log(clipped) + (1 - labels) * np.log(1 - clipped), weights=weights))
 
 
 def area_under_curve(labels: Values, rates: Values) -> float:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from msgspec import UNSET
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -10,14 +11,15 @@ from service.bundles.manifest import Manifest
 from service.registry import Pointer
 from training.judging import Gain, PolicyValue, Report
 from training.policies import ALWAYS
+from training.slate_values import PlacementSlates, SlatePolicy
 
 MOST_STATICS = 5  # the best ones; `--json` has all
 NARROWEST = 120  # characters; a pipe says 80, which would cut figures
 
 
 def terminal() -> Console:
-    """Where tables go; never so narrow that figures are cut."""
-    return Console(width=max(NARROWEST, Console().width), highlight=False)
+    """Where tables go; never so narrow that figures are cut, and a bundle called `new` stays no picture."""
+    return Console(width=max(NARROWEST, Console().width), highlight=False, emoji=False)
 
 
 def plain_table(columns: str, numbers: str = "", title: str | None = None) -> Table:
@@ -37,6 +39,8 @@ def evaluation_table(report: Report, console: Console) -> None:
     for name in _shown(report):
         table.add_row(name, *_cells(report.policies[name]))
     console.print(table)
+    for one in () if report.slates is UNSET else report.slates:
+        _slates_table(one, console)
     console.print(f"gain over logged       {_told(report.gain_over_logged)}")
     if report.best_static and report.gain_over_best_static:
         proven = "beats it" if report.beats_best_static else "not proven to beat it"
@@ -47,6 +51,27 @@ def evaluation_table(report: Report, console: Console) -> None:
             checks.add_row(check.name, "yes" if check.holds else "NO", check.told)
         console.print(checks)
     console.print(f"verdict                {report.verdict}: {'; '.join(report.reasons)}")
+
+
+def _slates_table(found: PlacementSlates, console: Console) -> None:
+    """Values per slate and slot by slot, and why the log cannot carry one of them."""
+    slots = [f"slot {number}" for number in range(1, len(found.shown) + 1)]
+    columns = ["policy", "per slate", "95 % interval", "estimator", *slots, "effective slates", "largest weight"]
+    title = f"per slate of `{found.placement}`, on {found.slates:,} slates (a slot's reward may depend on those before it)"
+    table = plain_table(",".join(columns), ",".join(["per slate", *slots, *columns[-2:]]), title)
+    for name, value in found.policies.items():
+        table.add_row(name, *_slate_cells(value))
+    console.print(table)
+    for name, value in found.policies.items():
+        for doubt in value.doubts:
+            console.print(f"{name}: the log cannot carry its value: {doubt}")
+
+
+def _slate_cells(value: SlatePolicy) -> tuple[str, ...]:
+    slots = ["" if slot is None else f"{slot.value:.4f}" for slot in value.slots]
+    ess = " ".join(f"{one:,.0f}" for one in value.ess or ())
+    weights = " ".join(f"{one:.1f}" for one in value.max_weight or ())
+    return f"{value.value:.4f}", f"{value.ci[0]:.4f} to {value.ci[1]:.4f}", value.estimator, *slots, ess, weights
 
 
 def _cells(value: PolicyValue) -> tuple[str, ...]:

@@ -17,6 +17,11 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tune", type=positive, default=0, metavar="30", help="so many trials for better settings (needs optuna)"
     )
+    parser.add_argument(
+        "--weights",
+        choices=("none", "choice"),
+        help="of the rows: alike, or by 1 / choice probability (default: learning.toml's)",
+    )
     parser.add_argument("--engine", choices=("local", "dask"), default="local", help="who works (default: this machine)")
     parser.add_argument(
         "--scheduler", metavar="ADDRESS",
@@ -28,7 +33,8 @@ def manner_of(options: argparse.Namespace) -> Manner:
     """What was asked for. Raises NotReady where a scheduler is named and its engine is not."""
     if options.scheduler is not None and options.engine != "dask":
         raise NotReady("Expected `--engine dask` with `--scheduler`, got it without")
-    return Manner(FitSettings(seed=options.seed, threads=options.threads), options.tune, options.engine, options.scheduler)
+    settings = FitSettings(seed=options.seed, threads=options.threads)
+    return Manner(settings, options.tune, options.engine, options.scheduler, options.weights)
 
 
 def positive(text: str) -> int:

@@ -13,7 +13,7 @@ from features.contract import Feature
 from features.vectors import Matrix
 from service.errors import NotReady
 from training.fit import FitSettings, fit
-from training.scores import scores
+from training.scores import mean_log_loss
 
 Values = npt.NDArray[np.float64]
 Progress = Callable[[int, int], None]
@@ -23,6 +23,7 @@ LEARNING_RATE = (0.01, 0.2)
 LEAVES = (4, 63)
 ROWS_PER_LEAF = (10, 500)
 RIDGE = (0.1, 100.0)
+DIGITS = 6  # of a loss: settings that differ by less are as good
 
 
 class Tuned(NamedTuple):
@@ -35,20 +36,22 @@ class Tuned(NamedTuple):
 
 def tune(
     inputs: Matrix, labels: Values, columns: Sequence[Feature], settings: FitSettings, trials: int, *,
-    progress: Progress | None = None,
+    progress: Progress | None = None, weights: Values | None = None,
 ) -> Tuned:  # fmt: skip
     """Try so many settings, the given ones first; so the best are never worse on the judged rows. Same rows, same search.
 
-    Rows are in the order of time: float32 (rows, columns), 0 or 1 (rows,). Raises NotReady where there are too few.
+    Rows are in the order of time: float32 (rows, columns), 0 or 1 (rows,). With `weights` (rows,), settings are learned
+    and judged by them. Raises NotReady where there are too few.
     """
     blocks = list(_blocks(len(labels)))
 
     def loss(trial: optuna.Trial) -> float:
         tried = _suggested(trial, settings)
-        found = [
-            scores(labels[end:until], fit(inputs[:end], labels[:end], columns, tried).rates(inputs[end:until]))["log_loss"]
-            for end, until in blocks
-        ]
+        found = []
+        for end, until in blocks:
+            before, after = (None, None) if weights is None else (weights[:end], weights[end:until])
+            fitted = fit(inputs[:end], labels[:end], columns, tried, weights=before)
+            found.append(round(mean_log_loss(labels[end:until], fitted.rates(inputs[end:until]), after), DIGITS))
         if progress is not None:
             progress(trial.number + 1, trials)
         return float(np.mean(found))
