@@ -17,13 +17,14 @@ from service.bundles.manifest import Split
 from service.errors import BadRequest
 from service.registry import Registry
 from training.evaluate import current_catalog
-from training.examples import Examples, Objective, load_examples, outcome_types
+from training.examples import Examples, Objective, Values, load_examples, outcome_types
 from training.fit import FitSettings, Fitted, fit
 from training.lake import IMPRESSION
 from training.learning_rules import FILE, LearningRules, read_rules
 from training.maturity import mature
 from training.publish import Provenance, publish_bundle
 from training.split import TRAIN_SHARE, choose_split, seen
+from training.two_parts import fit_two_parts
 
 Progress = Callable[[int, int], None]
 
@@ -65,6 +66,11 @@ class Lesson(NamedTuple):
     inputs: Matrix
     monotone: dict[str, int] = {}
 
+    @property
+    def successes(self) -> Values:
+        """Whether a row brought anything: 0 or 1, (rows,)."""
+        return (self.learned.label > 0).astype(np.float64)
+
 
 class Trained(NamedTuple):
     """A bundle in the registry, what it was exported from, and what that was learned from."""
@@ -78,12 +84,11 @@ def learn(home: Path, lesson: Lesson, how: Manner, progress: Progress = lambda _
     """Search where that is asked for, learn, publish. Raises NotReady and BundleRefused."""
     settings = msgspec.structs.replace(how.settings, monotone={**lesson.monotone, **how.settings.monotone})
     if how.trials:
-        found = _optional("tuning").tune(
-            lesson.inputs, lesson.learned.label, lesson.columns, settings, how.trials, progress=progress
-        )
+        found = _optional("tuning").tune(lesson.inputs, lesson.successes, lesson.columns, settings, how.trials, progress=progress)
         settings = found.settings
     grow = _optional("dask_training").grow_on(how.scheduler, settings.threads) if how.engine == "dask" else None
-    fitted = fit(lesson.inputs, lesson.learned.label, lesson.columns, settings, progress, grow=grow)
+    learn_it = fit_two_parts if lesson.objective.is_value else fit
+    fitted = learn_it(lesson.inputs, lesson.learned.label, lesson.columns, settings, progress, grow=grow)
     return Trained(publish(Registry(home / "registry"), fitted, lesson), fitted, lesson)
 
 
@@ -97,8 +102,6 @@ def prepare(home: Path, objective: str | None = None, share: float = TRAIN_SHARE
     catalog = current_catalog(registry, contract)
     wanted = Objective(objective or default_objective(home, registry))
     wanted = Objective(wanted.name, read_rules(home).window(wanted.outcome))
-    if wanted.is_value:
-        raise BadRequest(f"Expected an outcome whose rate can be learned, got `{wanted.name}` - at `--objective`")
     examples = mature(load_examples(home, wanted, contract), wanted.window)
     split = choose_split(examples, share)
     learned = examples.take(seen(split, examples))
