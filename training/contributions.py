@@ -1,25 +1,32 @@
-"""Which inputs made a predicted rate what it is: TreeSHAP from the bundle's own LightGBM model, never while serving."""
+"""Which inputs made a prediction what it is: TreeSHAP from the bundle's own LightGBM model, never while serving."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
 
 import lightgbm
 import msgspec
 import numpy as np
 
-from features.vectors import vectorize
-from service.bundles.manifest import BOOSTER_FILE, Manifest
+from features.vectors import Matrix, vectorize
+from service.bundles.manifest import AMOUNT_FILE, BOOSTER_FILE, Calibration, Manifest
 from service.decision.records import DecisionRecord
 from service.registry import Registry
 
+Part = Literal["rate", "amount"]
 BASE = "base"  # what the rate would be on average, before anything is known
 
 
 class Contribution(msgspec.Struct, frozen=True):
-    """What one input adds to the margin, the logit of the rate. `value` is what the model saw of it; None is missing."""
+    """What one input adds to the margin, the logit of the rate. `value` is what the model saw of it; None is missing.
+
+    A value has a second part, `amount`, whose margin is the logarithm of how large one is where there is one.
+    """
 
     name: str
     value: float | str | None
     margin: float
+    part: Part = "rate"
 
 
 def contributions(
@@ -27,15 +34,30 @@ def contributions(
 ) -> list[Contribution]:
     """What each input adds to an action's margin, largest first; their sum is the calibrated margin.
 
+    Those of an amount follow those of the rate, likewise.
     Lundberg et al. 2020, TreeSHAP, as LightGBM computes it; scaled by the slope of the calibration.
     """
     values = {f"customer.{k}": v for k, v in record.customer.items()} | {f"context.{k}": v for k, v in record.context.items()}
     values |= {f"action.{k}": v for k, v in attributes.items()} | {"action.id": action_id}
     row = vectorize(manifest.inputs, {f.key: [values.get(f.key)] for f in manifest.inputs}, 1)
-    booster = lightgbm.Booster(model_file=str(registry.bundle_folder(manifest.bundle_id) / BOOSTER_FILE))
-    shares: Sequence[float] = (np.asarray(booster.predict(row, pred_contrib=True))[0] * manifest.calibration.slope).tolist()
-    found = [
-        Contribution(f.key, values.get(f.key), share) for f, share in zip(manifest.inputs, shares[:-1], strict=True) if share
-    ]
-    base = Contribution(BASE, None, shares[-1] + manifest.calibration.intercept)
-    return [*sorted(found, key=lambda one: -abs(one.margin)), base]
+    folder, found = registry.bundle_folder(manifest.bundle_id), list[Contribution]()
+    for part, file, calibration in _parts(manifest):
+        *shares, base = _shares(folder / file, row, calibration)
+        added = [
+            Contribution(f.key, values.get(f.key), share, part) for f, share in zip(manifest.inputs, shares, strict=True) if share
+        ]
+        found += sorted(added, key=lambda one: -abs(one.margin))
+        found.append(Contribution(BASE, None, base + calibration.intercept, part))
+    return found
+
+
+def _parts(manifest: Manifest) -> Iterator[tuple[Part, str, Calibration]]:
+    yield "rate", BOOSTER_FILE, manifest.calibration
+    if manifest.amount_calibration is not None:
+        yield "amount", AMOUNT_FILE, manifest.amount_calibration
+
+
+def _shares(model: Path, row: Matrix, calibration: Calibration) -> Sequence[float]:
+    booster = lightgbm.Booster(model_file=str(model))
+    shares: Sequence[float] = (np.asarray(booster.predict(row, pred_contrib=True))[0] * calibration.slope).tolist()
+    return shares

@@ -21,6 +21,7 @@ from training.fit import POWER, Grow, Growth, Learned
 Values = npt.NDArray[np.float64]
 MODELS: dict[Learned, Any] = {
     "rate": lightgbm.dask.DaskLGBMClassifier, "count": lightgbm.dask.DaskLGBMRegressor, "sum": lightgbm.dask.DaskLGBMRegressor,
+    "amount": lightgbm.dask.DaskLGBMRegressor,
 }  # fmt: skip
 LOCAL = ("num_threads", "metric", "deterministic")  # parameters that a cluster sets itself, or does not keep
 HIGHEST = 700.0  # of a margin whose exponential is a number
@@ -108,4 +109,11 @@ def _tweedie(margins: Values, labels: Values) -> Values:
     return np.asarray(high - labels * low)
 
 
-LOSSES: dict[Learned, Callable[[Values, Values], Values]] = {"rate": _log_loss, "count": _poisson, "sum": _tweedie}
+def _gamma(margins: Values, labels: Values) -> Values:
+    """Half the deviance of a gamma (McCullagh and Nelder 1989), without what does not depend on the margin."""
+    return np.asarray(labels * np.exp(np.minimum(-margins, HIGHEST)) + margins)
+
+
+LOSSES: dict[Learned, Callable[[Values, Values], Values]] = {
+    "rate": _log_loss, "count": _poisson, "sum": _tweedie, "amount": _gamma,
+}  # fmt: skip

@@ -18,6 +18,7 @@ from training.contributions import Contribution, contributions
 from training.days import end_of, start_of
 from training.decision_log import find_decision
 from training.decision_tables import experiments_table, explanation_table, replay_table, whatif_table
+from training.examples import Objective
 from training.experiments import experiments
 from training.progress import progress_bar
 from training.replay import replay
@@ -111,7 +112,7 @@ def _experiments(options: argparse.Namespace, home: Path) -> int:
 def _objective(home: Path, bundle: str | None) -> str:
     if bundle is None:
         raise NotReady("Expected a bundle that serves, or `--objective`; found neither")
-    return read_manifest(Registry(home / "registry").bundle_folder(bundle)).objective
+    return Objective(read_manifest(Registry(home / "registry").bundle_folder(bundle)).objective).outcome
 
 
 def _print_json(report: object) -> None:

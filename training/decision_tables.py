@@ -30,13 +30,16 @@ def explanation_table(found: Explanation, inputs: Mapping[str, Sequence[Contribu
     for placement in found.placements:
         _placement_table(placement, console)
     for action, contributed in inputs.items():
-        _inputs_table(action, contributed, console)
+        _inputs_table(action, [one for one in contributed if one.part == "rate"], "logit", console)
+        if amount := [one for one in contributed if one.part == "amount"]:
+            _inputs_table(f"{action}, of how large a value is", amount, "logarithm", console)
 
 
 def _placement_table(placement: PlacementExplained, console: Console) -> None:
     dropped = ", ".join(f"{stage} {count}" for stage, count in placement.dropped_by_stage.items()) or "nothing"
     console.print(f"\n{placement.id}: dropped by stage: {dropped}", style="bold")
-    table = plain_table("rank,action,stage,rate,context,value,lever,utility,why", "rank,rate,context,value,lever,utility")
+    told = "expected value" if any(one.factors and one.factors.predicts == "value" for one in placement.actions) else "rate"
+    table = plain_table(f"rank,action,stage,{told},context,value,lever,utility,why", f"rank,{told},context,value,lever,utility")
     table.columns[-1].no_wrap = False
     for one in placement.actions:
         table.add_row(str(one.rank or ""), one.action_id, one.stage, *_factors(one), "\n".join(_why(one)))
@@ -45,7 +48,10 @@ def _placement_table(placement: PlacementExplained, console: Console) -> None:
 
 def _factors(one: ActionExplained) -> tuple[str, ...]:
     f = one.factors
-    return ("",) * 5 if f is None else (f"{f.rate:.4f}", f"{f.context:g}", f"{f.value:.4g}", f"{f.lever:g}", f"{f.utility:.4g}")
+    if f is None:
+        return ("",) * 5
+    predicted = (f"{f.rate:.4f}", f"{f.value:.4g}") if f.predicts == "rate" else (f"{f.rate:.2f}", "")
+    return predicted[0], f"{f.context:g}", predicted[1], f"{f.lever:g}", f"{f.utility:.4g}"
 
 
 def _why(one: ActionExplained) -> Iterator[str]:
@@ -58,8 +64,8 @@ def _why(one: ActionExplained) -> Iterator[str]:
         yield f"would be shown with: {change.text}"
 
 
-def _inputs_table(action: str, contributed: Sequence[Contribution], console: Console) -> None:
-    table = plain_table("input,value,adds to the logit", "adds to the logit", f"what the model saw in {action}")
+def _inputs_table(action: str, contributed: Sequence[Contribution], scale: str, console: Console) -> None:
+    table = plain_table(f"input,value,adds to the {scale}", f"adds to the {scale}", f"what the model saw in {action}")
     shown = [one for one in contributed if one.name != BASE][:MOST_INPUTS]
     rest = sum(one.margin for one in contributed if one.name != BASE) - sum(one.margin for one in shown)
     for one in shown:

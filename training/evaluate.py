@@ -115,7 +115,8 @@ def judge(subject: Subject, registry: Registry, examples: Examples, progress: Pr
     evidence = Evidence(
         standings[0], standings[1] if len(standings) > 1 else None, unseen.take(over), estimated.exposure[over],
         subject.rules.gate,
-        is_rate=_predicts(manifests[0], subject) and not subject.objective.is_value,
+        is_rate=_predicts(manifests[0], subject) and manifests[0].predicts == "rate",
+        is_value=_predicts(manifests[0], subject) and manifests[0].predicts == "value",
     )  # fmt: skip
     return report(
         subject.objective.name, subject.bundle, subject.champion, unseen, estimated.rows,

@@ -1,7 +1,7 @@
 """Learning a rate or a value: gradient-boosted trees on float32, then a calibration of their margin."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import lightgbm
@@ -22,12 +22,13 @@ Progress = Callable[[int, int], None]  # (done, of so many)
 VALIDATION_SHARE = 0.2  # the last rows as given: they stop the training and calibrate it
 FEWEST_ROWS = 200
 FEWEST_POSITIVES = 20
-Learned = Literal["rate", "count", "sum"]
+Learned = Literal["rate", "count", "sum", "amount"]
 POWER = 1.5  # of Tweedie's variance for sums: between a count and a gamma, with a mass at zero. Joergensen 1987
 OBJECTIVES: dict[Learned, dict[str, Any]] = {
     "rate": {"objective": "binary", "metric": "binary_logloss"},
     "count": {"objective": "poisson", "metric": "poisson"},
     "sum": {"objective": "tweedie", "metric": "tweedie", "tweedie_variance_power": POWER},
+    "amount": {"objective": "gamma", "metric": "gamma"},
 }
 
 
@@ -71,7 +72,10 @@ Grow = Callable[[Growth], lightgbm.Booster]  # its `best_iteration` says how man
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained and calibrated model of a rate, or of a value that is not negative. `metrics`: on the validation rows."""
+    """A trained and calibrated model of a rate, or of a value that is not negative. `metrics`: on the validation rows.
+
+    With an `amount`, what is predicted is the rate of values above zero, times that amount of one.
+    """
 
     booster: lightgbm.Booster
     calibration: Calibration
@@ -79,6 +83,12 @@ class Fitted:
     settings: FitSettings
     metrics: dict[str, float]
     learned: Learned = "rate"
+    amount: "Fitted | None" = None
+
+    @property
+    def parts(self) -> tuple["Fitted", ...]:
+        """What is multiplied: itself alone, or the rate and the amount."""
+        return (self,) if self.amount is None else (replace(self, amount=None), self.amount)
 
     @property
     def rounds(self) -> int:
@@ -87,6 +97,8 @@ class Fitted:
 
     def rates(self, inputs: Matrix) -> Values:
         """The reference: predicted rates, or values, computed in float64. float32 (rows, columns) -> (rows,)."""
+        if self.amount is not None:
+            return replace(self, amount=None).rates(inputs) * self.amount.rates(inputs)
         calibrated = self.calibration.slope * margins(self.booster, inputs) + self.calibration.intercept
         return sigmoid(calibrated) if self.learned == "rate" else np.exp(calibrated)
 
@@ -106,9 +118,7 @@ def fit(
             f"Expected at least {FEWEST_ROWS} rows with {FEWEST_POSITIVES} successes and failures, found {len(labels)} rows with "
             f"{labels.sum():.0f} successes"
         )
-    growth, cut = _growth(inputs, labels, columns, settings, learned="rate", progress=progress)
-    if weights is not None:
-        growth = growth._replace(weights=weights[:cut], check_weights=weights[cut:])
+    growth, cut = growth_of(inputs, labels, columns, settings, learned="rate", progress=progress, weights=weights)
     booster = (grow or grow_here)(growth)
     return _calibrated(booster, inputs[cut:], labels[cut:], tuple(columns), settings)
 
@@ -126,20 +136,21 @@ def fit_value(
             f"Expected at least {FEWEST_ROWS} rows of 0 and above with {FEWEST_POSITIVES} above, found {len(labels)} rows, "
             f"{(labels > 0).sum()} above and {(labels < 0).sum()} below"
         )
-    growth, cut = _growth(inputs, labels, columns, settings, learned=learned, progress=progress)
+    growth, cut = growth_of(inputs, labels, columns, settings, learned=learned, progress=progress)
     booster = grow_here(growth)
     calibration = fit_level(margins(booster, inputs[cut:]), labels[cut:])
     return Fitted(booster, calibration, tuple(columns), settings, {}, learned)
 
 
-def _growth(
+def growth_of(
     inputs: Matrix, labels: Values, columns: Sequence[Feature], settings: FitSettings, *,
-    learned: Learned, progress: Progress | None,
+    learned: Learned, progress: Progress | None, weights: Values | None = None,
 ) -> tuple[Growth, int]:  # fmt: skip
     """Trees come from all rows but the last fifth, which says when to stop; where that fifth begins."""
     cut = int(len(labels) * (1 - VALIDATION_SHARE))
     shown, parameters = _hide_identities(inputs[:cut], columns, settings), parameters_of(settings, columns) | OBJECTIVES[learned]
-    return Growth(shown, labels[:cut], inputs[cut:], labels[cut:], parameters, settings, learned, progress), cut
+    growth = Growth(shown, labels[:cut], inputs[cut:], labels[cut:], parameters, settings, learned, progress)
+    return growth if weights is None else growth._replace(weights=weights[:cut], check_weights=weights[cut:]), cut
 
 
 def grow_here(growth: Growth) -> lightgbm.Booster:

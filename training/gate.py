@@ -7,6 +7,7 @@ that cannot be made (a bundle of before, a value instead of a rate) holds, and s
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ from scipy.stats import mannwhitneyu, norm
 
 from features.contract import Feature
 from features.vectors import Matrix
-from service.bundles.manifest import BOOSTER_FILE, MODEL_FILE, InputSummary, Manifest
+from service.bundles.manifest import AMOUNT_FILE, BOOSTER_FILE, MODEL_FILE, InputSummary, Manifest
 from service.bundles.onnx_scorer import OnnxModel
 from service.catalog.entities import PRIMARY
 from service.decision.engine import Engine
@@ -33,6 +34,7 @@ from training.learning_rules import GateRules
 from training.policies import known_values
 from training.publish import shares, summaries
 from training.scores import area_under_curve
+from training.value_levels import by_action, level_error
 
 Values = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -78,6 +80,7 @@ class Evidence(NamedTuple):
     exposure: Values
     rules: GateRules = GateRules()
     is_rate: bool = True  # whether the bundle predicts the rate that the rows tell
+    is_value: bool = False  # whether it predicts the value that they tell
 
     def inputs(self, standing: Standing) -> Matrix:
         """The unseen rows as a bundle would meet them."""
@@ -98,6 +101,11 @@ class _Seen(NamedTuple):
         return self.evidence.unseen.label
 
     @property
+    def success(self) -> Values:
+        """Whether a row brought anything, where labels are values; else the labels."""
+        return (self.label > 0).astype(np.float64) if self.evidence.is_value else self.label
+
+    @property
     def is_flat(self) -> bool:
         return float(np.ptp(self.new)) <= FLAT
 
@@ -109,7 +117,7 @@ def gate(evidence: Evidence) -> tuple[Check, ...]:
     alike = champion is not None and champion.manifest.objective == challenger.manifest.objective
     old = _rates(champion, evidence.inputs(champion)) if champion is not None and alike else None
     seen = _Seen(evidence, inputs, _rates(challenger, inputs), old)
-    checks = [*MADE_ALWAYS, *(MADE_OF_RATES if evidence.is_rate else ())]
+    checks = [*MADE_ALWAYS, *(MADE_OF_RATES if evidence.is_rate else MADE_OF_VALUES if evidence.is_value else ())]
     return tuple(_told(name, check(seen)) for name, check in checks)
 
 
@@ -130,16 +138,23 @@ def _parity(seen: _Seen) -> Found:
     """The exported model against LightGBM's own text, on rows that break exporters."""
     manifest, folder = seen.evidence.challenger.manifest, seen.evidence.challenger.folder
     try:
-        booster = lightgbm.Booster(model_str=(folder / BOOSTER_FILE).read_text(encoding="utf-8"))
-        fitted = Fitted(
-            booster, manifest.calibration, manifest.inputs, FitSettings(), {}, "rate" if seen.evidence.is_rate else "sum"
-        )
+        fitted = _fitted(manifest, folder)
         worst = check_parity((folder / MODEL_FILE).read_bytes(), fitted, seen.inputs, manifest.seed)
     except (OSError, lightgbm.basic.LightGBMError) as error:
         return [f"expected LightGBM's text beside the model, found none that can be read: {error}"]
     except BundleRefused as error:
         return [str(error)]
     return f"within {worst:.1e} of LightGBM"
+
+
+def _fitted(manifest: Manifest, folder: Path) -> Fitted:
+    """Both parts of a value, or the rate, from LightGBM's own text. Raises OSError and LightGBMError."""
+    rate = lightgbm.Booster(model_str=(folder / BOOSTER_FILE).read_text(encoding="utf-8"))
+    fitted = Fitted(rate, manifest.calibration, manifest.inputs, FitSettings(), {})
+    if manifest.amount_calibration is None:
+        return fitted
+    amount = lightgbm.Booster(model_str=(folder / AMOUNT_FILE).read_text(encoding="utf-8"))
+    return replace(fitted, amount=Fitted(amount, manifest.amount_calibration, manifest.inputs, FitSettings(), {}, "amount"))
 
 
 def _inputs(seen: _Seen) -> Found:
@@ -247,16 +262,16 @@ def _requests(standing: Standing, unseen: Examples) -> Matrix:
 
 def _leak(seen: _Seen) -> Found:
     """What only an outcome could have told: a jump of the AUC, or one input that tells it alone."""
-    rules, auc = seen.evidence.rules, area_under_curve(seen.label, seen.new)
+    rules, auc = seen.evidence.rules, area_under_curve(seen.success, seen.new)
     reasons = []
     if seen.old is not None:
-        before = area_under_curve(seen.label, seen.old)
+        before = area_under_curve(seen.success, seen.old)
         if auc > before + rules.auc_jump:
             reasons.append(f"leak? AUC jumps from the champion's {before:.3f} to {auc:.3f}; {rules.auc_jump:g} more may be")
     elif auc > rules.auc_best:
         reasons.append(f"leak? AUC {auc:.3f}, {rules.auc_best:g} may be")
     for column, feature in enumerate(seen.evidence.challenger.manifest.inputs):
-        alone = _alone(seen.label, seen.inputs[:, column], feature)
+        alone = _alone(seen.success, seen.inputs[:, column], feature)
         if alone > rules.auc_alone:
             reasons.append(f"leak? `{feature.key}` alone tells the outcome with AUC {alone:.3f}: is it known only afterwards?")
     return reasons or f"AUC {auc:.3f}"
@@ -317,6 +332,17 @@ def _calibration(seen: _Seen) -> Found:
     return reasons or told
 
 
+def _value_calibration(seen: _Seen) -> Found:
+    """What was predicted in total beside what came, of all rows and of each action's."""
+    rules = seen.evidence.rules
+    reasons = list(_off_level(seen, np.ones(len(seen.new), np.bool_), rules.level))
+    told = [f"predicted {seen.new.mean():.4f}, observed {seen.label.mean():.4f}"]
+    for action, rows in by_action(seen.evidence.unseen.action_id, FEWEST_ROWS):
+        reasons += [f"`{action}` {reason}" for reason in _off_level(seen, rows, rules.segment_level)]
+        told.append(f"`{action}` {seen.new[rows].mean():.4f}, {seen.label[rows].mean():.4f}")
+    return reasons or "; ".join(told)
+
+
 def _fitted_on(seen: _Seen) -> float:
     """About how many successes the calibration has seen."""
     manifest = seen.evidence.challenger.manifest
@@ -327,7 +353,10 @@ def _off_level(seen: _Seen, rows: Mask, within: float) -> Iterator[str]:
     rates, label = seen.new[rows], seen.label[rows]
     predicted, observed = float(rates.mean()), float(label.mean())
     here = float((rates * (1.0 - rates)).sum()) / len(rates) ** 2
-    error = (here + predicted**2 / _fitted_on(seen)) ** 0.5
+    error = (
+        level_error(label, rates, seen.evidence.challenger.manifest.metrics.get("amounts", 0.0)) if seen.evidence.is_value
+        else (here + predicted**2 / _fitted_on(seen)) ** 0.5
+    )  # fmt: skip
     if abs(predicted - observed) > max(within * observed, FAR * error):
         yield f"uncalibrated: predicted {predicted:.4f}, observed {observed:.4f}; {within:.0%} off may be"
 
@@ -343,7 +372,7 @@ def _segments(seen: _Seen) -> Found:
     reasons, looked = [], 0
     for name, rows in _groups(seen):
         label, rates = seen.label[rows], seen.new[rows]
-        if max(label.sum(), rates.sum()) < FEWEST_EVENTS:
+        if max(label.sum(), rates.sum()) < FEWEST_EVENTS * _worth(seen):
             continue
         looked += 1
         if list(_off_level(seen, rows, seen.evidence.rules.segment_level)):
@@ -351,6 +380,11 @@ def _segments(seen: _Seen) -> Found:
         elif seen.old is not None and _ranked(label, rates)[1] > LIKELY and _ranked(label, seen.old[rows])[1] < CHANCE:
             reasons.append(f"{name} collapsed: no skill on {len(rates):,} rows, where the champion has some")
     return reasons or f"{looked} segments hold"
+
+
+def _worth(seen: _Seen) -> float:
+    """What one success brings: 1, or the mean of the values."""
+    return float(seen.label.sum() / max(1.0, seen.success.sum())) if seen.evidence.is_value else 1.0
 
 
 def _groups(seen: _Seen) -> Iterator[tuple[str, Mask]]:
@@ -407,4 +441,7 @@ MADE_ALWAYS: tuple[tuple[str, Callable[[_Seen], Found]], ...] = (
 )  # fmt: skip
 MADE_OF_RATES: tuple[tuple[str, Callable[[_Seen], Found]], ...] = (
     ("leak", _leak), ("skill", _skill), ("calibration", _calibration), ("segments", _segments),
+)  # fmt: skip
+MADE_OF_VALUES: tuple[tuple[str, Callable[[_Seen], Found]], ...] = (
+    ("leak", _leak), ("skill", _skill), ("calibration", _value_calibration), ("segments", _segments),
 )  # fmt: skip

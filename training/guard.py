@@ -163,13 +163,13 @@ def guard(home: Path, now: float) -> GuardReport | None:
 def look(home: Path, staged: Challenger, now: float) -> GuardReport:
     """Judge a canary, and change nothing."""
     registry, rules = Registry(home / "registry"), read_rules(home)
-    objective = read_manifest(registry.bundle_folder(staged.bundle)).objective
+    objective = Objective(read_manifest(registry.bundle_folder(staged.bundle)).objective)
     since = dt.datetime.fromisoformat(staged.since).timestamp()
-    found = _Log(home, staged, Objective(objective, rules.window(objective)), Span(since, now))
+    found = _Log(home, staged, Objective(objective.name, rules.window(objective.outcome)), Span(since, now))
     canary, champion = found.arms()
     own, other = _times(home, registry, staged.bundle, found.newest)
     judgement = judge_canary(canary._replace(scoring_ms=own), champion._replace(scoring_ms=other), rules.guard, rules.gate)
-    return GuardReport(staged.bundle, staged.share, staged.since, objective, int(canary.decisions.sum()), judgement)
+    return GuardReport(staged.bundle, staged.share, staged.since, objective.name, int(canary.decisions.sum()), judgement)
 
 
 class Span(NamedTuple):

@@ -18,13 +18,14 @@ from service.errors import BadRequest
 from service.registry import Registry
 from training.choice_weights import Weighing, choice_weights
 from training.evaluate import current_catalog
-from training.examples import Examples, Objective, load_examples, outcome_types
+from training.examples import Examples, Objective, Values, load_examples, outcome_types
 from training.fit import FitSettings, Fitted, fit
 from training.lake import IMPRESSION
 from training.learning_rules import FILE, LearningRules, TrainingRules, read_rules
 from training.maturity import mature
 from training.publish import Provenance, publish_bundle
 from training.split import TRAIN_SHARE, choose_split, seen
+from training.two_parts import fit_two_parts
 
 Progress = Callable[[int, int], None]
 
@@ -68,6 +69,11 @@ class Lesson(NamedTuple):
     monotone: dict[str, int] = {}
     training: TrainingRules = TrainingRules()
 
+    @property
+    def successes(self) -> Values:
+        """Whether a row brought anything: 0 or 1, (rows,)."""
+        return (self.learned.label > 0).astype(np.float64)
+
 
 class Trained(NamedTuple):
     """A bundle in the registry, what it was exported from, and what that was learned from. `weighing`: None, rows count alike."""
@@ -85,11 +91,12 @@ def learn(home: Path, lesson: Lesson, how: Manner, progress: Progress = lambda _
     weights = None if weighing is None else weighing.weights
     if how.trials:
         found = _optional("tuning").tune(
-            lesson.inputs, lesson.learned.label, lesson.columns, settings, how.trials, progress=progress, weights=weights
+            lesson.inputs, lesson.successes, lesson.columns, settings, how.trials, progress=progress, weights=weights
         )
         settings = found.settings
     grow = _optional("dask_training").grow_on(how.scheduler, settings.threads) if how.engine == "dask" else None
-    fitted = fit(lesson.inputs, lesson.learned.label, lesson.columns, settings, progress, grow=grow, weights=weights)
+    learn_it = fit_two_parts if lesson.objective.is_value else fit
+    fitted = learn_it(lesson.inputs, lesson.learned.label, lesson.columns, settings, progress, grow=grow, weights=weights)
     return Trained(publish(Registry(home / "registry"), fitted, lesson, weighing), fitted, lesson, weighing)
 
 
@@ -110,8 +117,6 @@ def prepare(home: Path, objective: str | None = None, share: float = TRAIN_SHARE
     wanted = Objective(objective or default_objective(home, registry))
     rules = read_rules(home)
     wanted = Objective(wanted.name, rules.window(wanted.outcome))
-    if wanted.is_value:
-        raise BadRequest(f"Expected an outcome whose rate can be learned, got `{wanted.name}` - at `--objective`")
     examples = mature(load_examples(home, wanted, contract), wanted.window)
     split = choose_split(examples, share)
     learned = examples.take(seen(split, examples))

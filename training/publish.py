@@ -16,7 +16,16 @@ import numpy.typing as npt
 
 from features.contract import Feature, fingerprint
 from features.vectors import Matrix
-from service.bundles.manifest import BOOSTER_FILE, MANIFEST_FILE, MODEL_FILE, WARMUP_FILE, InputSummary, Manifest, Split
+from service.bundles.manifest import (
+    AMOUNT_FILE,
+    BOOSTER_FILE,
+    MANIFEST_FILE,
+    MODEL_FILE,
+    WARMUP_FILE,
+    InputSummary,
+    Manifest,
+    Split,
+)
 from service.registry import Registry
 from training.choice_weights import Weighing
 from training.export import check_parity, export_onnx
@@ -50,6 +59,8 @@ def publish_bundle(registry: Registry, fitted: Fitted, provenance: Provenance, i
     model = export_onnx(fitted)
     parity = check_parity(model, fitted, inputs, fitted.settings.seed)
     files = {MODEL_FILE: model, WARMUP_FILE: _warmup(fitted, inputs), BOOSTER_FILE: booster_text(fitted)}
+    if fitted.amount is not None:
+        files[AMOUNT_FILE] = booster_text(fitted.amount)
     checksums = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     subject = UNSAFE.sub("-", provenance.objective)
     bundle_id = f"{subject}-{created:%Y%m%d-%H%M%S}-{checksums[MODEL_FILE][:6]}"
@@ -61,9 +72,14 @@ def publish_bundle(registry: Registry, fitted: Fitted, provenance: Provenance, i
         split=provenance.split,
         calibration=fitted.calibration, dataset_fingerprint=provenance.dataset_fingerprint, parity=parity,
         seed=fitted.settings.seed, libraries=libraries(),
-        metrics={**fitted.metrics, "trees": float(fitted.rounds), **({} if weighed is None else weighed.figures())},
+        metrics={
+            **fitted.metrics, "trees": float(sum(part.rounds for part in fitted.parts)),
+            **({} if weighed is None else weighed.figures()),
+        },
         learned_until=provenance.learned_until, learned_inputs=summaries(fitted.columns, inputs),
         settings={**fitted.settings.figures(), **({} if weighed is None else {"choice_weights.most": weighed.most})},
+        predicts="value" if fitted.amount else "rate",
+        amount_calibration=fitted.amount.calibration if fitted.amount else None,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)

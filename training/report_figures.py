@@ -99,18 +99,18 @@ def figures(home: Path, since: float = -math.inf, progress: Progress = lambda _d
     if bundle is None:
         raise NotReady("Expected a bundle that serves, found none: run `nextbest promote`")
     manifest, catalog = read_manifest(registry.bundle_folder(bundle)), current_catalog(registry, contract)
-    objective = Objective(manifest.objective, read_rules(home).window(manifest.objective))
+    objective = Objective(manifest.objective, read_rules(home).window(Objective(manifest.objective).outcome))
     everything, engine = load_examples(home, objective, contract), engine_of(registry, contract, catalog, bundle)
     examples = corrected(everything, objective.window)
     recent = examples.take(examples.decided_at >= since)
     if not len(recent):
         raise NotReady("Expected decisions with outcomes in this time, found none - at `--since`")
-    counted = count(home, objective.name, since, bundle, progress)
+    counted = count(home, objective.outcome, since, bundle, progress)
     moments = np.concatenate([recent.decided_at, counted.answers.at])
     times = periods(float(moments.min()), float(moments.max()))
     policies, gains, weights = _policies(recent, engine, (manifest, catalog), times, progress)
     return Figures(
-        objective.name, bundle, times, counted, policies, gains, weights, _experiments(home, objective.name),
+        objective.name, bundle, times, counted, policies, gains, weights, _experiments(home, objective.outcome),
         lifts(counted.answers, catalog.holdout.share if catalog.holdout else 0.0),
         deciles(mature(everything, objective.window), counted.items),
         loop(counted.served, times, _floors(catalog, manifest)), _drift(manifest, engine, examples, progress),

@@ -10,7 +10,10 @@ from training.split import TRAIN_SHARE
 
 def add_training_options(parser: argparse.ArgumentParser) -> None:
     """What is learned, from how many rows, and how."""
-    parser.add_argument("--objective", help="outcome whose rate is learned (default: the champion's, or the only one)")
+    parser.add_argument(
+        "--objective",
+        help="outcome whose rate is learned; `value:OUTCOME`: what it brings (default: the champion's, or the only one)",
+    )
     parser.add_argument("--share", type=share, default=TRAIN_SHARE, help="of the rows to learn from; the rest prove it")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=positive, default=2)

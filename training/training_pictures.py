@@ -23,7 +23,7 @@ def calibration_picture(labels: Values, rates: Values) -> Figure:
     highest = max([*predicted, *observed, 1e-6])
     axes.plot([0.0, highest], [0.0, highest], color=GREY)
     axes.plot(predicted, observed, "o-", color=BLUE)
-    axes.set(xlabel="predicted rate", ylabel="observed rate", title=f"calibration on {len(labels):,} rows that no tree grew on")
+    axes.set(xlabel="predicted", ylabel="observed", title=f"calibration on {len(labels):,} rows that no tree grew on")
     return figure
 
 
@@ -35,7 +35,8 @@ def importance_picture(fitted: Fitted) -> Figure:
     figure = _figure(7.0, 1.0 + 0.28 * len(shown))
     axes = figure.add_subplot()
     axes.barh([fitted.columns[i].key for i in shown], [float(shares[i]) for i in shown], color=BLUE)
-    axes.set(xlabel="share of the gain of all splits", title="inputs")
+    what = "inputs" if fitted.amount is None else "inputs that tell whether there is a value"
+    axes.set(xlabel="share of the gain of all splits", title=what)
     return figure
 
 

@@ -113,7 +113,7 @@ def render(answer: Answer, asked: RecommendRequest, started: float) -> Recommend
         customer_id=record.customer_id,
         placements=tuple(_placement(p, engine, asked.explain, e) for p, e in zip(record.placements, explained, strict=True)),
         experiment=Experiment(record.experiment.id, record.experiment.arm) if record.experiment else None,
-        versions=AnswerVersions(record.versions.catalog, record.versions.bundle),
+        versions=AnswerVersions(record.versions.catalog, record.versions.bundle, record.versions.predicts),
         degraded=record.degraded,
         logged=not asked.dry_run and NOT_LOGGED not in record.degraded,
         took_ms=round((time.perf_counter() - started) * 1000, 3),

@@ -7,6 +7,7 @@ import msgspec
 
 from service.catalog.entities import Kind, Scalar
 from service.decision.explain import ActionExplained
+from service.decision.scoring import Predicts
 
 Identifier = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 ActionList = Annotated[tuple[Identifier, ...], msgspec.Meta(max_length=10_000)]
@@ -81,9 +82,12 @@ class Experiment(msgspec.Struct, frozen=True):
     arm: str
 
 
-class AnswerVersions(msgspec.Struct, frozen=True):
+class AnswerVersions(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`predicts`: told where each `predicted_rate` is an expected value (`value`) and no rate."""
+
     catalog: int
     bundle: str | None
+    predicts: Predicts = "rate"
 
 
 class RecommendResponse(msgspec.Struct, frozen=True):

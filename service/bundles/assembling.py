@@ -55,19 +55,24 @@ def assemble(catalog: Catalog, contract: Contract, chosen: Choice, bundle_of: Bu
     def build(part: Catalog, primary: str | None) -> Engine:
         bundle = bundle_of(primary) if primary else None
         scorers: dict[str, Scorer] = {PRIMARY: scorer_of(part, bundle)}
+        predicts = {PRIMARY: bundle.manifest.predicts if bundle else "rate"}
         for objective, name in chosen.others.items():
             extra = bundle_of(name)
             if extra is not None:
-                scorers[objective] = scorer_of(part, extra)
+                scorers[objective], predicts[objective] = scorer_of(part, extra), extra.manifest.predicts
         if bundle is not None:
             scorers.setdefault(bundle.manifest.objective, scorers[PRIMARY])
+            predicts.setdefault(bundle.manifest.objective, predicts[PRIMARY])
         versions = Versions(
             chosen.revision, primary if bundle else None, contract.fingerprint,
             champion=chosen.champion if primary != chosen.champion else None, others=dict(chosen.others),
+            predicts=predicts[PRIMARY],
         )  # fmt: skip
         seen = bundle.manifest if bundle else None
         rates = last_known_rates(seen) if seen else None
-        return build_engine(part, contract, scorers, versions, seen.action_rows if seen else None, last_rates=rates)
+        values = frozenset(objective for objective, what in predicts.items() if what == "value")
+        evidence = seen.action_rows if seen else None
+        return build_engine(part, contract, scorers, versions, evidence, last_rates=rates, values=values)
 
     arms = {
         arm: build(part, own if own and bundle_of(own) else chosen.champion) for arm, (part, own) in arm_catalogs(catalog).items()
@@ -79,6 +84,8 @@ def assemble(catalog: Catalog, contract: Contract, chosen: Choice, bundle_of: Bu
 
 def last_known_rates(manifest: Manifest) -> dict[str, float]:
     """The rate of each action in a bundle's training rows, drawn to the overall rate where they are few; "" for any other action.
+
+    Where the bundle predicts values, their means.
 
     (n r + k R) / (n + k) with n rows at rate r, overall rate R and k prior rows: the m-estimate (Cestnik 1990).
     """

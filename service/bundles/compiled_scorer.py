@@ -16,7 +16,7 @@ import numpy.typing as npt
 from features.contract import Feature
 from features.vectors import Matrix
 from service.bundles.onnx_scorer import action_matrix
-from service.bundles.onnx_trees import Ensemble, Split, Tree
+from service.bundles.onnx_trees import Ensemble, Product, Split, Tree
 from service.catalog.entities import Action
 from service.decision.scoring import Rates
 from service.pacing import breathe
@@ -255,7 +255,7 @@ def _kept(split: Split) -> np.uint64:
     return np.uint64(int(EVERY_LEAF) ^ (((1 << (end - begin)) - 1) << begin))
 
 
-def unfit(ensemble: Ensemble, inputs: int) -> str | None:
+def unfit(ensemble: Ensemble | Product, inputs: int) -> str | None:
     """Why trees cannot be compiled within the memory that a worker has; None where they can. `inputs`: of the model."""
     leaves = max((len(tree.leaves) for tree in ensemble.trees), default=0)
     if not 1 <= leaves <= MOST_LEAVES:

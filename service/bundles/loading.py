@@ -12,10 +12,11 @@ import numpy as np
 
 from features.contract import Contract, Feature, fingerprint
 from features.vectors import Matrix
-from service.bundles.compiled_scorer import CompiledScorer, unfit
+from service.bundles.compiled_scorer import unfit
 from service.bundles.manifest import MANIFEST_FILE, MODEL_FILE, PARITY_LIMIT, WARMUP_FILE, Manifest
 from service.bundles.onnx_scorer import OnnxModel, OnnxScorer, action_matrix
-from service.bundles.onnx_trees import Ensemble, read_trees
+from service.bundles.onnx_trees import Ensemble, Product, read_trees
+from service.bundles.product_scorer import compiled
 from service.catalog.entities import Action
 from service.decision.scoring import Rates, Scorer
 from service.errors import BundleRefused
@@ -30,7 +31,7 @@ KEPT_SCORERS = 8  # catalogs and arms with the same actions share one
 class Bundle:
     """A loaded model with its manifest. Made by `load_bundle`."""
 
-    def __init__(self, manifest: Manifest, model: OnnxModel, trees: Ensemble | str, warmup: Matrix) -> None:
+    def __init__(self, manifest: Manifest, model: OnnxModel, trees: Ensemble | Product | str, warmup: Matrix) -> None:
         """`trees`: those of the model, or why they cannot be compiled; `warmup`: float32, (rows, inputs)."""
         self.manifest = manifest
         self.model = model
@@ -53,9 +54,9 @@ class Bundle:
             return self._slow(reference, self.trees)
         if len(self.trees.trees) * len(actions) < COMPILED_FROM:
             return reference
-        compiled = CompiledScorer(self.trees, self.manifest.inputs, actions)
-        problem = _difference(compiled, reference, self._requests(len(actions)))
-        return self._slow(reference, problem) if problem else compiled
+        fast = compiled(self.trees, self.manifest.inputs, actions)
+        problem = _difference(fast, reference, self._requests(len(actions)))
+        return self._slow(reference, problem) if problem else fast
 
     def _slow(self, reference: OnnxScorer, why: str) -> OnnxScorer:
         logger.warning("bundle `%s` is scored row by row: %s", self.manifest.bundle_id, why)
@@ -129,18 +130,18 @@ def describe(feature: Feature) -> str:
     return msgspec.json.encode(feature).decode()
 
 
-def _trees(model: bytes, inputs: int) -> Ensemble | str:
+def _trees(model: bytes, inputs: int) -> Ensemble | Product | str:
     """Those of the model, or why they cannot be compiled."""
     trees = read_trees(model)
     if trees is None:
-        return "Expected one ensemble of trees with at most one function after it, found another model"
+        return "Expected one ensemble of trees with at most one function after it, or a value of two, found another model"
     return unfit(trees, inputs) or trees
 
 
 def _check_parity(model: OnnxModel, matrix: Matrix, expected: Rates, inputs: int) -> None:
     if matrix.shape != (len(expected), inputs) or not len(expected):
         raise BundleRefused(f"Expected warm-up rows of {inputs} inputs, found shapes {matrix.shape} and {expected.shape}")
-    worst = float(np.abs(model.rates(matrix) - expected).max())
+    worst = float((np.abs(model.rates(matrix) - expected) / np.maximum(1.0, np.abs(expected))).max())
     if not worst <= PARITY_LIMIT:  # not, so that a NaN is refused too
         raise BundleRefused(f"Parity: expected predictions within {PARITY_LIMIT:g} of the trainer's, found {worst:g}")
 

@@ -5,12 +5,14 @@ from typing import Literal
 import msgspec
 
 from features.contract import Feature
+from service.decision.scoring import Predicts
 
 MANIFEST_FILE = "manifest.json"
-MODEL_FILE = "model.onnx"  # input `inputs`: float32 (rows, inputs); output `rate`: float32 (rows, 1), the calibrated rate
+MODEL_FILE = "model.onnx"  # input `inputs`: float32 (rows, inputs); output `rate`: float32 (rows, 1), what the bundle predicts
 WARMUP_FILE = "warmup.npz"  # `inputs`: float32 (rows, inputs); `rates`: float64 (rows,), as the trainer computed them
 BOOSTER_FILE = "model.txt"  # LightGBM's own text format: for explanation and audit, never loaded while serving
-PARITY_LIMIT = 1e-6  # largest accepted difference of a predicted rate between any two scorers of one bundle
+AMOUNT_FILE = "amount.txt"  # the same of the second part, where a value is predicted
+PARITY_LIMIT = 1e-6  # largest accepted difference between any two scorers of one bundle, of values above 1 relative to them
 
 
 class Split(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -23,7 +25,10 @@ class Split(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """rate = 1 / (1 + exp(-(slope * margin + intercept))), folded into the exported trees (Platt 1999)."""
+    """rate = 1 / (1 + exp(-(slope * margin + intercept))), folded into the exported trees (Platt 1999).
+
+    Of an amount: exp(slope * margin + intercept).
+    """
 
     slope: float
     intercept: float
@@ -44,7 +49,11 @@ class InputSummary(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A bundle's contents and origin. `files` maps each file name to its SHA-256."""
+    """A bundle's contents and origin. `files` maps each file name to its SHA-256.
+
+    Where it predicts a value, `base_rate` and `action_rates` are mean values of the training rows, and the prediction is the rate
+    of values above zero times the amount of one: `calibration` is the rate's, `amount_calibration` the amount's.
+    """
 
     bundle_id: str
     created_at: str  # RFC 3339
@@ -67,3 +76,5 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     learned_until: float | None = None  # seconds since 1970 UTC: the newest training row
     learned_inputs: dict[str, InputSummary] = {}  # by key of the input
     settings: dict[str, float] = {}  # of the training, by name
+    predicts: Predicts = "rate"  # bundles of before say nothing
+    amount_calibration: Calibration | None = None

@@ -19,6 +19,8 @@ INPUT, OUTPUT, OPERATOR, ATTRIBUTE = 1, 2, 4, 5  # of a node
 NAME, FLOAT, INT, TEXT, FLOATS, INTS, TEXTS = 1, 2, 3, 4, 7, 8, 9  # of an attribute
 
 ENSEMBLE = "TreeEnsembleRegressor"
+VALUE = [ENSEMBLE, "Neg", "Exp", "Constant", "Add", ENSEMBLE, "Exp", "Div"]  # an amount over 1 + exp(-margin)
+ONE = {"value_float": [1.0]}
 LINKS = {"Sigmoid": "sigmoid", "Exp": "exp", "Identity": "identity"}
 SAID = {"n_targets": [1], "aggregate_function": ["SUM"], "post_transform": ["NONE"]}  # no other sum is read
 LEAF = "LEAF"
@@ -50,10 +52,21 @@ class Ensemble(NamedTuple):
     link: str
 
 
-def read_trees(model: bytes) -> Ensemble | None:
-    """The ensemble that a model is; None where it is anything else, or more than that."""
+class Product(NamedTuple):
+    """rate = the first times the second: how often there is a value, and how large it is then."""
+
+    factors: tuple[Ensemble, Ensemble]
+
+    @property
+    def trees(self) -> tuple[Tree, ...]:
+        """Those of both."""
+        return self.factors[0].trees + self.factors[1].trees
+
+
+def read_trees(model: bytes) -> Ensemble | Product | None:
+    """The ensemble that a model is, or the product of two; None where it is anything else, or more than that."""
     try:
-        return _ensemble([_node(data) for data in _submessages(_graph(model), NODE)])
+        return _model([_node(data) for data in _submessages(_graph(model), NODE)])
     except (MalformedValue, KeyError, ValueError, struct.error):  # ValueError: columns of different lengths, or no UTF-8
         return None
 
@@ -65,8 +78,22 @@ class _Node(NamedTuple):
     attributes: dict[str, Any]
 
 
-def _ensemble(nodes: Sequence[_Node]) -> Ensemble | None:
-    """One node of trees from `inputs`, and at most one function after it, to `rate`."""
+def _model(nodes: Sequence[_Node]) -> Ensemble | Product | None:
+    """One ensemble; or a margin and an amount, as a value is written."""
+    if [node.operator for node in nodes] != VALUE:
+        return _ensemble(nodes, "rate")
+    margin, against, odds, one, whole, _, amount, value = nodes
+    wired = (against.inputs, odds.inputs, whole.inputs, value.inputs, value.outputs)
+    if wired != (margin.outputs, against.outputs, odds.outputs + one.outputs, amount.outputs + whole.outputs, ["rate"]):
+        return None
+    first, second = _ensemble(nodes[:1], *margin.outputs), _ensemble(nodes[5:7], *amount.outputs)
+    if first is None or second is None or one.attributes != ONE:
+        return None
+    return Product((first._replace(link="sigmoid"), second))
+
+
+def _ensemble(nodes: Sequence[_Node], output: str) -> Ensemble | None:
+    """One node of trees from `inputs`, and at most one function after it, to an output."""
     if not 1 <= len(nodes) <= 2 or nodes[0].operator != ENSEMBLE or nodes[0].inputs != ["inputs"]:  # noqa: PLR2004  # as above
         return None
     told, link = nodes[0].attributes, "identity"
@@ -76,7 +103,7 @@ def _ensemble(nodes: Sequence[_Node]) -> Ensemble | None:
         if nodes[1].inputs != nodes[0].outputs or nodes[1].operator not in LINKS:
             return None
         link = LINKS[nodes[1].operator]
-    if nodes[-1].outputs != ["rate"] or not set(told["nodes_modes"]) <= {LEAF, *MODES}:
+    if nodes[-1].outputs != [output] or not set(told["nodes_modes"]) <= {LEAF, *MODES}:
         return None
     return Ensemble(tuple(_trees(told)), sum(told.get("base_values", [])), link)
 

@@ -47,7 +47,10 @@ class Board:
         return allowed
 
     def utilities(self, plan: PlacementPlan) -> Utilities:
-        """Predicted rate x context weight x value x lever, as far as the placement takes them into account."""
+        """Predicted rate x context weight x value x lever, as far as the placement takes them into account.
+
+        A predicted value takes the place of rate x value: nothing is put on it twice.
+        """
         placement = plan.placement
         key = (placement.factors, tuple(placement.objectives.items()))
         if key not in self._utilities:
@@ -55,26 +58,33 @@ class Board:
         return self._utilities[key]
 
     def _work_out(self, factors: Sequence[str], objectives: dict[str, float]) -> Utilities:
-        utilities = self._success(objectives) if "rate" in factors else np.ones(self.rates.shape)
+        utilities, brought = self._success(objectives) if "rate" in factors else (np.ones(self.rates.shape), None)
         if "value" in factors:
             utilities = utilities * self.engine.worth.values(self.batch)
+        if brought is not None:
+            utilities = utilities + brought
         if "lever" in factors:
             utilities = utilities * self.engine.levers
         if "context" in factors:
             utilities = utilities * self.engine.weights.factors(self.batch)
         return utilities
 
-    def _success(self, objectives: dict[str, float]) -> Rates:
-        """The weighted sum of the objectives' rates; one that no model predicts adds nothing."""
-        if objectives == {PRIMARY: 1.0}:
-            return self.rates
-        total = np.zeros(self.rates.shape)
+    def _success(self, objectives: dict[str, float]) -> tuple[Rates, Rates | None]:
+        """The weighted sum of the objectives' rates, and that of predicted values, None without any.
+
+        One that no model predicts adds nothing.
+        """
+        values = self.engine.values
+        if objectives == {PRIMARY: 1.0} and not values:
+            return self.rates, None
+        total, brought = np.zeros(self.rates.shape), np.zeros(self.rates.shape)
         for name, weight in objectives.items():
+            into = brought if name in values else total
             if name == PRIMARY:
-                total += weight * self.rates
+                into += weight * self.rates
             elif name in self.engine.scorers:
-                total += weight * score(self.engine, self.batch, name)
-        return total
+                into += weight * score(self.engine, self.batch, name)
+        return total, brought if values & objectives.keys() else None
 
     def shown(self, plan: PlacementPlan, row: int) -> Shown:
         """What the placement can show to one customer."""

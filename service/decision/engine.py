@@ -37,7 +37,8 @@ class Engine:
     `actions` fixes the order of every array over actions: highest priority first, then the catalog's own order, so that the
     first of several equal utilities is the one that marketers rank higher. `names` are their ids; `levers`, `mandatory` and
     `last_rates`, what the bundle saw of each action in training, are (actions,). `arms` holds the engine of every arm of every
-    experiment. Engines of the same `kin` differ in what their placements make of the rest, and in their versions.
+    experiment. `values` are the objectives of which a value is predicted, and no rate. Engines of the
+    same `kin` differ in what their placements make of the rest, and in their versions.
     """
 
     actions: tuple[Action, ...]
@@ -60,6 +61,7 @@ class Engine:
     contents: Mapping[tuple[str, str], dict[str, object]]
     last_rates: npt.NDArray[np.float64]
     arms: Mapping[Assigned, "Engine"] = field(default_factory=dict)
+    values: frozenset[str] = frozenset()
     kin: object = field(default_factory=object)
 
     def content(self, action_id: str, treatment_id: str) -> dict[str, object]:
@@ -89,10 +91,12 @@ def build_engine(
     evidence: Mapping[str, int] | None = None,
     *,
     last_rates: Mapping[str, float] | None = None,
+    values: frozenset[str] = frozenset(),
 ) -> Engine:
     """Compile. A scorer's columns are the actions in the order of `by_priority(catalog)`; `evidence`: rows it learned from.
 
-    `last_rates`: of each action that the bundle knows, and under the empty name of any other.
+    `last_rates`: of each action that the bundle knows, and under the empty name of any other. `values`: objectives whose scorer
+    predicts a value.
     """
     actions, placements = by_priority(catalog), tuple(catalog.placements.values())
     rules = RuleTable(actions)
@@ -121,6 +125,7 @@ def build_engine(
         assignment=Assignment(catalog.experiments, catalog.holdout, catalog.not_personalised),
         contents={(a.id, t.id): t.content for a in actions for t in a.treatments},
         last_rates=np.array([(last_rates or {}).get(a.id, (last_rates or {}).get("", 0.0)) for a in actions], np.float64),
+        values=values,
     )
 
 
@@ -132,10 +137,13 @@ def without_models(engine: Engine) -> Engine:
         for name, plan in engine.plans.items()
     }
     rates = engine.versions.bundle or engine.versions.rates
-    versions = Versions(engine.versions.catalog, None, engine.versions.contract, rates=rates)
+    versions = Versions(engine.versions.catalog, None, engine.versions.contract, rates=rates, predicts=engine.versions.predicts)
     arms = {arm: without_models(own) for arm, own in engine.arms.items()}
     encoders = {PRIMARY: RowEncoder(flat.inputs)}
-    return replace(engine, plans=plans, scorers={PRIMARY: flat}, encoders=encoders, versions=versions, arms=arms, kin=object())
+    return replace(
+        engine, plans=plans, scorers={PRIMARY: flat}, encoders=encoders, versions=versions, arms=arms, kin=object(),
+        values=engine.values & {PRIMARY},
+    )  # fmt: skip
 
 
 def with_arms(engine: Engine, arms: Mapping[Assigned, Engine]) -> Engine:

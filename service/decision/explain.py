@@ -15,6 +15,7 @@ from service.decision.eligibility import ACTIVE_DATES, NOT_SHOWN_HERE
 from service.decision.engine import Engine
 from service.decision.experiments import HOLDOUT
 from service.decision.records import DecisionRecord, PlacementRecord
+from service.decision.scoring import Predicts
 from service.decision.situations import Change
 
 Stage = Literal[
@@ -27,7 +28,10 @@ OF_THE_PLACEMENT = (SHOWN_ELSEWHERE, NOT_SHOWN_HERE)
 
 
 class Factors(msgspec.Struct, frozen=True):
-    """What a utility is the product of. `weights` names the context weights that apply."""
+    """What a utility is the product of. `weights` names the context weights that apply.
+
+    Where the bundle predicts a value, `rate` is that expected value, and `value`, which it is not multiplied by, is 1.
+    """
 
     rate: float
     context: float
@@ -35,6 +39,7 @@ class Factors(msgspec.Struct, frozen=True):
     lever: float
     utility: float
     weights: dict[str, float]
+    predicts: Predicts = "rate"
 
 
 class ActionExplained(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -113,10 +118,13 @@ class _Explainer:
         position, plan = self._engine.positions[action.id], self._engine.plans[placement]
         values, context = self._engine.worth.values([self._request]), self._engine.weights.factors([self._request])
         holding = self._engine.weights.holding(self._request.customer.values, self._request.context)
+        predicts = self._engine.versions.predicts
         return Factors(
             rate=float(self._board.rates[0, position]), context=float(context[0, position]),
-            value=float(values[0, position]), lever=action.lever, utility=float(self._board.utilities(plan)[0, position]),
+            value=float(values[0, position]) if predicts == "rate" else 1.0, lever=action.lever,
+            utility=float(self._board.utilities(plan)[0, position]),
             weights={w.name: w.factor for w in self._engine.catalog.weights if w.name in holding and action.id in w.actions},
+            predicts=predicts,
         )  # fmt: skip
 
     def _stage(self, reason: str) -> Stage:

@@ -13,6 +13,7 @@ import msgspec
 from features.live import CHANNEL, Event
 from service.catalog.entities import Kind, Scalar
 from service.decision.experiments import Assigned
+from service.decision.scoring import Predicts
 
 
 class ServedItem(msgspec.Struct, frozen=True):
@@ -49,7 +50,8 @@ class Versions(msgspec.Struct, frozen=True, omit_defaults=True):
     """Which immutable versions made the decision. `bundle` is None where no model served.
 
     `champion` is told where an experiment's arm had another bundle; `others` predicted further objectives, by objective. `rates`
-    is the bundle whose rates of actions stood in for its model.
+    is the bundle whose rates of actions stood in for its model. `predicts`: what the records' predicted rates are; where it says
+    `value`, they are expected values.
     """
 
     catalog: int
@@ -58,6 +60,7 @@ class Versions(msgspec.Struct, frozen=True, omit_defaults=True):
     champion: str | None = None
     others: dict[str, str] = {}
     rates: str | None = None
+    predicts: Predicts = "rate"
 
 
 class DecisionRecord(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -1,7 +1,7 @@
 """What the engine asks of a model, and the scorer for when there is none."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -10,15 +10,16 @@ from features.contract import Feature
 from features.vectors import Matrix
 
 Rates = npt.NDArray[np.float64]
+Predicts = Literal["rate", "value"]  # how often an action succeeds, or what it brings: then no value is put on a success
 
 
 class Scorer(Protocol):
-    """Predicts, for every request and every action of one catalog, the rate at which the action succeeds."""
+    """Predicts, for every request and every action of one catalog, the rate at which the action succeeds, or what it brings."""
 
     inputs: tuple[Feature, ...]  # what it reads of a request: customer and context features, in order
 
     def score(self, requests: Matrix) -> Rates:
-        """Predicted rates: float32 (requests, inputs) -> float64 (requests, actions), each within [0, 1]."""
+        """Predicted rates: float32 (requests, inputs) -> float64 (requests, actions), each within [0, 1]; or values, from 0."""
 
 
 class FlatScorer:

@@ -35,7 +35,7 @@ def without_chance(engine: Engine) -> Engine:
 
 def _rebuilt(engine: Engine, catalog: Catalog) -> Engine:
     plain = msgspec.structs.replace(catalog, experiments=(), holdout=None, not_personalised=None)
-    return build_engine(plain, engine.contract, engine.scorers, engine.versions)
+    return build_engine(plain, engine.contract, engine.scorers, engine.versions, values=engine.values)
 
 
 def applied(situation: Situation, placement: str, action: str, change: Change) -> Situation:
