@@ -31,7 +31,8 @@ def contributions(
     """
     values = {f"customer.{k}": v for k, v in record.customer.items()} | {f"context.{k}": v for k, v in record.context.items()}
     values |= {f"action.{k}": v for k, v in attributes.items()} | {"action.id": action_id}
-    row = vectorize(manifest.inputs, {f.key: [values.get(f.key)] for f in manifest.inputs}, 1)
+    row = vectorize(manifest.inputs, {key: [value] for key, value in values.items()}, 1)
+    values |= {f.key: _told(row[0, place]) for place, f in enumerate(manifest.inputs) if f.matches is not None}
     booster = lightgbm.Booster(model_file=str(registry.bundle_folder(manifest.bundle_id) / BOOSTER_FILE))
     shares: Sequence[float] = (np.asarray(booster.predict(row, pred_contrib=True))[0] * manifest.calibration.slope).tolist()
     found = [
@@ -39,3 +40,7 @@ def contributions(
     ]
     base = Contribution(BASE, None, shares[-1] + manifest.calibration.intercept)
     return [*sorted(found, key=lambda one: -abs(one.margin)), base]
+
+
+def _told(seen: np.float32) -> float | None:
+    return None if np.isnan(seen) else float(seen)
