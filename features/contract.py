@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 import msgspec
 import yaml
 
-Origin = Literal["profile", "activity", "value", "attitude", "context", "request_time", "action"]
+Origin = Literal["profile", "activity", "value", "attitude", "context", "request_time", "action", "match"]
 Value = float | str | None  # a feature's value as people write it; None is missing
 
 CUSTOMER_VIEWS: tuple[str, ...] = ("profile", "activity", "value", "attitude")
@@ -121,7 +121,8 @@ class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
 
     `max_age` is in seconds: an older value counts as missing. `default` stands in for a missing value; None leaves it
     missing (NaN for the model, false in every comparison of a rule). `categories` is the vocabulary of a category, in the
-    order of its codes.
+    order of its codes. `matches`, of the origin `match`: the category of the customer or the context (`customer.region`) that the
+    action's attribute of this name is compared with (`features/vectors.py`, `matches`).
     """
 
     name: str
@@ -134,6 +135,7 @@ class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     journey: FromJourney | None = None
     transactions: FromTransactions | None = None
     prediction: str | None = None
+    matches: str | None = None
 
     @property
     def is_live(self) -> bool:
@@ -151,10 +153,15 @@ class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
 
     @property
     def scope(self) -> str:
-        """Which of `customer`, `context`, `action` a rule writes before the name."""
-        if self.origin == "action":
-            return "action"
+        """Which of `customer`, `context`, `action` a rule writes before the name; `match` is of customer and action together."""
+        if self.origin in ("action", "match"):
+            return self.origin
         return "customer" if self.origin in CUSTOMER_VIEWS else "context"
+
+    @property
+    def is_of_request(self) -> bool:
+        """Whether the request tells it, whatever the action."""
+        return self.origin not in ("action", "match")
 
     @property
     def key(self) -> str:
@@ -163,7 +170,7 @@ class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
 
 
 class Contract(msgspec.Struct, frozen=True):
-    """All declared inputs except action attributes, in the order in which a model sees them; and the journey, if there is one."""
+    """All declared inputs but what depends on the action, in the order in which a model sees them; and the journey, if any."""
 
     features: tuple[Feature, ...]
     journey: Journey | None = None

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -28,13 +29,42 @@ def vectorize(inputs: Sequence[Feature], columns: Mapping[str, Column], rows: in
 
     `columns` maps a feature's key (`customer.recency`) to `rows` values; an absent column is missing throughout. A value
     that is None, not finite, beyond float32 or of the wrong type is missing too: the default stands in for it, or NaN.
-    Raises ValueError where a column has another length than `rows`.
+    A match (`match.category`) is worked out from the input that it names and the column of the attribute (`action.category`).
+    Raises ValueError where a column has another length than `rows`, or a match names none of the inputs.
     """
     matrix = np.empty((rows, len(inputs)), np.float32)
     for position, feature in enumerate(inputs):
-        column = columns.get(feature.key)
-        matrix[:, position] = _encode_default(feature) if column is None else encode_column(feature, column)
+        if feature.matches is None:
+            column = columns.get(feature.key)
+            matrix[:, position] = _encode_default(feature) if column is None else encode_column(feature, column)
+    for position, feature in enumerate(inputs):
+        if feature.matches is not None:
+            place, offered = place_of(feature.matches, inputs), columns.get(f"action.{feature.name}")
+            codes = np.float32(np.nan) if offered is None else match_codes(inputs[place], offered)
+            matrix[:, position] = matches(matrix[:, place], codes)
     return matrix
+
+
+def place_of(key: str, inputs: Sequence[Feature]) -> int:
+    """Where the input with this key stands. Raises ValueError where there is none."""
+    return [feature.key for feature in inputs].index(key)
+
+
+def match_codes(category: Feature, names: Column) -> Matrix:
+    """An attribute's values as the category that they are matched with has them: float32, (values,), NaN where missing.
+
+    By name, since the vocabularies of the two sides differ. No default stands in: it is the customer's.
+    """
+    return encode_column(msgspec.structs.replace(category, default=None), names)
+
+
+def matches(known: Matrix, offered: Matrix | np.float32) -> Matrix:
+    """1 where two codes of one vocabulary are the same, 0 where they differ, NaN where either is missing: float32.
+
+    Shapes broadcast. What the vocabulary does not hold equals nothing: of two such values nobody knows whether they are the same.
+    """
+    same = ((known == offered) & (known >= 0.0)).astype(np.float32)
+    return np.where(np.isnan(known) | np.isnan(offered), np.float32(np.nan), same)
 
 
 class RowEncoder:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.vectors import Matrix, RowEncoder
+from service.bundles.matching import Matching
 from service.bundles.onnx_scorer import OnnxModel, OnnxScorer, action_matrix
 from service.catalog.entities import Exploration
 from service.decision.arbitration import draw
@@ -144,7 +145,8 @@ class _Loop:
         self._seed = seed
         self._columns = (*world.contract.features, *world.catalog.attributes)
         self._actions = action_matrix([c for c in self._columns if c.scope == "action"], world.actions)
-        self._encoder = RowEncoder([c for c in self._columns if c.scope != "action"])
+        self._encoder = RowEncoder([c for c in self._columns if c.is_of_request])
+        self._matching = Matching(self._columns, world.actions)
         self._known = _Known()
         self._learned_from = 0
         self._scorer: Scorer = FlatScorer([0.0] * len(world.actions))
@@ -186,7 +188,7 @@ class _Loop:
     def _inputs(self, requests: list[DecisionRequest], chosen: npt.NDArray[np.intp]) -> Matrix:
         """The rows of a training set: float32 (rows, columns)."""
         of_requests = self._encoder.encode([r.customer.values for r in requests], [r.context for r in requests])
-        return np.concatenate([of_requests, self._actions[chosen]], axis=1)
+        return np.concatenate([of_requests, self._actions[chosen], self._matching.values_of(of_requests, chosen)], axis=1)
 
     def _learn(self, number: int) -> None:
         known = self._known

@@ -39,7 +39,8 @@ def contributions(
     """
     values = {f"customer.{k}": v for k, v in record.customer.items()} | {f"context.{k}": v for k, v in record.context.items()}
     values |= {f"action.{k}": v for k, v in attributes.items()} | {"action.id": action_id}
-    row = vectorize(manifest.inputs, {f.key: [values.get(f.key)] for f in manifest.inputs}, 1)
+    row = vectorize(manifest.inputs, {key: [value] for key, value in values.items()}, 1)
+    values |= {f.key: _told(row[0, place]) for place, f in enumerate(manifest.inputs) if f.matches is not None}
     folder, found = registry.bundle_folder(manifest.bundle_id), list[Contribution]()
     for part, file, calibration in _parts(manifest):
         *shares, base = _shares(folder / file, row, calibration)
@@ -61,3 +62,7 @@ def _shares(model: Path, row: Matrix, calibration: Calibration) -> Sequence[floa
     booster = lightgbm.Booster(model_file=str(model))
     shares: Sequence[float] = (np.asarray(booster.predict(row, pred_contrib=True))[0] * calibration.slope).tolist()
     return shares
+
+
+def _told(seen: np.float32) -> float | None:
+    return None if np.isnan(seen) else float(seen)

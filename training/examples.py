@@ -103,8 +103,10 @@ class Examples:
         columns: dict[str, Column] = {f.key: _column(self.values[f.key]) for f in inputs if f.key in self.values}
         actions, place = np.unique(self.action_id, return_inverse=True)
         for feature in inputs:
-            if feature.scope == "action":
-                columns[feature.key] = Repeated([attributes.get(a, {}).get(feature.name) for a in actions.tolist()], place)
+            if not feature.is_of_request:
+                columns[f"action.{feature.name}"] = Repeated(
+                    [attributes.get(a, {}).get(feature.name) for a in actions.tolist()], place
+                )
         columns[f"action.{ACTION_ID}"] = Repeated(actions.tolist(), place)
         return vectorize(inputs, columns, len(self))
 

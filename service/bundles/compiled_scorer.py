@@ -4,9 +4,11 @@ Each tree is a set of leaves, a bit each, the true branches to the left. A quest
 of its true branch, and the lowest bit that is left is the leaf (QuickScorer: Lucchese et al. 2015). The actions' questions
 are answered at once: in each tree the actions fall into few patterns. For a request the customer's questions are looked up,
 one row of a table for each input, the leaf of each pattern is found, and the patterns' values are added up for each action.
-Trees are taken together as long as their common patterns are few.
+Trees are taken together as long as their common patterns are few. An action of which a match asks is one in each of its worlds
+(`worlds.py`), and a request picks the sums of those that it finds.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -17,12 +19,15 @@ from features.contract import Feature
 from features.vectors import Matrix
 from service.bundles.onnx_scorer import action_matrix
 from service.bundles.onnx_trees import Ensemble, Product, Split, Tree
+from service.bundles.worlds import Worlds
 from service.catalog.entities import Action
 from service.decision.scoring import Rates
 from service.pacing import breathe
 
 MOST_LEAVES = 64  # a bit each
 MOST_TABLE_BYTES = 64_000_000  # of the customers' answers: a worker has 200 MB; 300 trees over 40 inputs take 18
+MOST_KEPT_BYTES = 16_000_000  # of sums by world: of 100 actions and 300 trees a world takes 40,000
+MOST_MATCHES = 3  # an action is in up to three worlds for each
 EVERY_LEAF = np.uint64(0xFFFFFFFFFFFFFFFF)
 TOGETHER = (2, 3, 4, 6, 8)  # trees whose patterns are added up beforehand
 SEVERAL = 8  # requests from which on an input's edges are searched and not all compared, and leaves are removed input by input
@@ -54,12 +59,12 @@ class CompiledScorer:
     """The same rates as ONNX Runtime's within 1e-6, in a fraction of the time. Expects trees that fit (`fits`)."""
 
     def __init__(self, ensemble: Ensemble, inputs: Sequence[Feature], actions: Sequence[Action]) -> None:
-        self.inputs = tuple(f for f in inputs if f.scope != "action")
+        self.inputs = tuple(f for f in inputs if f.is_of_request)
         self._count, self._link, self._base = len(actions), ensemble.link, ensemble.base
-        of_request = [column for column, feature in enumerate(inputs) if feature.scope != "action"]
+        of_request = [column for column, feature in enumerate(inputs) if feature.is_of_request]
         of_action = [column for column, feature in enumerate(inputs) if feature.scope == "action"]
         trees = ensemble.trees
-        asked = {split.feature for tree in trees for split in tree.splits}
+        asked = _asked(trees)
         answers = [_answers(place, column, trees) for place, column in enumerate(of_request) if column in asked]
         widths = [len(a.edges) for a in answers]
         self._parted = [(a.column, a.edges) for a in answers]
@@ -73,15 +78,22 @@ class CompiledScorer:
         self._starts, self._missing = _starts([width + 1 for width in widths]), np.array(widths, np.intp)
         self._trees = len(trees)
         matrix = action_matrix([inputs[column] for column in of_action], actions)
-        self._patterns = _Patterns(trees, self._word, _action_bits(trees, of_action, matrix))
+        of_match = [column for column, feature in enumerate(inputs) if feature.origin == "match" and column in asked]
+        self._worlds = Worlds([*self.inputs, *(inputs[column] for column in of_match)], actions) if of_match else None
+        if self._worlds is not None:
+            of_action, matrix = of_action + of_match, np.hstack([matrix[self._worlds.actions], self._worlds.says])
+        self._patterns = _Patterns(trees, self._word, _action_bits(trees, of_action, matrix), self._worlds)
 
     def score(self, requests: Matrix) -> Rates:
         """Predicted rates: float32 (requests, inputs) -> float64 (requests, actions)."""
         sums, rows = np.empty((len(requests), self._count)), self._rows(requests)
         for start in range(0, len(requests), SPAN):
             left, some = self._left(rows[start : start + SPAN]), sums[start : start + SPAN]
-            for place in range(0, len(left), AT_ONCE):
-                self._patterns.add_up(left[place : place + AT_ONCE], some[place : place + AT_ONCE])
+            if self._worlds is None:
+                for place in range(0, len(left), AT_ONCE):
+                    self._patterns.add_up(left[place : place + AT_ONCE], some[place : place + AT_ONCE])
+            else:
+                self._add_up_by_world(left, self._worlds.known(requests[start : start + SPAN]), some)
         sums += self._base
         if self._link == "sigmoid":
             np.negative(sums, out=sums)
@@ -89,6 +101,15 @@ class CompiledScorer:
             sums += 1.0
             return np.reciprocal(sums, out=sums)
         return np.exp(sums, out=sums) if self._link == "exp" else sums
+
+    def _add_up_by_world(self, left: Bits, known: Sequence[bytes], sums: Rates) -> None:
+        """As without worlds, requests beside others that find the actions in the same ones."""
+        order = sorted(range(len(known)), key=known.__getitem__)
+        for start in range(0, len(order), AT_ONCE):
+            rows = order[start : start + AT_ONCE]
+            found = np.empty((len(rows), self._count))
+            self._patterns.add_up(left[rows], found, [known[row] for row in rows])
+            sums[rows] = found
 
     def _rows(self, requests: Matrix) -> Places:
         """The rows of the table that say what the requests answer: (requests, inputs that are asked for)."""
@@ -122,8 +143,8 @@ class CompiledScorer:
 class _Patterns:
     """The actions' answers: in each tree, the actions that answered alike share a pattern."""
 
-    def __init__(self, trees: Sequence[Tree], word: np.dtype[Any], of_actions: Bits) -> None:
-        """`of_actions`: the leaves that each action's answers leave, (actions, trees)."""
+    def __init__(self, trees: Sequence[Tree], word: np.dtype[Any], of_actions: Bits, worlds: Worlds | None) -> None:
+        """`of_actions`: the leaves that each action's answers leave, (actions, trees); or those of its worlds each."""
         found = [np.unique(of_actions[:, tree], return_inverse=True) for tree in range(len(trees))]
         sizes = [len(distinct) for distinct, _ in found]
         places = np.array([start + place for start, (_, place) in zip(_starts(sizes), found, strict=True)], np.intp)
@@ -139,9 +160,14 @@ class _Patterns:
         self._several = bits[:, None].repeat(AT_ONCE, axis=1), first[:, None].repeat(AT_ONCE, axis=1)
         alike = np.array(sizes) == 1
         self._alike, self._steps = places[alike, 0], _steps(places[~alike], sum(sizes))
+        self._worlds, self._last = worlds, dict[bytes, _Step]()
+        self._kept = MOST_KEPT_BYTES // self._steps[-1].places.nbytes if self._steps[-1].places.size else 0
 
-    def add_up(self, left: Bits, sums: Rates) -> None:
-        """Add up the leaves: (requests, trees) -> (requests, actions), into `sums`. What is in between has a row a pattern."""
+    def add_up(self, left: Bits, sums: Rates, known: Sequence[bytes] = ()) -> None:
+        """Add up the leaves: (requests, trees) -> (requests, actions), into `sums`. What is in between has a row a pattern.
+
+        `known`: in which worlds each request finds the actions, the same ones beside each other; empty where there is but one.
+        """
         # repeated for each request while they are used, bits and places take four times as long
         bits, first = self._several if len(left) == AT_ONCE else self._one
         alive = np.ascontiguousarray(left.T).take(self._tree, axis=0)
@@ -153,24 +179,41 @@ class _Patterns:
         terms[-1] = 0.0  # for groups that are not full
         self._leaves.take(leaf, out=terms[:-1], mode="clip")  # every place exists; to say so saves a copy
         alike = np.ascontiguousarray(terms[self._alike].T).sum(axis=1, keepdims=True) if len(self._alike) else 0.0
-        for step in self._steps:
+        for step in self._steps[:-1]:
             terms = step.sums(terms)  # patterns of trees become patterns of groups, and those actions
-        np.add(terms.T, alike, out=sums)
+        if self._worlds is None:
+            np.add(self._steps[-1].sums(terms).T, alike, out=sums)
+            return
+        start = 0
+        for found, count in Counter(known).items():
+            part = terms[:, start : start + count]
+            sums[start : start + count] = self._last_of(self._worlds, found).sums(np.ascontiguousarray(part)).T
+            start += count
+        sums += alike
+
+    def _last_of(self, worlds: Worlds, known: bytes) -> "_Step":
+        """The last step for the rows in which requests of one world find the actions."""
+        step = self._last.get(known)
+        if step is None:
+            step = _Step(self._steps[-1].places[:, worlds.rows(known)])
+            if len(self._last) < self._kept:
+                self._last[known] = step
+        return step
 
 
 class _Step:
     """Adds up: `places` (terms, sums) says where the terms of each sum are."""
 
     def __init__(self, places: Places) -> None:
-        self._places = np.ascontiguousarray(places)
+        self.places = np.ascontiguousarray(places)
 
     def sums(self, values: Rates) -> Rates:
         """float64 (values, requests) -> (sums, requests), added up in the same order however many requests there are."""
-        if values.shape[1] * self._places.shape[1] < LONG:
-            together: Rates = values.take(self._places, axis=0, mode="clip").sum(axis=0)
+        if values.shape[1] * self.places.shape[1] < LONG:
+            together: Rates = values.take(self.places, axis=0, mode="clip").sum(axis=0)
             return together
-        added: Rates = values.take(self._places[0], axis=0, mode="clip")
-        for places in self._places[1:]:
+        added: Rates = values.take(self.places[0], axis=0, mode="clip")
+        for places in self.places[1:]:
             added += values.take(places, axis=0, mode="clip")
         return added
 
@@ -253,6 +296,21 @@ def _kept(split: Split) -> np.uint64:
     """What is left of a tree where the answer is no: all but the leaves of the true branch."""
     begin, end = split.true_leaves
     return np.uint64(int(EVERY_LEAF) ^ (((1 << (end - begin)) - 1) << begin))
+
+
+def too_many_worlds(ensemble: Ensemble | Product, inputs: Sequence[Feature]) -> str | None:
+    """Why the trees of a model with these inputs cannot be compiled for any actions; None where they can."""
+    asked = [
+        feature.key for column, feature in enumerate(inputs) if feature.origin == "match" and column in _asked(ensemble.trees)
+    ]
+    if len(asked) > MOST_MATCHES:
+        return f"Expected trees that ask for at most {MOST_MATCHES} matches, found {len(asked)}: {', '.join(asked)}"
+    return None
+
+
+def _asked(trees: Sequence[Tree]) -> set[int]:
+    """The inputs that trees ask for."""
+    return {split.feature for tree in trees for split in tree.splits}
 
 
 def unfit(ensemble: Ensemble | Product, inputs: int) -> str | None:

@@ -12,8 +12,9 @@ import numpy as np
 
 from features.contract import Contract, Feature, fingerprint
 from features.vectors import Matrix
-from service.bundles.compiled_scorer import unfit
+from service.bundles.compiled_scorer import too_many_worlds, unfit
 from service.bundles.manifest import MANIFEST_FILE, MODEL_FILE, PARITY_LIMIT, WARMUP_FILE, Manifest
+from service.bundles.matching import Matching, unmatched
 from service.bundles.onnx_scorer import OnnxModel, OnnxScorer, action_matrix
 from service.bundles.onnx_trees import Ensemble, Product, read_trees
 from service.bundles.product_scorer import compiled
@@ -42,7 +43,7 @@ class Bundle:
     def scorer(self, actions: Sequence[Action]) -> Scorer:
         """A scorer whose columns are these actions, in this order: the fastest that equals the reference."""
         attributes = action_matrix([f for f in self.manifest.inputs if f.scope == "action"], actions)
-        key = len(actions), attributes.tobytes()
+        key = len(actions), attributes.tobytes() + Matching(self.manifest.inputs, actions).codes.tobytes()
         if key not in self._made:
             self._made = dict(islice(self._made.items(), max(0, len(self._made) + 1 - KEPT_SCORERS), None))
             self._made[key] = self._scorer(actions)
@@ -54,6 +55,8 @@ class Bundle:
             return self._slow(reference, self.trees)
         if len(self.trees.trees) * len(actions) < COMPILED_FROM:
             return reference
+        if why := too_many_worlds(self.trees, self.manifest.inputs):
+            return self._slow(reference, why)
         fast = compiled(self.trees, self.manifest.inputs, actions)
         problem = _difference(fast, reference, self._requests(len(actions)))
         return self._slow(reference, problem) if problem else fast
@@ -64,7 +67,7 @@ class Bundle:
 
     def _requests(self, actions: int) -> Matrix:
         """What the warm-up rows say of requests, as far as there is time to look."""
-        columns = [column for column, feature in enumerate(self.manifest.inputs) if feature.scope != "action"]
+        columns = [column for column, feature in enumerate(self.manifest.inputs) if feature.is_of_request]
         return self.warmup[: max(1, PROOF_ROWS // actions), columns]
 
 
@@ -112,8 +115,10 @@ def _check_contract(manifest: Manifest, contract: Contract) -> None:
     found = fingerprint(manifest.inputs)
     if found != manifest.contract_fingerprint:
         raise BundleRefused(f"Expected contract fingerprint {manifest.contract_fingerprint}, found {found} - at `inputs`")
+    if problem := unmatched(manifest.inputs):
+        raise BundleRefused(problem)
     for index, feature in enumerate(manifest.inputs):
-        if feature.scope != "action":
+        if feature.is_of_request:
             _check_input(feature, contract.find(feature.key), index)
 
 

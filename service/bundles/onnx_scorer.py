@@ -7,6 +7,7 @@ import onnxruntime
 
 from features.contract import Feature
 from features.vectors import Matrix, vectorize
+from service.bundles.matching import Matching
 from service.catalog.entities import Action
 from service.decision.scoring import Rates
 from service.errors import BundleRefused
@@ -38,12 +39,13 @@ class OnnxModel:
 
 
 class OnnxScorer:
-    """Repeats each request for every action, and the actions' attributes for every request."""
+    """Repeats each request for every action, and the actions' attributes for every request; matches come last."""
 
     def __init__(self, model: OnnxModel, inputs: Sequence[Feature], actions: Sequence[Action]) -> None:
-        self.inputs = tuple(f for f in inputs if f.scope != "action")
+        self.inputs = tuple(f for f in inputs if f.is_of_request)
         self._model = model
         self._actions = action_matrix([f for f in inputs if f.scope == "action"], actions)
+        self._matching = Matching(inputs, actions)
 
     def score(self, requests: Matrix) -> Rates:
         """Predicted rates: float32 (requests, inputs) -> float64 (requests, actions)."""
@@ -52,10 +54,13 @@ class OnnxScorer:
         return np.concatenate(parts) if parts else np.zeros((0, len(self._actions)))
 
     def _score(self, requests: Matrix) -> Rates:
-        count, split = len(self._actions), requests.shape[1]
-        rows = np.empty((len(requests), count, split + self._actions.shape[1]), np.float32)
+        count, split, matches = len(self._actions), requests.shape[1], len(self._matching.columns)
+        end = split + self._actions.shape[1]
+        rows = np.empty((len(requests), count, end + matches), np.float32)
         rows[:, :, :split] = requests[:, None, :]
-        rows[:, :, split:] = self._actions
+        rows[:, :, split:end] = self._actions
+        if matches:
+            rows[:, :, end:] = self._matching.values(requests)
         return self._model.rates(rows.reshape(-1, rows.shape[2])).reshape(len(requests), count)
 
 

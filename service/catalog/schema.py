@@ -5,6 +5,7 @@ It knows the shape; what needs the whole document (names that must exist, rules)
 
 from typing import Any
 
+from service.catalog.attributes import CATEGORY, NUMBER
 from service.catalog.consenting import DENIED, GIVEN, PROFILE
 from service.catalog.entities import FACTORS
 from service.catalog.experimenting import ABLATIONS
@@ -63,7 +64,7 @@ def catalog_schema() -> Schema:
         note={"type": "string"},
         time_zone={"type": "string", "description": "`Europe/Berlin`: of customers whose zone is not known."},
         lever_range=_list({"type": "number", "exclusiveMinimum": 0}, minItems=2, maxItems=2),
-        attributes=_mapping({"enum": ["number", "category"]}, propertyNames=REASON),
+        attributes=_mapping(_attribute(), propertyNames=REASON),
         rules=_mapping(EXPRESSION, propertyNames=REASON),
         segments=_mapping(EXPRESSION, propertyNames=REASON),
         issues=_list(_object(("id",), id=NAME, lever=lever, **_layers())),
@@ -83,6 +84,12 @@ def catalog_schema() -> Schema:
         not_personalised=_object(("share",), share=SHARE, salt=NAME),
     )  # fmt: skip
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "nextbest catalog", **document}
+
+
+def _attribute() -> Schema:
+    kinds: Schema = {"enum": [NUMBER, CATEGORY]}
+    category = {"type": "string", "description": "A category that values are compared with, such as `customer.region`."}
+    return {"anyOf": [kinds, _object(("type",), type=kinds, matches=category)]}
 
 
 def _action(lever: Schema) -> Schema:

@@ -2,12 +2,13 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
-from features.contract import ACTION_ID, Contract, Feature
+from features.contract import ACTION_ID, Contract
+from service.catalog.attributes import NUMBER, Attribute, attribute_features, read_attribute
 from service.catalog.checking import Place, Problems, unique
 from service.catalog.consenting import fallbacks_in_need, read_purposes, selects_action, with_consents
 from service.catalog.contacting import SELECTOR_KEYS, Known, named, read_constraints, read_policy, read_selector
@@ -88,7 +89,7 @@ class _Builder:
         self._contract = contract
         self._problems = problems
         self._book = RuleBook(contract)
-        self._attributes: dict[str, str] = {}
+        self._attributes: dict[str, Attribute] = {}
         self._placements: dict[str, Placement] = {}
         self._purposes: tuple[Purpose, ...] = ()
         self._levers = LEVER_RANGE
@@ -101,7 +102,8 @@ class _Builder:
         if "catalog" in top and top["catalog"].value != FORMAT:
             top["catalog"].refuse(f"format {FORMAT}")
         self._levers = _lever_range(top.get("lever_range"))
-        self._attributes = {n: p.choice(("number", "category")) for n, p in _entries(top, "attributes").items() if _is_free(n, p)}
+        declared = _entries(top, "attributes").items()
+        self._attributes = {n: read_attribute(p, self._contract) for n, p in declared if _is_free(n, p)}
         self._book.declare(_entries(top, "rules"), _entries(top, "segments"))
         issues = {n: self._issue(p, n) for n, p in _named(top, "issues", "issue")}
         groups = {n: self._group(p, issues) for n, p in _named(top, "groups", "group")}
@@ -123,7 +125,7 @@ class _Builder:
             if key in top:
                 top[key].at_least_one()
         return Catalog(
-            actions=actions, placements=self._placements, attributes=_features(names, self._attributes),
+            actions=actions, placements=self._placements, attributes=attribute_features(names, self._attributes),
             fingerprint=fingerprint(self._document), weights=tuple(w for read in weights for w in self._weights(read, actions)),
             contact=read_policy(top.get("contact"), known), constraints=read_constraints(top.get("constraints"), known),
             purposes=self._purposes,
@@ -158,12 +160,12 @@ class _Builder:
     def _action_names(self, ids: list[str], actions: list[Place]) -> dict[str, Name]:
         """What `action.*` can be in a rule."""
         names = {f"action.{ACTION_ID}": Name("text", tuple(ids))}
-        for name, kind in self._attributes.items():
+        for name, declared in self._attributes.items():
             used = {
                 text for a in actions if isinstance(own := a.value.get("attributes"), Mapping)
                 if isinstance(text := own.get(name), str)
             }  # fmt: skip
-            names[f"action.{name}"] = Name("number") if kind == "number" else Name("text", tuple(sorted(used)))
+            names[f"action.{name}"] = Name("number") if declared.type == NUMBER else Name("text", tuple(sorted(used)))
         return names
 
     def _action(self, name: str, place: Place, groups: Mapping[str, _Level]) -> Action:
@@ -210,7 +212,7 @@ class _Builder:
         for name, value in (place.entries() if place else {}).items():
             if name not in self._attributes:
                 value.refuse(f"a declared attribute{nearest(name, list(self._attributes))}", name)
-            elif self._attributes[name] == "number":
+            elif self._attributes[name].type == NUMBER:
                 attributes[name] = value.number()
             else:
                 attributes[name] = value.text()
@@ -250,16 +252,6 @@ def _weight(place: Place, known: Known, book: RuleBook) -> _ReadWeight:
     factor = fields["factor"].number(*WEIGHT_RANGE) if "factor" in fields else 1.0
     where = read_selector(fields.get("where"), known, [key for key in SELECTOR_KEYS if key in WEIGHED_BY])
     return _ReadWeight(name, rules, factor, where)
-
-
-def _features(names: Mapping[str, Name], declared: Mapping[str, str]) -> tuple[Feature, ...]:
-    """The action's identity, then its declared attributes: the model's inputs that depend on the action."""
-    identity = Feature(ACTION_ID, "category", "action", categories=names[f"action.{ACTION_ID}"].categories)
-    others = [
-        Feature(n, cast("Literal['number', 'category']", kind), "action", categories=names[f"action.{n}"].categories)
-        for n, kind in declared.items()
-    ]
-    return (identity, *others)
 
 
 def _entries(top: Mapping[str, Place], key: str) -> dict[str, Place]:

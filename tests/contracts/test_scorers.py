@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 
 from features.contract import Feature
 from features.homes import home_contract
-from service.bundles.compiled_scorer import MOST_LEAVES, CompiledScorer, unfit
+from service.bundles.compiled_scorer import MOST_LEAVES, MOST_MATCHES, CompiledScorer, too_many_worlds, unfit
 from service.bundles.loading import COMPILED_FROM, Bundle, load_bundle
 from service.bundles.onnx_scorer import OnnxModel, OnnxScorer
 from service.bundles.onnx_trees import MODES, Ensemble, read_trees
@@ -19,11 +19,21 @@ from service.catalog.entities import Action
 from service.decision.scoring import FlatScorer, Scorer
 from service.registry import Registry
 
+KINDS, REGIONS = ("a", "b", "c"), ("north", "south")
 INPUTS = (
     Feature("age", "number", "profile"),
     Feature("visits", "number", "activity"),
     Feature("price", "number", "action"),
     Feature("margin", "number", "action"),
+)
+MATCHED = (
+    Feature("age", "number", "profile"),
+    Feature("favourite", "category", "value", categories=KINDS),
+    Feature("region", "category", "context", categories=REGIONS, default="north"),
+    Feature("price", "number", "action"),
+    Feature("kind", "category", "action", categories=("c", "b")),
+    Feature("kind", "number", "match", matches="customer.favourite"),
+    Feature("place", "number", "match", matches="context.region"),
 )
 VALUES = [np.nan, np.inf, -np.inf, -1.0, 0.0, 0.5, 1.0, 2.0, 3.5]  # thresholds too: most values hit one, or miss it by nothing
 NEAR = [*VALUES, *(float(np.nextafter(np.float32(v), np.float32(s))) for v in VALUES[3:] for s in (-9, 9))]
@@ -42,17 +52,27 @@ class Node(NamedTuple):
 
 
 leaves = st.floats(-2, 2, width=32).map(lambda weight: Node(weight=weight))
-nodes = st.recursive(
-    leaves,
-    lambda inner: st.tuples(
-        st.integers(0, 3), st.sampled_from(MODES), st.sampled_from(VALUES[1:]), st.booleans(), st.tuples(inner, inner)
-    ).map(lambda told: Node(*told[:4], branches=told[4])),
-    max_leaves=12,
-)  # fmt: skip
+
+
+def nodes_over(inputs: int) -> st.SearchStrategy[Node]:
+    """Trees that ask for any of so many inputs."""
+    return st.recursive(
+        leaves,
+        lambda inner: st.tuples(
+            st.integers(0, inputs - 1), st.sampled_from(MODES), st.sampled_from(VALUES[1:]), st.booleans(),
+            st.tuples(inner, inner),
+        ).map(lambda told: Node(*told[:4], branches=told[4])),
+        max_leaves=12,
+    )  # fmt: skip
+
+
+nodes = nodes_over(len(INPUTS))
 rows = st.lists(st.sampled_from(NEAR), min_size=2, max_size=2)
 
 
-def onnx_of(trees: Sequence[Node], *, link: str = "Sigmoid", base: Sequence[float] = (0.25,), **changes) -> bytes:
+def onnx_of(
+    trees: Sequence[Node], *, link: str = "Sigmoid", base: Sequence[float] = (0.25,), inputs: int = len(INPUTS), **changes
+) -> bytes:
     """A model of these trees."""
     columns: dict[str, list] = {key: [] for key in ("treeids", "nodeids", "featureids", "modes", "values", "truenodeids")}
     columns |= {"falsenodeids": [], "missing_value_tracks_true": []}
@@ -78,17 +98,17 @@ def onnx_of(trees: Sequence[Node], *, link: str = "Sigmoid", base: Sequence[floa
     )  # fmt: skip
     graph = helper.make_graph(
         [ensemble, *([helper.make_node(link, ["margin"], ["rate"])] if link else [])], "trees",
-        [helper.make_tensor_value_info("inputs", TensorProto.FLOAT, [None, len(INPUTS)])],
+        [helper.make_tensor_value_info("inputs", TensorProto.FLOAT, [None, inputs])],
         [helper.make_tensor_value_info("rate", TensorProto.FLOAT, [None, 1])],
     )  # fmt: skip
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
 
 
-def compiled(model: bytes, actions: Sequence[Action]) -> CompiledScorer:
+def compiled(model: bytes, actions: Sequence[Action], inputs: Sequence[Feature] = INPUTS) -> CompiledScorer:
     trees = read_trees(model)
     assert trees is not None
-    return CompiledScorer(trees, INPUTS, actions)
+    return CompiledScorer(trees, inputs, actions)
 
 
 def some_actions(attributes: Sequence[Sequence[float | None]]) -> list[Action]:
@@ -97,7 +117,14 @@ def some_actions(attributes: Sequence[Sequence[float | None]]) -> list[Action]:
     return [Action(f"a{n}", "offer", "all", "all", 1.0, 1.0, 0.0, None, None, told, (), ()) for n, told in enumerate(known)]
 
 
-def forest(seed: int, trees: int, depth: int) -> list[Node]:
+def matched_actions(attributes: Sequence[tuple[str | None, str | None]]) -> list[Action]:
+    """Of a kind and a place each."""
+    named = [{"price": float(n), "kind": kind, "place": place} for n, (kind, place) in enumerate(attributes)]
+    known = [{name: value for name, value in told.items() if value is not None} for told in named]
+    return [Action(f"a{n}", "offer", "all", "all", 1.0, 1.0, 0.0, None, None, told, (), ()) for n, told in enumerate(known)]
+
+
+def forest(seed: int, trees: int, depth: int, inputs: int = len(INPUTS)) -> list[Node]:
     """Full trees with thresholds from a normal distribution."""
     chance = np.random.default_rng(seed)
 
@@ -105,18 +132,26 @@ def forest(seed: int, trees: int, depth: int) -> list[Node]:
         if not level:
             return Node(weight=float(np.float32(chance.normal(0, 0.02))))
         threshold = float(np.float32(chance.normal()))
-        feature, missing = int(chance.integers(0, 4)), bool(chance.integers(0, 2))
+        feature, missing = int(chance.integers(0, inputs)), bool(chance.integers(0, 2))
         return Node(feature, "BRANCH_LEQ", threshold, missing, branches=(grown(level - 1), grown(level - 1)))
 
     return [grown(depth) for _ in range(trees)]
 
 
-@pytest.fixture(params=["flat", "onnx", "compiled"])
+@pytest.fixture(params=["flat", "onnx", "compiled", "onnx, matches", "compiled, matches"])
 def scorer(request) -> Scorer:
     """Each of them, for the same seven actions."""
     attributes = np.random.default_rng(1).normal(size=(ACTIONS, 2)).tolist()
     actions, model = some_actions(attributes), onnx_of(forest(2, 30, 4))
+    offered = matched_actions(
+        [("a", "north"), ("b", "south"), ("c", None), ("d", "north"), (None, "east"), ("a", "south"), ("b", "x")]
+    )
+    with_matches = onnx_of(forest(2, 60, 4, len(MATCHED)), inputs=len(MATCHED))
     match request.param:
+        case "onnx, matches":
+            return OnnxScorer(OnnxModel(with_matches, len(MATCHED)), MATCHED, offered)
+        case "compiled, matches":
+            return compiled(with_matches, offered, MATCHED)
         case "flat":
             return FlatScorer(np.linspace(0, 0.5, ACTIONS).tolist())
         case "onnx":
@@ -125,9 +160,12 @@ def scorer(request) -> Scorer:
 
 
 def requests(count: int, scorer: Scorer) -> np.ndarray:
-    """Customers with some values missing."""
+    """Customers with some values missing, and some categories that nobody knows."""
     chance = np.random.default_rng(3)
     found = chance.normal(size=(count, len(scorer.inputs))).astype(np.float32)
+    for column, feature in enumerate(scorer.inputs):
+        if feature.type == "category":
+            found[:, column] = chance.integers(-1, len(feature.categories), count)
     found[chance.random(found.shape) < 0.1] = np.nan
     return found
 
@@ -174,6 +212,60 @@ def test_compiled_trees_equal_the_reference(trees, customers, offers, link):
     np.testing.assert_allclose(
         found, expected, rtol=1e-5 if link == "Exp" else 0, atol=1e-5 if link in ("Identity", "") else 1e-6
     )
+
+
+@given(
+    trees=st.lists(nodes_over(len(MATCHED)), min_size=1, max_size=6),
+    customers=st.lists(
+        st.tuples(st.sampled_from(NEAR), st.sampled_from([-1.0, 0.0, 1.0, 2.0, np.nan]), st.sampled_from([-1.0, 0.0, 1.0])),
+        min_size=1, max_size=5,
+    ),
+    offers=st.lists(
+        st.tuples(st.sampled_from([None, *KINDS, "d"]), st.sampled_from([None, *REGIONS, "east"])), min_size=1, max_size=9
+    ),
+)  # fmt: skip
+def test_compiled_trees_that_ask_for_matches_equal_the_reference(trees, customers, offers):
+    """Whatever is missing on either side, or in the vocabulary of neither or of one; also alone, bit for bit."""
+    actions, model = matched_actions(offers), onnx_of(trees, inputs=len(MATCHED))
+    some, scorer = np.array(customers, np.float32), compiled(model, actions, MATCHED)
+    found = scorer.score(some)
+    expected = OnnxScorer(OnnxModel(model, len(MATCHED)), MATCHED, actions).score(some)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(found[-1:], scorer.score(some[-1:]))
+
+
+def test_a_match_compares_names_and_no_codes():
+    """The attribute's vocabulary is another one; an action of a kind that it lacks is matched all the same."""
+    same = Node(
+        5, "BRANCH_GT", 0.5, branches=(Node(weight=1.0), Node(5, "BRANCH_LEQ", 0.5, branches=(Node(weight=-1.0), Node())))
+    )
+    model = onnx_of([same], link="", base=(0.0,), inputs=len(MATCHED))
+    actions = matched_actions([("a", None), ("c", None), ("d", None), (None, None)])
+    customers = np.array([[0, 0, 0], [0, 2, 0], [0, -1, 0], [0, np.nan, 0]], np.float32)
+    expected = [[1, -1, -1, 0], [-1, 1, -1, 0], [-1, -1, -1, 0], [0, 0, 0, 0]]
+    for scorer in (OnnxScorer(OnnxModel(model, len(MATCHED)), MATCHED, actions), compiled(model, actions, MATCHED)):
+        np.testing.assert_array_equal(scorer.score(customers), expected)
+
+
+def test_without_a_question_for_a_match_nothing_is_worked_out_twice():
+    """Rates are those of the same trees without the declaration, bit for bit."""
+    trees = forest(9, 40, 4, inputs=5)
+    actions = matched_actions([("a", "north"), ("b", None)])
+    declared, plain = (compiled(onnx_of(trees, inputs=n), actions, MATCHED[:n]) for n in (len(MATCHED), 5))
+    some = requests(20, plain)
+    np.testing.assert_array_equal(declared.score(some), plain.score(some))
+
+
+def test_more_matches_than_can_be_compiled_are_told():
+    """An action would be in 81 worlds; matches that no tree asks for do not count."""
+    matches = [Feature(f"m{n}", "number", "match", matches="customer.favourite") for n in range(MOST_MATCHES + 2)]
+    trees = [Node(n, "BRANCH_LEQ", 0.5, branches=(Node(), Node(weight=1.0))) for n in range(1, MOST_MATCHES + 2)]
+    inputs = (MATCHED[1], *matches)
+    told, fewer = (read_trees(onnx_of(some, inputs=len(inputs))) for some in (trees, trees[1:]))
+    assert told is not None
+    assert fewer is not None
+    assert "at most 3 matches, found 4: match.m0, match.m1" in (too_many_worlds(told, inputs) or "")
+    assert too_many_worlds(fewer, inputs) is None
 
 
 def test_a_large_ensemble_equals_the_reference():

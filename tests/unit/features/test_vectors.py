@@ -39,6 +39,22 @@ def test_columns_stand_in_the_order_of_the_inputs_and_an_absent_one_is_missing_t
     assert matrix[:, 1].tolist() == [1.0, 2.5]
 
 
+KIND = Feature(name="kind", type="number", origin="match", matches="customer.region")
+
+
+def test_a_match_is_worked_out_from_its_two_sides():
+    """1, 0, or missing; whatever a column of its own would say."""
+    columns = {"customer.region": ["north", "south", "west", None], "action.kind": ["north"] * 4, "match.kind": [7.0] * 4}
+    np.testing.assert_array_equal(vectorize([KIND, REGION], columns, 4)[:, 0], [1.0, 0.0, 0.0, np.nan])
+    assert np.isnan(vectorize([REGION, KIND], {"customer.region": ["north"]}, 1)[0, 1])
+
+
+def test_a_match_with_what_is_no_input_is_refused():
+    """The model's inputs alone say what it is."""
+    with pytest.raises(ValueError, match=r"customer\.region"):
+        vectorize([AGE, KIND], {}, 1)
+
+
 def test_a_column_of_another_length_is_refused():
     """Values must never slide to another customer."""
     with pytest.raises(ValueError, match="broadcast"):

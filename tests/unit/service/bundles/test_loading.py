@@ -94,6 +94,22 @@ def test_an_input_that_the_service_reads_otherwise_is_refused(bundles, served):
         load_bundle(bundles.write(), Contract((served, *CONTRACT.features[1:])))
 
 
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        ([1, 2, Feature("size", "number", "match", matches="customer.region")], "category among the inputs, found `customer.reg"),
+        ([1, 2, Feature("size", "number", "match")], r"Expected `matches` of an input of the origin `match`.*inputs\[2\]"),
+        ([1, 2, Feature("size", "number", "action", matches="context.device")], "of the origin `match`, and of no other"),
+        ([1, Feature("size", "number", "match", matches="context.device"), 2], "found `request, match, action`"),
+    ],
+)  # fmt: skip
+def test_matches_that_cannot_be_made_are_refused(bundles, changed, problem):
+    """What is compared must be among the inputs, and stand where scorers look for it."""
+    inputs = tuple(bundles.inputs[one] if isinstance(one, int) else one for one in changed)
+    with pytest.raises(BundleRefused, match=problem):
+        load_bundle(bundles.write(inputs=inputs, contract_fingerprint=fingerprint(inputs)), CONTRACT)
+
+
 def test_another_maximum_age_is_no_reason_to_refuse(bundles):
     """How long a value stays fresh is the service's business."""
     younger = msgspec.structs.replace(CONTRACT.features[0], max_age=60.0)
