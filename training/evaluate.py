@@ -1,6 +1,6 @@
 """`nextbest evaluate`: what policies are worth on rows that no model saw, and whether a new bundle may serve."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +23,7 @@ from training.judging import Report, report
 from training.learning_rules import LearningRules, read_rules
 from training.maturity import corrected
 from training.policies import ALWAYS, BUNDLE, UNIFORM, PolicyRows, Values, always, chunks, uniform
+from training.segment_losses import Compared
 from training.split import seen
 
 Progress = Callable[[int, int], None]
@@ -117,11 +118,18 @@ def judge(subject: Subject, registry: Registry, examples: Examples, progress: Pr
         subject.rules.gate,
         is_rate=_predicts(manifests[0], subject) and manifests[0].predicts == "rate",
         is_value=_predicts(manifests[0], subject) and manifests[0].predicts == "value",
+        compared=_compared(unseen, estimated.rows, list(engines)).take(over) if len(engines) > 1 else None,
     )  # fmt: skip
     return report(
         subject.objective.name, subject.bundle, subject.champion, unseen, estimated.rows,
         checks=gate(evidence), margin=subject.rules.gate.refresh_margin,
     )  # fmt: skip
+
+
+def _compared(unseen: Examples, found: PolicyRows, names: Sequence[str]) -> Compared:
+    """The rows as the challenger, the first, and the champion, the second, see them."""
+    challenger, champion = (found.rows(name) for name in names[:2])
+    return Compared(challenger, champion, np.unique(unseen.customer_id, return_inverse=True)[1])
 
 
 def _predicts(manifest: Manifest, subject: Subject) -> bool:

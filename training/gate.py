@@ -34,6 +34,7 @@ from training.learning_rules import GateRules
 from training.policies import known_values
 from training.publish import shares, summaries
 from training.scores import area_under_curve
+from training.segment_losses import Compared, segment_losses
 from training.value_levels import by_action, level_error
 
 Values = npt.NDArray[np.float64]
@@ -81,6 +82,7 @@ class Evidence(NamedTuple):
     rules: GateRules = GateRules()
     is_rate: bool = True  # whether the bundle predicts the rate that the rows tell
     is_value: bool = False  # whether it predicts the value that they tell
+    compared: Compared | None = None  # the rows as challenger and champion see them, where another bundle serves
 
     def inputs(self, standing: Standing) -> Matrix:
         """The unseen rows as a bundle would meet them."""
@@ -111,7 +113,7 @@ class _Seen(NamedTuple):
 
 
 def gate(evidence: Evidence) -> tuple[Check, ...]:
-    """Every check of a bundle, in order: parity, inputs, age, size, latency, leaks, skill, calibration, segments, fairness."""
+    """Every check of a bundle, in order: as `MADE_ALWAYS` and `MADE_OF_RATES` list them."""
     challenger, champion = evidence.challenger, evidence.champion
     inputs = evidence.inputs(challenger)
     alike = champion is not None and champion.manifest.objective == challenger.manifest.objective
@@ -418,6 +420,16 @@ def _fairness(seen: _Seen) -> Found:
     return reasons or "; ".join(told) or "no attribute is declared"
 
 
+def _losses(seen: _Seen) -> Found:
+    """Whether customers of one kind lose what the others gain."""
+    rules, compared = seen.evidence.rules, seen.evidence.compared
+    if compared is None:
+        return "no other bundle serves, which a segment could lose"
+    losses = segment_losses(compared, _groups(seen))
+    reasons = [f"{one.told()}; {rules.segment_loss:.0%} may be" for one in losses if one.is_beyond(rules.segment_loss)]
+    return reasons or f"{len(losses)} segments keep what they have"
+
+
 def _exposures(column: pa.Array, exposure: Values) -> Iterator[tuple[str, float]]:
     """Numbers are grouped by thirds."""
     found = _thirds(column) if pa.types.is_floating(column.type) else texts(column)
@@ -438,6 +450,7 @@ def _thirds(column: pa.Array) -> npt.NDArray[np.str_]:
 
 MADE_ALWAYS: tuple[tuple[str, Callable[[_Seen], Found]], ...] = (
     ("parity", _parity), ("inputs", _inputs), ("age", _age), ("size", _size), ("latency", _latency), ("fairness", _fairness),
+    ("losses", _losses),
 )  # fmt: skip
 MADE_OF_RATES: tuple[tuple[str, Callable[[_Seen], Found]], ...] = (
     ("leak", _leak), ("skill", _skill), ("calibration", _calibration), ("segments", _segments),

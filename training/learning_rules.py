@@ -38,6 +38,7 @@ class GateRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     level: float = 0.1  # of the observed rate: how far the predicted one may be from it
     slope: float = 0.25  # how far from 1 the slope of a calibration on new rows may be
     segment_level: float = 0.4  # as `level`, in each segment
+    segment_loss: float = 0.1  # of the champion's value in a segment: a loss that is more for certain is too much
     auc_jump: float = 0.1  # over the champion's
     auc_alone: float = 0.9  # of one input by itself
     auc_best: float = 0.97  # where there is no champion

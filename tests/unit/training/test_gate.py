@@ -6,16 +6,19 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from service.errors import BadRequest
 from service.registry import Registry
-from tests.acceptance.rows.sabotage import QUICK, SABOTAGES, Sabotage, column_of, leak_found, learned, refused_because
+from tests.acceptance.rows.sabotage import QUICK, SABOTAGES, Sabotage, column_of, leak_found, learned, prepared, refused_because
 from training.evaluate import evaluate
+from training.fit import FitSettings
 from training.gate import Check
 from training.learn import Lesson
 from training.learning_rules import FILE, LearningRules, read_rules
 from training.promotion import promote_without_evidence
+from training.simulate import World
 
 
 @pytest.fixture
@@ -30,10 +33,10 @@ def checks(home: Path) -> dict[str, Check]:
 
 
 def test_an_honest_bundle_keeps_to_everything(own_home):
-    """Ten checks, each with what was found."""
+    """Eleven checks, each with what was found."""
     found = checks(own_home)
     assert list(found) == [
-        "parity", "inputs", "age", "size", "latency", "fairness", "leak", "skill", "calibration", "segments"
+        "parity", "inputs", "age", "size", "latency", "fairness", "losses", "leak", "skill", "calibration", "segments"
     ]  # fmt: skip
     assert all(check.holds and check.told for check in found.values())
 
@@ -63,6 +66,46 @@ def test_a_group_that_is_offered_too_little_is_named(own_home):
     assert any(reason.startswith("fairness: unfair by `customer.region`") for reason in report.reasons)
     (own_home / FILE).write_text('[gate]\nfairness = ["customer.shoe_size"]\n')
     assert "`customer.shoe_size` is declared" in checks(own_home)["fairness"].told
+
+
+@pytest.fixture(scope="module")
+def liking_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A log in which everybody likes one category, and says so by whether they take the newsletter; its champion serves."""
+
+    def liked(log: pa.Table) -> pa.Table:
+        categories = {action.id: action.attributes["category"] for action in World(1, 0).actions}
+        likes = np.where(log["newsletter"].fill_null(0.0).to_numpy() > 0.5, "tech", "food")
+        shown = np.array([categories[action] for action in log["action_id"].to_pylist()])
+        often = np.where(log["visits_30d"].fill_null(0.0).to_numpy() > 3, 1.3, 0.6)
+        clicks = np.random.default_rng(0).random(len(log)) < np.where(shown == likes, 0.6, 0.1) * often
+        return log.set_column(log.column_names.index("click"), "click", pa.array(clicks.astype(float)))
+
+    return prepared(tmp_path_factory.mktemp("liking") / "home", 0, spoil=liked)
+
+
+def test_a_policy_that_neglects_one_segment_is_refused_though_its_rates_are_calibrated(liking_home):
+    """Its actions were mixed up among the customers of the north: what is right of all of them is all that it knows of each."""
+
+    def mixed_up(lesson: Lesson) -> Lesson:
+        north = np.flatnonzero([region == "north" for region in lesson.learned.values["customer.region"].to_pylist()])
+        actions = [place for place, column in enumerate(lesson.columns) if column.scope == "action"]
+        inputs = lesson.inputs.copy()
+        inputs[np.ix_(north, actions)] = inputs[np.ix_(np.random.default_rng(0).permutation(north), actions)]
+        return lesson._replace(inputs=inputs)
+
+    found = evaluate(liking_home, "click", learned(liking_home, mixed_up, QUICK))
+    assert [check.name for check in found.checks if not check.holds] == ["losses"]
+    [told] = [check.told for check in found.checks if check.name == "losses"]
+    assert told.startswith("`customer.region` = north: loses 0.")
+    assert told.endswith("; 10% may be")
+    assert found.verdict == "refuse"
+
+
+def test_an_honest_retrain_neglects_nobody(liking_home):
+    """The same rows as they are, from another seed."""
+    found = evaluate(liking_home, "click", learned(liking_home, lambda lesson: lesson, FitSettings(threads=2, seed=1)))
+    [told] = [check.told for check in found.checks if check.name == "losses"]
+    assert told.endswith("segments keep what they have")
 
 
 def test_bounds_are_the_homes(own_home):
@@ -96,6 +139,7 @@ def test_the_page_tells_the_bounds_as_they_are():
     ("bound", "check", "word"),
     [
         ("oldest_days = -100.0", "age", "stale: its newest row is"),
+        ("segment_loss = -1.0", "losses", "a decision of"),
         ("auc_jump = -0.5", "leak", "AUC jumps from the champion's"),
         ("auc_alone = 0.5", "leak", "alone tells the outcome"),
         ("most_times = 0.5", "size", "times the champion's"),
