@@ -26,6 +26,7 @@ from service.bundles.manifest import (
     Manifest,
     Split,
 )
+from service.decision.scoring import Predicts
 from service.registry import Registry
 from training.export import check_parity, export_onnx
 from training.fit import Fitted
@@ -71,7 +72,7 @@ def publish_bundle(registry: Registry, fitted: Fitted, provenance: Provenance, i
         seed=fitted.settings.seed, libraries=libraries(),
         metrics={**fitted.metrics, "trees": float(sum(part.rounds for part in fitted.parts))},
         learned_until=provenance.learned_until, learned_inputs=summaries(fitted.columns, inputs),
-        settings=fitted.settings.figures(), predicts="value" if fitted.amount else "rate",
+        settings=fitted.settings.figures(), predicts=_predicts(fitted),
         amount_calibration=fitted.amount.calibration if fitted.amount else None,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as scratch:
@@ -81,6 +82,12 @@ def publish_bundle(registry: Registry, fitted: Fitted, provenance: Provenance, i
         (folder / MANIFEST_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=1))
         registry.add_bundle(folder, bundle_id)
     return bundle_id
+
+
+def _predicts(fitted: Fitted) -> Predicts:
+    if fitted.learned == "uplift":
+        return "uplift"
+    return "value" if fitted.amount is not None else "rate"
 
 
 def summaries(columns: Sequence[Feature], inputs: Matrix) -> dict[str, InputSummary]:
