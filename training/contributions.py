@@ -13,7 +13,7 @@ from service.bundles.manifest import AMOUNT_FILE, BOOSTER_FILE, Calibration, Man
 from service.decision.records import DecisionRecord
 from service.registry import Registry
 
-Part = Literal["rate", "amount"]
+Part = Literal["rate", "amount", "uplift"]
 BASE = "base"  # what the rate would be on average, before anything is known
 
 
@@ -21,6 +21,7 @@ class Contribution(msgspec.Struct, frozen=True):
     """What one input adds to the margin, the logit of the rate. `value` is what the model saw of it; None is missing.
 
     A value has a second part, `amount`, whose margin is the logarithm of how large one is where there is one.
+    Of an `uplift` the margin is that itself.
     """
 
     name: str
@@ -53,7 +54,7 @@ def contributions(
 
 
 def _parts(manifest: Manifest) -> Iterator[tuple[Part, str, Calibration]]:
-    yield "rate", BOOSTER_FILE, manifest.calibration
+    yield "uplift" if manifest.predicts == "uplift" else "rate", BOOSTER_FILE, manifest.calibration
     if manifest.amount_calibration is not None:
         yield "amount", AMOUNT_FILE, manifest.amount_calibration
 

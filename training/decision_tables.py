@@ -16,6 +16,8 @@ from training.whatif import Compared, WhatIfReport
 
 MOST_INPUTS = 8  # of an action; `--json` has all
 MOST_LINES = 20  # of a table of shares; `--json` has all
+CALLED = {"rate": "rate", "value": "expected value", "uplift": "uplift"}
+SCALES = {"rate": ("", "logit"), "amount": (", of how large a value is", "logarithm"), "uplift": ("", "uplift")}
 BAR = 24  # characters of a whole share
 
 
@@ -30,15 +32,15 @@ def explanation_table(found: Explanation, inputs: Mapping[str, Sequence[Contribu
     for placement in found.placements:
         _placement_table(placement, console)
     for action, contributed in inputs.items():
-        _inputs_table(action, [one for one in contributed if one.part == "rate"], "logit", console)
-        if amount := [one for one in contributed if one.part == "amount"]:
-            _inputs_table(f"{action}, of how large a value is", amount, "logarithm", console)
+        for part, (of, scale) in SCALES.items():
+            if own := [one for one in contributed if one.part == part]:
+                _inputs_table(f"{action}{of}", own, scale, console)
 
 
 def _placement_table(placement: PlacementExplained, console: Console) -> None:
     dropped = ", ".join(f"{stage} {count}" for stage, count in placement.dropped_by_stage.items()) or "nothing"
     console.print(f"\n{placement.id}: dropped by stage: {dropped}", style="bold")
-    told = "expected value" if any(one.factors and one.factors.predicts == "value" for one in placement.actions) else "rate"
+    told = next((CALLED[one.factors.predicts] for one in placement.actions if one.factors), "rate")
     table = plain_table(f"rank,action,stage,{told},context,value,lever,utility,why", f"rank,{told},context,value,lever,utility")
     table.columns[-1].no_wrap = False
     for one in placement.actions:
@@ -50,7 +52,7 @@ def _factors(one: ActionExplained) -> tuple[str, ...]:
     f = one.factors
     if f is None:
         return ("",) * 5
-    predicted = (f"{f.rate:.4f}", f"{f.value:.4g}") if f.predicts == "rate" else (f"{f.rate:.2f}", "")
+    predicted = (f"{f.rate:.2f}", "") if f.predicts == "value" else (f"{f.rate:.4f}", f"{f.value:.4g}")
     return predicted[0], f"{f.context:g}", predicted[1], f"{f.lever:g}", f"{f.utility:.4g}"
 
 

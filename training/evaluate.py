@@ -133,7 +133,8 @@ def _compared(unseen: Examples, found: PolicyRows, names: Sequence[str]) -> Comp
 
 
 def _predicts(manifest: Manifest, subject: Subject) -> bool:
-    return manifest.objective == subject.objective.name
+    """Whether what it predicts is the reward; an uplift is a difference of it."""
+    return manifest.objective == subject.objective.name and manifest.predicts != "uplift"
 
 
 def _mean_rewards(learned: Examples, engine: Engine) -> Values:

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from features.contract import ACTION_ID, Contract, Feature
 from features.request_time import request_time_values
 from features.vectors import Column, Matrix, Repeated, vectorize
+from service.bundles.manifest import VALUE_PREFIX
 from service.decision.records import DecisionRecord, OutcomeRecord
 from service.errors import NotReady
 from training.lake import DECISION_COLUMNS, OUTCOME_COLUMNS, read_tables
@@ -27,8 +28,6 @@ from training.live_log import payloads, sources, spoiled_lines
 
 Values = npt.NDArray[np.float64]
 Names = npt.NDArray[np.str_]
-
-VALUE_PREFIX = "value:"  # of an objective: the sum of an outcome's values instead of whether there was one
 
 DECODED_AT_ONCE = 20_000  # records: a decision is about 10 objects for each value, and Arrow's columns a twentieth of that
 

@@ -69,7 +69,8 @@ def _graph(fitted: Fitted) -> onnx.GraphProto:
 
 
 def _linked(fitted: Fitted, margin: str, output: str) -> onnx.NodeProto:
-    return helper.make_node("Sigmoid" if fitted.learned == "rate" else "Exp", [margin], [output])
+    link = {"rate": "Sigmoid", "uplift": "Identity"}.get(fitted.learned, "Exp")
+    return helper.make_node(link, [margin], [output])
 
 
 def _value(rate: Fitted, amount: Fitted) -> list[onnx.NodeProto]:
@@ -163,8 +164,10 @@ def check_parity(model: bytes, fitted: Fitted, inputs: Matrix, seed: int) -> flo
     """
     rows = nasty_rows(fitted, inputs, seed)
     expected = fitted.rates(rows)
-    worst = float((np.abs(OnnxModel(model, len(fitted.columns)).rates(rows) - expected) / np.maximum(1.0, expected)).max())
-    limit = PARITY_LIMIT if fitted.learned == "rate" else VALUE_PARITY_LIMIT
+    worst = float(
+        (np.abs(OnnxModel(model, len(fitted.columns)).rates(rows) - expected) / np.maximum(1.0, np.abs(expected))).max()
+    )
+    limit = PARITY_LIMIT if fitted.learned in ("rate", "uplift") else VALUE_PARITY_LIMIT
     if not worst <= limit:
         raise BundleRefused(f"Parity: expected ONNX within {limit:g} of LightGBM on {len(rows)} rows, found {worst:g}")
     return worst

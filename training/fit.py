@@ -22,13 +22,14 @@ Progress = Callable[[int, int], None]  # (done, of so many)
 VALIDATION_SHARE = 0.2  # the last rows as given: they stop the training and calibrate it
 FEWEST_ROWS = 200
 FEWEST_POSITIVES = 20
-Learned = Literal["rate", "count", "sum", "amount"]
+Learned = Literal["rate", "count", "sum", "amount", "uplift"]
 POWER = 1.5  # of Tweedie's variance for sums: between a count and a gamma, with a mass at zero. Joergensen 1987
 OBJECTIVES: dict[Learned, dict[str, Any]] = {
     "rate": {"objective": "binary", "metric": "binary_logloss"},
     "count": {"objective": "poisson", "metric": "poisson"},
     "sum": {"objective": "tweedie", "metric": "tweedie", "tweedie_variance_power": POWER},
     "amount": {"objective": "gamma", "metric": "gamma"},
+    "uplift": {"objective": "regression", "metric": "l2"},
 }
 
 
@@ -72,7 +73,7 @@ Grow = Callable[[Growth], lightgbm.Booster]  # its `best_iteration` says how man
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained and calibrated model of a rate, or of a value that is not negative. `metrics`: on the validation rows.
+    """A trained and calibrated model of a rate, of a value from 0, or of an uplift. `metrics`: on the validation rows.
 
     With an `amount`, what is predicted is the rate of values above zero, times that amount of one.
     """
@@ -100,6 +101,8 @@ class Fitted:
         if self.amount is not None:
             return replace(self, amount=None).rates(inputs) * self.amount.rates(inputs)
         calibrated = self.calibration.slope * margins(self.booster, inputs) + self.calibration.intercept
+        if self.learned == "uplift":
+            return calibrated
         return sigmoid(calibrated) if self.learned == "rate" else np.exp(calibrated)
 
 

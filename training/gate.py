@@ -116,11 +116,16 @@ def gate(evidence: Evidence) -> tuple[Check, ...]:
     """Every check of a bundle, in order: as `MADE_ALWAYS` and `MADE_OF_RATES` list them."""
     challenger, champion = evidence.challenger, evidence.champion
     inputs = evidence.inputs(challenger)
-    alike = champion is not None and champion.manifest.objective == challenger.manifest.objective
+    alike = champion is not None and _what(champion) == _what(challenger)
     old = _rates(champion, evidence.inputs(champion)) if champion is not None and alike else None
     seen = _Seen(evidence, inputs, _rates(challenger, inputs), old)
     checks = [*MADE_ALWAYS, *(MADE_OF_RATES if evidence.is_rate else MADE_OF_VALUES if evidence.is_value else ())]
     return tuple(_told(name, check(seen)) for name, check in checks)
+
+
+def _what(standing: Standing) -> tuple[str, str]:
+    """What a bundle predicts."""
+    return standing.manifest.objective, standing.manifest.predicts
 
 
 def _told(name: str, found: str | Sequence[str]) -> Check:
@@ -154,7 +159,7 @@ def _fitted(manifest: Manifest, folder: Path) -> Fitted:
     rate = lightgbm.Booster(model_str=(folder / BOOSTER_FILE).read_text(encoding="utf-8"))
     fitted = Fitted(rate, manifest.calibration, manifest.inputs, FitSettings(), {})
     if manifest.amount_calibration is None:
-        return fitted
+        return replace(fitted, learned="uplift") if manifest.predicts == "uplift" else fitted
     amount = lightgbm.Booster(model_str=(folder / AMOUNT_FILE).read_text(encoding="utf-8"))
     return replace(fitted, amount=Fitted(amount, manifest.amount_calibration, manifest.inputs, FitSettings(), {}, "amount"))
 

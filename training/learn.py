@@ -14,6 +14,7 @@ from features.homes import home_contract
 from features.vectors import Matrix
 from service.bundles.loading import read_manifest
 from service.bundles.manifest import Split
+from service.catalog.entities import Action
 from service.errors import BadRequest
 from service.registry import Registry
 from training.choice_weights import Weighing, choice_weights
@@ -26,6 +27,7 @@ from training.maturity import mature
 from training.publish import Provenance, publish_bundle
 from training.split import TRAIN_SHARE, choose_split, seen
 from training.two_parts import fit_two_parts
+from training.uplift_bundle import fit_uplift
 
 Progress = Callable[[int, int], None]
 
@@ -56,6 +58,7 @@ class Manner(msgspec.Struct, frozen=True):
     engine: Literal["local", "dask"] = "local"
     scheduler: str | None = None
     weights: Literal["none", "choice"] | None = None  # None: as learning.toml says
+    uplift: bool = False  # whether to learn what actions change instead of what comes of them; without a search, and here
 
 
 class Lesson(NamedTuple):
@@ -68,6 +71,7 @@ class Lesson(NamedTuple):
     inputs: Matrix
     monotone: dict[str, int] = {}
     training: TrainingRules = TrainingRules()
+    actions: tuple[Action, ...] = ()
 
     @property
     def successes(self) -> Values:
@@ -86,6 +90,9 @@ class Trained(NamedTuple):
 
 def learn(home: Path, lesson: Lesson, how: Manner, progress: Progress = lambda _done, _of: None) -> Trained:
     """Search where that is asked for, learn, publish. Raises NotReady and BundleRefused."""
+    if how.uplift:
+        gains = fit_uplift(lesson.learned, lesson.columns, lesson.actions, how.settings, progress)
+        return Trained(publish(Registry(home / "registry"), gains.fitted, lesson, gains=gains.means), gains.fitted, lesson)
     settings = msgspec.structs.replace(how.settings, monotone={**lesson.monotone, **how.settings.monotone})
     weighing = _weighing(lesson, how)
     weights = None if weighing is None else weighing.weights
@@ -122,7 +129,7 @@ def prepare(home: Path, objective: str | None = None, share: float = TRAIN_SHARE
     learned = examples.take(seen(split, examples))
     columns = (*contract.features, *catalog.attributes)
     inputs = learned.matrix(columns, {action.id: action.attributes for action in catalog.actions})
-    return Lesson(wanted, learned, split, columns, inputs, _monotone(rules, columns), rules.training)
+    return Lesson(wanted, learned, split, columns, inputs, _monotone(rules, columns), rules.training, catalog.actions)
 
 
 def _monotone(rules: LearningRules, columns: Sequence[Feature]) -> dict[str, int]:
@@ -134,9 +141,17 @@ def _monotone(rules: LearningRules, columns: Sequence[Feature]) -> dict[str, int
     return dict(rules.monotone)
 
 
-def publish(registry: Registry, fitted: Fitted, lesson: Lesson, weighing: Weighing | None = None) -> str:
-    """Store what was learned as a bundle; its id. Raises BundleRefused where the export would not predict the same."""
+def publish(
+    registry: Registry, fitted: Fitted, lesson: Lesson, weighing: Weighing | None = None, gains: dict[str, float] | None = None
+) -> str:
+    """Store what was learned as a bundle; its id. Raises BundleRefused where the export would not predict the same.
+
+    `gains`: of an uplift, the mean of each action.
+    """
     told = msgspec.structs.replace(_provenance(lesson.objective, lesson.learned, lesson.split), weighing=weighing)
+    if gains is not None:
+        mean = sum(gains[action] * rows for action, rows in told.action_rows.items()) / told.rows
+        told = msgspec.structs.replace(told, base_rate=mean, action_rates=gains)
     return publish_bundle(registry, fitted, told, lesson.inputs, dt.datetime.now(dt.UTC))
 
 

@@ -26,6 +26,7 @@ from service.bundles.manifest import (
     Manifest,
     Split,
 )
+from service.decision.scoring import Predicts
 from service.registry import Registry
 from training.choice_weights import Weighing
 from training.export import check_parity, export_onnx
@@ -78,7 +79,7 @@ def publish_bundle(registry: Registry, fitted: Fitted, provenance: Provenance, i
         },
         learned_until=provenance.learned_until, learned_inputs=summaries(fitted.columns, inputs),
         settings={**fitted.settings.figures(), **({} if weighed is None else {"choice_weights.most": weighed.most})},
-        predicts="value" if fitted.amount else "rate",
+        predicts=_predicts(fitted),
         amount_calibration=fitted.amount.calibration if fitted.amount else None,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as scratch:
@@ -88,6 +89,12 @@ def publish_bundle(registry: Registry, fitted: Fitted, provenance: Provenance, i
         (folder / MANIFEST_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=1))
         registry.add_bundle(folder, bundle_id)
     return bundle_id
+
+
+def _predicts(fitted: Fitted) -> Predicts:
+    if fitted.learned == "uplift":
+        return "uplift"
+    return "value" if fitted.amount is not None else "rate"
 
 
 def summaries(columns: Sequence[Feature], inputs: Matrix) -> dict[str, InputSummary]:

@@ -112,7 +112,7 @@ def figures(home: Path, since: float = -math.inf, progress: Progress = lambda _d
     return Figures(
         objective.name, bundle, times, counted, policies, gains, weights, _experiments(home, objective.outcome),
         lifts(counted.answers, catalog.holdout.share if catalog.holdout else 0.0),
-        deciles(mature(everything, objective.window), counted.items),
+        deciles(mature(everything, objective.window), counted.items) if manifest.predicts != "uplift" else (),
         loop(counted.served, times, _floors(catalog, manifest)), _drift(manifest, engine, examples, progress),
     )  # fmt: skip
 

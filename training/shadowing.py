@@ -31,7 +31,7 @@ class ShadowReport(msgspec.Struct, frozen=True):
     """`agreed`: share of the decisions in which it would have shown the same. `slowest_ms`: 99 of 100 took at most so long.
 
     `rows`: served items whose outcomes are known. `gain`: by how much its mean log loss on them is below the champion's; None
-    without such items, where the champion predicts something else, or both predict values. Intervals: 95 %, by customer.
+    without such items, where the champion predicts something else, or they predict no rates. Intervals: 95 %, by customer.
     """
 
     bundle: str
@@ -97,12 +97,13 @@ def shadow_report(home: Path, bundle: str, now: float) -> ShadowReport:
 def _rows(home: Path, bundle: str, pairs: list[tuple[ShadowRecord, _Decided]], now: float) -> Iterator[_Row]:
     registry = Registry(home / "registry")
     manifest = read_manifest(registry.bundle_folder(bundle))
-    if manifest.predicts == "value":
-        return  # a value has no log loss
+    if manifest.predicts != "rate":
+        return  # values and uplifts have no log loss
     objective = manifest.objective
     window = read_rules(home).window(objective)
     seen, came = _outcomes(home, objective)
-    alike = {name for name in registry.bundles() if read_manifest(registry.bundle_folder(name)).objective == objective}
+    others = {name: read_manifest(registry.bundle_folder(name)) for name in registry.bundles()}
+    alike = {name for name, other in others.items() if (other.objective, other.predicts) == (objective, "rate")}
     for one, served in pairs:
         if served.decision_id not in seen or served.versions.bundle not in alike or served.at > now - (window or 0.0):
             continue

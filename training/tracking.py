@@ -69,8 +69,9 @@ class MlflowTracker:
         if trained is not None:
             lesson, fitted = trained.lesson, trained.fitted
             checked = slice(int(len(lesson.learned) * (1 - VALIDATION_SHARE)), None)
-            calibration = calibration_picture(lesson.learned.label[checked], fitted.rates(lesson.inputs[checked]))
-            self._client.log_figure(run.info.run_id, calibration, "plots/calibration.png")
+            if manifest.predicts != "uplift":  # nobody sees what an action changes for one customer
+                calibration = calibration_picture(lesson.learned.label[checked], fitted.rates(lesson.inputs[checked]))
+                self._client.log_figure(run.info.run_id, calibration, "plots/calibration.png")
             self._client.log_figure(run.info.run_id, importance_picture(fitted), "plots/importance.png")
         self._client.set_terminated(run.info.run_id, "FINISHED")
         return run

@@ -14,6 +14,9 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
         "--objective",
         help="outcome whose rate is learned; `value:OUTCOME`: what it brings (default: the champion's, or the only one)",
     )
+    parser.add_argument(
+        "--uplift", action="store_true", help="learn what actions change against `nothing`, which must be in the log"
+    )
     parser.add_argument("--share", type=share, default=TRAIN_SHARE, help="of the rows to learn from; the rest prove it")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=positive, default=2)
@@ -36,8 +39,13 @@ def manner_of(options: argparse.Namespace) -> Manner:
     """What was asked for. Raises NotReady where a scheduler is named and its engine is not."""
     if options.scheduler is not None and options.engine != "dask":
         raise NotReady("Expected `--engine dask` with `--scheduler`, got it without")
+    if options.uplift and (options.tune or options.engine != "local" or options.weights == "choice"):
+        raise NotReady(
+            "Expected `--uplift` by itself and on this machine, got it with `--tune`, `--engine` or `--weights`: what it learns "
+            "from is weighed already"
+        )
     settings = FitSettings(seed=options.seed, threads=options.threads)
-    return Manner(settings, options.tune, options.engine, options.scheduler, options.weights)
+    return Manner(settings, options.tune, options.engine, options.scheduler, options.weights, options.uplift)
 
 
 def positive(text: str) -> int:

@@ -83,7 +83,7 @@ class Experiment(msgspec.Struct, frozen=True):
 
 
 class AnswerVersions(msgspec.Struct, frozen=True, omit_defaults=True):
-    """`predicts`: told where each `predicted_rate` is an expected value (`value`) and no rate."""
+    """`predicts`: told where each `predicted_rate` is no rate: an expected value, or an `uplift` over doing nothing."""
 
     catalog: int
     bundle: str | None

@@ -55,22 +55,24 @@ def assemble(catalog: Catalog, contract: Contract, chosen: Choice, bundle_of: Bu
     def build(part: Catalog, primary: str | None) -> Engine:
         bundle = bundle_of(primary) if primary else None
         scorers: dict[str, Scorer] = {PRIMARY: scorer_of(part, bundle)}
-        predicts = {PRIMARY: bundle.manifest.predicts if bundle else "rate"}
+        worth = {PRIMARY: bundle.manifest.is_worth if bundle else False}
         for objective, name in chosen.others.items():
             extra = bundle_of(name)
             if extra is not None:
-                scorers[objective], predicts[objective] = scorer_of(part, extra), extra.manifest.predicts
+                scorers[objective], worth[objective] = scorer_of(part, extra), extra.manifest.is_worth
         if bundle is not None:
             scorers.setdefault(bundle.manifest.objective, scorers[PRIMARY])
-            predicts.setdefault(bundle.manifest.objective, predicts[PRIMARY])
+            worth.setdefault(bundle.manifest.objective, worth[PRIMARY])
         versions = Versions(
             chosen.revision, primary if bundle else None, contract.fingerprint,
             champion=chosen.champion if primary != chosen.champion else None, others=dict(chosen.others),
-            predicts=predicts[PRIMARY],
+            predicts=bundle.manifest.predicts if bundle else "rate",
         )  # fmt: skip
         seen = bundle.manifest if bundle else None
         rates = last_known_rates(seen) if seen else None
-        values = frozenset(objective for objective, what in predicts.items() if what == "value")
+        if rates is not None and seen is not None and seen.predicts == "uplift":
+            rates |= {action.id: 0.0 for action in part.actions if action.kind == "nothing"}
+        values = frozenset(objective for objective, is_worth in worth.items() if is_worth)
         evidence = seen.action_rows if seen else None
         return build_engine(part, contract, scorers, versions, evidence, last_rates=rates, values=values)
 
@@ -85,7 +87,7 @@ def assemble(catalog: Catalog, contract: Contract, chosen: Choice, bundle_of: Bu
 def last_known_rates(manifest: Manifest) -> dict[str, float]:
     """The rate of each action in a bundle's training rows, drawn to the overall rate where they are few; "" for any other action.
 
-    Where the bundle predicts values, their means.
+    Where the bundle predicts values or uplifts, their means.
 
     (n r + k R) / (n + k) with n rows at rate r, overall rate R and k prior rows: the m-estimate (Cestnik 1990).
     """

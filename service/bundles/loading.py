@@ -18,6 +18,7 @@ from service.bundles.matching import Matching, unmatched
 from service.bundles.onnx_scorer import OnnxModel, OnnxScorer, action_matrix
 from service.bundles.onnx_trees import Ensemble, Product, read_trees
 from service.bundles.product_scorer import compiled
+from service.bundles.uplift_scorer import UpliftScorer
 from service.catalog.entities import Action
 from service.decision.scoring import Rates, Scorer
 from service.errors import BundleRefused
@@ -38,15 +39,17 @@ class Bundle:
         self.model = model
         self.trees = trees
         self.warmup = warmup
-        self._made: dict[tuple[int, bytes], Scorer] = {}
+        self._made: dict[tuple[int, bytes, tuple[str, ...]], Scorer] = {}
 
     def scorer(self, actions: Sequence[Action]) -> Scorer:
         """A scorer whose columns are these actions, in this order: the fastest that equals the reference."""
         attributes = action_matrix([f for f in self.manifest.inputs if f.scope == "action"], actions)
-        key = len(actions), attributes.tobytes() + Matching(self.manifest.inputs, actions).codes.tobytes()
+        kinds = tuple(action.kind for action in actions) if self.manifest.predicts == "uplift" else ()
+        key = len(actions), attributes.tobytes() + Matching(self.manifest.inputs, actions).codes.tobytes(), kinds
         if key not in self._made:
             self._made = dict(islice(self._made.items(), max(0, len(self._made) + 1 - KEPT_SCORERS), None))
-            self._made[key] = self._scorer(actions)
+            scorer = self._scorer(actions)
+            self._made[key] = UpliftScorer(scorer, actions) if self.manifest.predicts == "uplift" else scorer
         return self._made[key]
 
     def _scorer(self, actions: Sequence[Action]) -> Scorer:

@@ -12,6 +12,7 @@ MODEL_FILE = "model.onnx"  # input `inputs`: float32 (rows, inputs); output `rat
 WARMUP_FILE = "warmup.npz"  # `inputs`: float32 (rows, inputs); `rates`: float64 (rows,), as the trainer computed them
 BOOSTER_FILE = "model.txt"  # LightGBM's own text format: for explanation and audit, never loaded while serving
 AMOUNT_FILE = "amount.txt"  # the same of the second part, where a value is predicted
+VALUE_PREFIX = "value:"  # of an objective: the sum of an outcome's values instead of whether there was one
 PARITY_LIMIT = 1e-6  # largest accepted difference between any two scorers of one bundle, of values above 1 relative to them
 
 
@@ -52,7 +53,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A bundle's contents and origin. `files` maps each file name to its SHA-256.
 
     Where it predicts a value, `base_rate` and `action_rates` are mean values of the training rows, and the prediction is the rate
-    of values above zero times the amount of one: `calibration` is the rate's, `amount_calibration` the amount's.
+    of values above zero times the amount of one: `calibration` is the rate's, `amount_calibration` the amount's. Where it
+    predicts an uplift, the margin itself is that, and `base_rate` and `action_rates` are mean uplifts.
     """
 
     bundle_id: str
@@ -78,3 +80,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     settings: dict[str, float] = {}  # of the training, by name
     predicts: Predicts = "rate"  # bundles of before say nothing
     amount_calibration: Calibration | None = None
+
+    @property
+    def is_worth(self) -> bool:
+        """Whether what is predicted is money, or a difference of it: then no value is put on a success."""
+        return self.predicts == "value" or (self.predicts == "uplift" and self.objective.startswith(VALUE_PREFIX))

@@ -6,7 +6,7 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from service.catalog.entities import LAYERS, Action, CompiledRule, Scalar
+from service.catalog.entities import LAYERS, PRIMARY, Action, CompiledRule, Scalar
 from service.decision.again import request_of
 from service.decision.board import EXCLUDED_BY_REQUEST, NOT_REQUESTED, SHOWN_ELSEWHERE, Board
 from service.decision.conditions import failing_parts
@@ -30,7 +30,8 @@ OF_THE_PLACEMENT = (SHOWN_ELSEWHERE, NOT_SHOWN_HERE)
 class Factors(msgspec.Struct, frozen=True):
     """What a utility is the product of. `weights` names the context weights that apply.
 
-    Where the bundle predicts a value, `rate` is that expected value, and `value`, which it is not multiplied by, is 1.
+    Where the bundle predicts a value, `rate` is that expected value, and `value`, which it is not multiplied by, is 1. Of an
+    uplift, `rate` is what the action changes against `nothing`.
     """
 
     rate: float
@@ -121,7 +122,7 @@ class _Explainer:
         predicts = self._engine.versions.predicts
         return Factors(
             rate=float(self._board.rates[0, position]), context=float(context[0, position]),
-            value=float(values[0, position]) if predicts == "rate" else 1.0, lever=action.lever,
+            value=1.0 if PRIMARY in self._engine.values else float(values[0, position]), lever=action.lever,
             utility=float(self._board.utilities(plan)[0, position]),
             weights={w.name: w.factor for w in self._engine.catalog.weights if w.name in holding and action.id in w.actions},
             predicts=predicts,

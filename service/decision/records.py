@@ -51,7 +51,7 @@ class Versions(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `champion` is told where an experiment's arm had another bundle; `others` predicted further objectives, by objective. `rates`
     is the bundle whose rates of actions stood in for its model. `predicts`: what the records' predicted rates are; where it says
-    `value`, they are expected values.
+    `value`, they are expected values, and of `uplift` differences from doing nothing.
     """
 
     catalog: int

@@ -10,7 +10,8 @@ from features.contract import Feature
 from features.vectors import Matrix
 
 Rates = npt.NDArray[np.float64]
-Predicts = Literal["rate", "value"]  # how often an action succeeds, or what it brings: then no value is put on a success
+Predicts = Literal["rate", "value", "uplift"]
+"""How often an action succeeds; what it brings, on which no value is put; how much it changes of either against `nothing`."""
 
 
 class Scorer(Protocol):
@@ -19,7 +20,10 @@ class Scorer(Protocol):
     inputs: tuple[Feature, ...]  # what it reads of a request: customer and context features, in order
 
     def score(self, requests: Matrix) -> Rates:
-        """Predicted rates: float32 (requests, inputs) -> float64 (requests, actions), each within [0, 1]; or values, from 0."""
+        """Predicted rates: float32 (requests, inputs) -> float64 (requests, actions).
+
+        Each within [0, 1]; of values from 0; of uplifts any number.
+        """
 
 
 class FlatScorer:

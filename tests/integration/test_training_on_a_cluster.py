@@ -74,13 +74,14 @@ def test_the_rounds_that_count_are_those_that_stopping_early_would_have_found(ow
     assert best_round(fitted.booster, growth) == fitted.booster.best_iteration
 
 
-@pytest.mark.parametrize("learned", ["count", "sum"])
-def test_rounds_of_counts_and_sums_are_chosen_by_their_own_loss(learned):
+@pytest.mark.parametrize("learned", ["count", "sum", "amount"])
+def test_rounds_of_counts_sums_and_amounts_are_chosen_by_their_own_loss(learned):
     """As LightGBM's own metric chooses them."""
     chance = np.random.default_rng(0)
     inputs = chance.standard_normal((2000, 2)).astype(np.float32)
     values = chance.poisson(np.exp(inputs[:, 0] / 2)).astype(float)
-    objective = {"count": "poisson", "sum": "tweedie"}[learned]
+    values += learned == "amount"  # each is above zero
+    objective = {"count": "poisson", "sum": "tweedie", "amount": "gamma"}[learned]
     parameters = {"objective": objective, "metric": objective, "verbosity": -1, "num_threads": 1, "feature_pre_filter": False}
     growth = Growth(
         inputs[:1500], values[:1500], inputs[1500:], values[1500:], parameters, FitSettings(rounds=60, patience=60), learned, None

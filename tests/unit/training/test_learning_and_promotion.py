@@ -61,12 +61,6 @@ def test_the_champions_objective_is_the_default(own_home):
     assert default_objective(own_home, registry(own_home)) == "click"
 
 
-def test_a_sum_of_values_cannot_be_learned_as_a_rate(trained_home):
-    """The error says what was expected, and of which option."""
-    with pytest.raises(BadRequest, match="rate can be learned, got `value:conversion` - at `--objective`"):
-        train(trained_home, "value:conversion")
-
-
 def test_training_without_a_catalog_says_what_to_do_first(tmp_path):
     """Attributes of actions come from the catalog."""
     with pytest.raises(NotReady, match="nextbest catalog publish FILE"):

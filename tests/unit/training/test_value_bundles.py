@@ -106,10 +106,10 @@ def test_the_manifest_says_that_a_value_is_predicted(home, manifest):
 
 
 def test_the_gate_looks_at_a_value_as_it_does_at_a_rate(report):
-    """Ten checks; the calibration tells totals, and those of each action."""
+    """Eleven checks; the calibration tells totals, and those of each action."""
     found = {check.name: check for check in report.checks}
     assert list(found) == [
-        "parity", "inputs", "age", "size", "latency", "fairness", "leak", "skill", "calibration", "segments"
+        "parity", "inputs", "age", "size", "latency", "fairness", "losses", "leak", "skill", "calibration", "segments"
     ]  # fmt: skip
     assert all(check.holds and check.told for check in found.values())
     assert "predicted" in found["calibration"].told
