@@ -1,6 +1,7 @@
 """`nextbest`: finds the room that owns a command and lets it work. Loads nothing that the command does not need."""
 
 import argparse
+import difflib
 import importlib
 import os
 import sys
@@ -59,9 +60,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code: 0 done, 1 an error to mend, 2 wrong usage."""
     options, rest = _parser().parse_known_args(arguments)
     command = COMMANDS.get(options.command)
-    if command is None:
+    if options.command is None:
         _parser().print_help()
-        return 0 if options.command is None else 2
+        return 0
+    if command is None:
+        print(
+            f"error: Expected a command, got `{options.command}`{_alike(options.command)}; `nextbest` lists them", file=sys.stderr
+        )
+        return 2
     try:
         run = importlib.import_module(command.module).main
         code: int = run([options.command, *rest], home=Path(options.home), redis_url=options.redis_url)
@@ -75,6 +81,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return code
+
+
+def _alike(name: str) -> str:
+    near = difflib.get_close_matches(name, COMMANDS, 1)
+    return f" (near: `{near[0]}`)" if near else ""
 
 
 def _parser() -> argparse.ArgumentParser:

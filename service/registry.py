@@ -127,7 +127,8 @@ class Registry:
         """Where a bundle lies. Raises RegistryError where there is none."""
         folder = self.root / "bundles" / bundle_id
         if "/" in bundle_id or not folder.is_dir():
-            raise RegistryError(f"Expected a stored bundle, found none named `{bundle_id}` (known: {self.bundles()})")
+            known = ", ".join(f"`{name}`" for name in self.bundles()) or "none"
+            raise RegistryError(f"Expected a stored bundle ({known}), got `{bundle_id}`")
         return folder
 
     def bundles(self) -> list[str]:

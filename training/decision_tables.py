@@ -19,6 +19,7 @@ MOST_LINES = 20  # of a table of shares; `--json` has all
 CALLED = {"rate": "rate", "value": "expected value", "uplift": "uplift"}
 SCALES = {"rate": ("", "logit"), "amount": (", of how large a value is", "logarithm"), "uplift": ("", "uplift")}
 BAR = 24  # characters of a whole share
+INTERVAL = 11  # characters of the picture of an interval; with 24 a table took 129, and its figures were cut
 
 
 def explanation_table(found: Explanation, inputs: Mapping[str, Sequence[Contribution]], console: Console) -> None:
@@ -129,10 +130,9 @@ def _shares(what: str, shares: Compared, console: Console) -> None:
 def experiments_table(reports: Sequence[ExperimentReport], console: Console) -> None:
     """Arms and differences; a picture of each interval around zero."""
     for report in reports:
-        columns = "arm,customers,decisions,value,against the first,95 % at any time, ,"
-        table = plain_table(
-            columns, "customers,decisions,value,against the first", f"{report.id}: {report.objective} per decision"
-        )
+        columns = "arm,customers,decisions,value,gain,95 % at any time, ,"
+        title = f"{report.id}: {report.objective} per decision, and the gain over the first arm"
+        table = plain_table(columns, "customers,decisions,value,gain", title)
         differences = {one.arm: one for one in report.differences}
         widest = max((abs(end) for d in report.differences for end in d.gain.ci if isfinite(end)), default=1.0)
         for arm in report.arms:
@@ -153,9 +153,9 @@ def _difference(found: Difference, widest: float) -> tuple[str, ...]:
 
 def _drawn(low: float, high: float, widest: float) -> str:
     """An interval as a line; the bar in the middle is zero."""
-    left, right = (round((min(max(end / widest, -1.0), 1.0) + 1.0) / 2 * (BAR - 1)) for end in (low, high))
-    line = [("─" if left <= place <= right else " ") for place in range(BAR)]
-    line[BAR // 2] = "│" if line[BAR // 2] == " " else "┼"
+    left, right = (round((min(max(end / widest, -1.0), 1.0) + 1.0) / 2 * (INTERVAL - 1)) for end in (low, high))
+    line = [("─" if left <= place <= right else " ") for place in range(INTERVAL)]
+    line[INTERVAL // 2] = "│" if line[INTERVAL // 2] == " " else "┼"
     return "".join(line)
 
 

@@ -17,6 +17,7 @@ from features.layout import CustomerLayout, timestamp_field
 from features.live_offline import disagreement, event_table, live_values
 from features.protobuf import decode_timestamp
 from features.redis_server import resolve_redis
+from service.errors import DependencyFailed
 from service.stores.links import open_link
 from service.stores.resp import encode
 from training.event_history import fed, read_aliases, read_events
@@ -41,6 +42,7 @@ def main(argv: Sequence[str], *, home: Path, redis_url: str | None) -> int:
 
 
 def _rebuild(home: Path, url: str) -> int:
+    asyncio.run(_reach(url))
     with progress_bar("Rebuilding") as tell:
         found = rebuild(home, url, tell)
     print(
@@ -51,12 +53,24 @@ def _rebuild(home: Path, url: str) -> int:
     return 0
 
 
+async def _reach(url: str) -> None:
+    """Raises DependencyFailed where Redis does not answer: before Feast is asked, whose error is none that a person can read."""
+    link = open_link(url, timeout_ms=TIMEOUT_MS)
+    try:
+        await link.ask(encode("PING"), 1)
+    except DependencyFailed as error:
+        raise DependencyFailed(f"{error} - at `{url.rsplit('@', maxsplit=1)[-1]}`") from error
+    finally:
+        await link.close()
+
+
 def _unlink(argv: Sequence[str], home: Path, redis_url: str | None) -> int:
     purpose = "An alias is a customer of its own again: events and contacts go back to whom they came from."
     parser = argparse.ArgumentParser(prog="nextbest unlink", description=purpose)
     parser.add_argument("alias", metavar="ALIAS")
     alias = parser.parse_args(argv[1:]).alias
     with resolve_redis(redis_url, home) as url, progress_bar("Rebuilding") as tell:
+        asyncio.run(_reach(url))
         customer = unlink(home, url, alias, time.time(), tell)
     print(f"`{alias}` is not `{customer}` any more")
     return 0

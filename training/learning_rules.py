@@ -14,6 +14,7 @@
 What the file does not say holds as it is here.
 """
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
@@ -84,6 +85,10 @@ class LearningRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return seconds(self.windows[outcome]) if outcome in self.windows else None
 
 
+UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>.*?)`(?: - at `(?P<section>.*)`)?$")  # as msgspec says it
+SECTIONS: dict[str, type[msgspec.Struct]] = {"": LearningRules, "gate": GateRules, "guard": GuardRules}
+
+
 def read_rules(home: Path) -> LearningRules:
     """The rules of a home; the usual ones where it has no file. Raises BadRequest where the file is not understood."""
     path = home / FILE
@@ -94,7 +99,15 @@ def read_rules(home: Path) -> LearningRules:
         for outcome in rules.windows:
             rules.window(outcome)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError, ContractError) as error:
-        raise BadRequest(
-            f"Expected windows, bounds of the gate and guard-rails, found something else: {error} - at `{FILE}`"
-        ) from error
+        raise BadRequest(f"{_told(error)} - at `{path}`") from error
     return rules
+
+
+def _told(error: Exception) -> str:
+    """What was expected and found; of a name that nobody knows, also those that are known there."""
+    unknown = UNKNOWN.match(str(error))
+    if unknown is None:
+        return f"Expected TOML, got something else: {error}" if isinstance(error, tomllib.TOMLDecodeError) else str(error)
+    section = (unknown["section"] or "").removeprefix("$.")
+    known = ", ".join(f"`{name}`" for name in SECTIONS[section].__struct_fields__)
+    return f"Expected one of {known}, got `{unknown['name']}`" + (f" - in `[{section}]`" if section else "")

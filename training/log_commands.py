@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from service.errors import NotReady
+from service.errors import BadRequest, NotReady
 from service.files import DISK, put_file
 from training.lake_store import POINTER, open_lake
 from training.progress import progress_bar
 from training.sealing import ManifestInvalid, log_kinds, remove_sealed, seal
 from training.tailing import follow, latest
-from training.verifying import verify
+from training.verifying import LAKE_KINDS, verify
 
 DAY = 86_400.0
 WINDOW = "NEXTBEST_ATTRIBUTION_DAYS"  # the service's setting: it knows ids from segments for as long, and a day
@@ -58,6 +58,10 @@ def _seal(options: argparse.Namespace, home: Path) -> int:
 
 
 def _tail(options: argparse.Namespace, home: Path) -> int:
+    known = sorted({*log_kinds(home), *LAKE_KINDS})
+    if options.kind not in (None, *known):
+        names = ", ".join(f"`{kind}`" for kind in known)
+        raise BadRequest(f"Expected a kind of records ({names}), got `{options.kind}`")
     kinds = [options.kind] if options.kind else log_kinds(home)
     for kind, record in latest(home, kinds, options.lines):
         print(f"{kind}\t{record.decode(errors='replace')}", flush=True)

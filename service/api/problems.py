@@ -1,5 +1,6 @@
 """Errors as answers: the one place that turns an exception into `application/problem+json`."""
 
+from http import HTTPStatus
 from typing import Any, NamedTuple
 
 import msgspec
@@ -55,7 +56,12 @@ def from_framework(request: Request[Any, Any, Any], error: HTTPException) -> Res
     """The framework's own: no such route, wrong method, body too large."""
     metrics: Metrics = request.app.state.metrics
     metrics.errors.labels(str(error.status_code)).inc()
-    return Refusal(Problem(type(error).__name__, error.status_code, error.detail), dict(error.headers or {})).response()
+    title, detail = HTTPStatus(error.status_code).phrase.capitalize(), error.detail
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        detail = f"Expected a path of the interface (`/schema` lists them), got `{request.url.path}`"
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        detail = f"Expected another method (`/schema` says which), got `{request.method}` - at `{request.url.path}`"
+    return Refusal(Problem(title, error.status_code, detail), dict(error.headers or {})).response()
 
 
 def from_unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:

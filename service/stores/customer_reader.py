@@ -23,6 +23,7 @@ from service.stores.links import Link
 from service.stores.live_features import live_key, state_in
 from service.stores.resp import bulk, encode, get
 
+EMPTIED = "Expected Redis to hold what was written down, found it was emptied: `nextbest rebuild`"
 NOTHING_KNOWN = CustomerState({})
 
 
@@ -39,6 +40,7 @@ class RedisCustomerReader:
         """
         self._link = link
         self._in_parts = in_parts and link.has_slots
+        self._has_lost = False  # as the last read found it
         self._nothing_written = nothing_written
         self._layout = layout = CustomerLayout(contract.batch)
         self._live = LiveFeatures(contract)
@@ -67,7 +69,8 @@ class RedisCustomerReader:
         used_up = {budget.name for budget in budgets if self._is_used_up(budget, *islice(replies, 2))}
         states = {customer: self._state(customer, known, now, purposes) for customer, known in found.items()}
         there = list(replies)
-        if None in there and not await self._is_new():
+        self._has_lost = None in there and not await self._is_new()
+        if self._has_lost:
             for (customers, names), mark in zip(marks.values(), there, strict=True):
                 if mark is None:
                     states |= {customer: self._doubted(states[customer], purposes) for customer in customers}
@@ -156,7 +159,8 @@ class RedisCustomerReader:
         return CustomerState(cast("dict[str, Scalar]", values), stale, contacts or b"")
 
     def status(self) -> Mapping[str, Any]:
-        return {"answers": self._link.problem is None, "problem": self._link.problem}
+        """Whether Redis answers, and what is wrong with it: also where it answers, and was emptied."""
+        return {"answers": self._link.problem is None, "problem": self._link.problem or (EMPTIED if self._has_lost else None)}
 
     async def close(self) -> None:
         """Release the connection."""

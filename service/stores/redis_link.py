@@ -59,7 +59,7 @@ class RedisLink:
             return await connection.ask(commands, count)
 
     def _failed(self, error: Exception) -> DependencyFailed:
-        problem = str(error)
+        problem = str(error) if isinstance(error, DependencyFailed) else f"Expected Redis to answer, got: {error}"
         if isinstance(error, TimeoutError):
             problem = f"Expected Redis to answer within {self._timeout * 1000:g} ms, got nothing"
             if self._connection is not None:

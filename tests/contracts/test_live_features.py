@@ -130,9 +130,11 @@ async def test_an_emptied_redis_is_new_only_while_nothing_was_written(any_redis_
     assert await doubting.begin() is False
     [state] = (await doubting.read(["c1"], NOW)).states
     assert (state.values, state.stale, state.contacts) == ({}, ("views_24h", "last_category"), None)
+    assert (doubting.status()["answers"], "`nextbest rebuild`" in doubting.status()["problem"]) == (True, True)
     assert await RedisCustomerReader(link, CONTRACT, lambda: True).begin() is True
     assert await doubting.begin() is True
     assert (await doubting.read(["c1"], NOW)).states[0].contacts == b""
+    assert doubting.status() == {"answers": True, "problem": None}
     await link.close()
 
 

@@ -4,6 +4,7 @@ import asyncio
 import datetime as dt
 import gzip
 import json
+import socket
 import time
 
 import msgspec
@@ -325,6 +326,18 @@ def test_the_commands_say_what_they_did(home, redis_url, tmp_path, capsys):
     assert main([*run, "rebuild"]) == 0
     assert "50 events" in capsys.readouterr().out
     assert main([*run, "features", "check"]) == 0
+
+
+@pytest.mark.parametrize("command", [["rebuild"], ["unlink", "a-1"]])
+def test_without_redis_a_command_that_needs_it_is_one_line(home, command, capsys):
+    """Which Redis, and what it said; no traceback."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        where = f"redis://127.0.0.1:{taken.getsockname()[1]}"
+        assert main(["--home", str(home), "--redis-url", where, *command]) == 1
+    told = capsys.readouterr().err.strip().splitlines()[-1]
+    assert told.startswith("error: Expected Redis to answer, got:")
+    assert told.endswith(f"at `{where}`")
 
 
 def test_texts_of_a_history_are_scored_once_and_give_the_same_everywhere(tmp_path, redis_url):

@@ -15,7 +15,7 @@ from features.materialize import check, materialize
 from features.redis_server import resolve_redis
 from service.catalog.commands import main as catalog_command
 from service.errors import NotReady
-from training.demo.running import RunningServer, running_server
+from training.demo.running import RunningServer, interrupted_by_sigterm, running_server
 from training.demo.sources import Source, source_from
 from training.demo.traffic import WORKERS, Tally, play, steady
 from training.evaluate import evaluate
@@ -63,7 +63,7 @@ def main(argv: Sequence[str], *, home: Path, redis_url: str | None) -> int:
     started = time.perf_counter()
     source = source_from(options.data, options.mapping, options.objective, options.seed)
     loop = Loop(source, home, options.seed, terminal(), [])
-    with resolve_redis(redis_url, home) as url:
+    with interrupted_by_sigterm(), resolve_redis(redis_url, home) as url:
         _prepare(loop, url)
         first = _prove(loop, "first bundle", FIRST_SHARE, options.seed)
         if first.verdict == "promote":
@@ -167,7 +167,8 @@ def _summarize(loop: Loop, first: Report, second: Report, tally: Tally, seconds:
 def _stay(loop: Loop, server: RunningServer) -> None:
     """Serve until Ctrl-C."""
     request = json.dumps(loop.source.visits(1, loop.seed)[0].request)
-    loop.console.print(f"\nThe service goes on until Ctrl-C. Ask it:\n  curl -s {server.url}/recommend -d '{request}'")
+    asked = f"  curl -s {server.url}/recommend -d '{request}'"
+    loop.console.print(f"\nThe service goes on until Ctrl-C. Ask it:\n{asked}", soft_wrap=True)
     with contextlib.suppress(KeyboardInterrupt):
         while True:
             time.sleep(3600)

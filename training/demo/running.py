@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -46,6 +47,16 @@ def running_server(home: Path, redis_url: str, port: int | None = None, **settin
             yield RunningServer(f"http://127.0.0.1:{port}", process.pid, time.perf_counter() - started, log)
         finally:
             _stop(process)
+
+
+@contextlib.contextmanager
+def interrupted_by_sigterm() -> Iterator[None]:
+    """Within the block SIGTERM is what Ctrl-C is: what was started ends with it, instead of holding its port for ever."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def free_port() -> int:

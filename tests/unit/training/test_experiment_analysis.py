@@ -1,12 +1,26 @@
 """Arms by their customers, and differences that may be looked at any time."""
 
+import io
 import math
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from service.errors import NotReady
-from training.experiments import ArmSums, always_valid, arm_sums, difference, experiments, mismatch
+from training.decision_tables import experiments_table
+from training.experiments import (
+    ArmReport,
+    ArmSums,
+    Difference,
+    ExperimentReport,
+    always_valid,
+    arm_sums,
+    difference,
+    experiments,
+    mismatch,
+)
+from training.judging import Gain
 
 
 def test_an_arms_value_is_outcomes_per_decision():
@@ -83,3 +97,13 @@ def test_without_an_experiment_there_is_nothing_to_tell(trained_home):
     """And the error says what to do."""
     with pytest.raises(NotReady, match="declare `experiments`"):
         experiments(trained_home, "click")
+
+
+def test_no_figure_of_the_table_is_cut_where_a_terminal_says_nothing():
+    """A pipe has 120 characters: names of columns, figures and the verdict are whole."""
+    found = Difference("personalised", Gain(0.0856, (0.0104, 0.1608)), "no difference shown")
+    arms = (ArmReport("not_personalised", 32, 249, 0.0803), ArmReport("personalised", 1_003_492, 12_024_741, 0.1659))
+    told = io.StringIO()
+    experiments_table([ExperimentReport("e", "click", arms, (found,), None)], Console(file=told, width=120, highlight=False))
+    assert "…" not in told.getvalue()
+    assert "12,024,741" in told.getvalue()

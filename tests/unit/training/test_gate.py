@@ -118,7 +118,13 @@ def test_bounds_are_the_homes(own_home):
 
 
 @pytest.mark.parametrize(
-    ("text", "named"), [("[gate]\nlevle = 1\n", "levle"), ('[windows]\nclick = "soon"\n', "soon"), ("[gate", FILE)]
+    ("text", "named"),
+    [
+        ("[gate]\nlevle = 1\n", r"Expected one of .*`level`.*, got `levle` - in `\[gate\]` - at"),
+        ("[windos]\n", r"Expected one of `windows`, .*, got `windos` - at"),
+        ('[windows]\nclick = "soon"\n', "soon"),
+        ("[gate", f"Expected TOML, .*{FILE}"),
+    ],
 )
 def test_a_file_that_is_not_understood_is_refused(tmp_path, text, named):
     """With what was found, and where."""

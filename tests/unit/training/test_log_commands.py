@@ -59,6 +59,13 @@ def test_tail_shows_the_newest_records_of_a_kind(tmp_path, capsys):
     assert capsys.readouterr().out.startswith('events\t{"event_id":"e"')
 
 
+def test_tail_refuses_a_kind_that_is_none(tmp_path, capsys):
+    """A typing error looks like an empty log otherwise; a kind of which nothing was written yet is none."""
+    assert main(["--home", str(tmp_path), "log", "tail", "event"]) == 1
+    assert "`decisions`, `events`" in capsys.readouterr().err
+    assert main(["--home", str(tmp_path), "log", "tail", "events"]) == 0
+
+
 def test_follow_goes_on_with_what_comes(tmp_path):
     """Also in a segment that did not exist before; what was there already is not repeated."""
     fill(tmp_path, "a")

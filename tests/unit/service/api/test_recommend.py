@@ -233,3 +233,11 @@ async def test_a_wrong_path_is_a_problem_too(client):
     """Every error has one form."""
     response = await client.get("/nowhere")
     assert (response.status_code, response.headers["content-type"]) == (404, "application/problem+json")
+    assert (response.json()["title"], "got `/nowhere`" in response.json()["detail"]) == ("Not found", True)
+
+
+async def test_a_wrong_method_says_which_and_where(client):
+    """Who opens the address of a POST in a browser reads what to do."""
+    problem = (await client.get("/recommend")).json()
+    assert (problem["status"], problem["title"]) == (405, "Method not allowed")
+    assert problem["detail"].endswith("got `GET` - at `/recommend`")
