@@ -124,7 +124,8 @@ class Pipeline:
         self._deadlines: list[tuple[float, int, _Waiting]] = []  # a heap
         self._most_deadlines = FEW_DEADLINES
         self._numbers = itertools.count()  # of requests, in the order of their coming
-        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm: asyncio.Handle | None = None
+        self._rings_at = float("inf")  # when the alarm does, the loop's time: uvloop's handle of what is due now cannot tell
         self._remembered: OrderedDict[str, tuple[str, asyncio.Future[Answer]]] = OrderedDict()
 
     async def recommend(self, ask: Ask) -> Answer:
@@ -192,19 +193,22 @@ class Pipeline:
             heapq.heapify(self._deadlines)
             self._most_deadlines = max(FEW_DEADLINES, 2 * len(self._deadlines))
         heapq.heappush(self._deadlines, (waiting.due, next(self._numbers), waiting))
-        if self._alarm is None or waiting.due < self._alarm.when():
+        if waiting.due < self._rings_at:
             if self._alarm is not None:
                 self._alarm.cancel()
-            self._alarm = loop.call_at(waiting.due, self._ring, loop)
+            self._ring_at(loop, waiting.due)
+
+    def _ring_at(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
+        self._rings_at, self._alarm = due, loop.call_at(due, self._ring, loop)
 
     def _ring(self, loop: asyncio.AbstractEventLoop) -> None:
         """Answer whoever is due; what was answered before is forgotten."""
-        self._alarm, now = None, loop.time()
+        self._alarm, self._rings_at, now = None, float("inf"), loop.time()
         due: list[_Waiting] = []
         while self._deadlines and (self._deadlines[0][0] <= now or self._deadlines[0][2].answer.done()):
             due.append(heapq.heappop(self._deadlines)[2])
         if self._deadlines:
-            self._alarm = loop.call_at(self._deadlines[0][0], self._ring, loop)
+            self._ring_at(loop, self._deadlines[0][0])
         for waiting in due:
             self._expire(waiting)
 

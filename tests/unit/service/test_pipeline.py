@@ -5,6 +5,7 @@ import gc
 from collections.abc import Sequence
 
 import pytest
+import uvloop
 
 from service.asks import NO_CUSTOMER_FEATURES, NO_MODEL, Ask, as_sent
 from service.catalog.policies import Budget, Cap, ContactPolicy, Selector
@@ -164,6 +165,18 @@ async def test_each_request_is_answered_at_its_own_deadline(make):
 
     took = await asyncio.gather(*(answered(*one) for one in enumerate(wanted)))
     assert took == pytest.approx(wanted, abs=0.05)
+
+
+def test_a_deadline_that_is_over_at_once_fails_nobody(make):
+    """The alarm for a moment that has come is no timer with uvloop: whoever came next was answered with 500."""
+
+    async def ask_at_once() -> list[Answer]:
+        pipeline = make(reader=SlowReader(0.01))
+        return await asyncio.gather(*(pipeline.recommend(ask(f"d{number}", deadline=0.0)) for number in range(5)))
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        answers = runner.run(ask_at_once())
+    assert [answer.record.degraded[-1] for answer in answers] == [NOT_LOGGED] * 5
 
 
 async def test_what_was_answered_is_not_kept_until_its_deadline(make):
