@@ -42,7 +42,7 @@ class Bundle:
     def scorer(self, actions: Sequence[Action]) -> Scorer:
         """A scorer whose columns are these actions, in this order: the fastest that equals the reference."""
         attributes = action_matrix([f for f in self.manifest.inputs if f.scope == "action"], actions)
-        key = len(actions), attributes.tobytes() + Matching(self.manifest.inputs, actions).codes.tobytes()
+        key = len(actions), attributes.tobytes() + Matching(self.manifest.inputs, actions).key
         if key not in self._made:
             self._made = dict(islice(self._made.items(), max(0, len(self._made) + 1 - KEPT_SCORERS), None))
             self._made[key] = self._scorer(actions)
@@ -54,7 +54,7 @@ class Bundle:
             return self._slow(reference, self.trees)
         if len(self.trees.trees) * len(actions) < COMPILED_FROM:
             return reference
-        if why := too_many_worlds(self.trees, self.manifest.inputs):
+        if why := too_many_worlds(self.trees, self.manifest.inputs, len(actions)):
             return self._slow(reference, why)
         compiled = CompiledScorer(self.trees, self.manifest.inputs, actions)
         problem = _difference(compiled, reference, self._requests(len(actions)))
