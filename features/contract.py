@@ -14,9 +14,10 @@ from typing import Annotated, Literal
 import msgspec
 import yaml
 
-Origin = Literal["profile", "activity", "value", "attitude", "context", "request_time", "action", "match"]
+Origin = Literal["profile", "activity", "value", "attitude", "context", "request_time", "action", "match", "pair"]
 Value = float | str | None  # a feature's value as people write it; None is missing
 
+NOT_OF_REQUEST = ("action", "match", "pair")
 CUSTOMER_VIEWS: tuple[str, ...] = ("profile", "activity", "value", "attitude")
 ACTION_ID = "id"  # the action's identity as a category: `action.id`
 SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
@@ -121,8 +122,11 @@ class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
 
     `max_age` is in seconds: an older value counts as missing. `default` stands in for a missing value; None leaves it
     missing (NaN for the model, false in every comparison of a rule). `categories` is the vocabulary of a category, in the
-    order of its codes. `matches`, of the origin `match`: the category of the customer or the context (`customer.region`) that the
-    action's attribute of this name is compared with (`features/vectors.py`, `matches`).
+    order of its codes.
+
+    `matches`, of the origins `match` and `pair`: the category of customer or context (`customer.region`) that is looked at
+    together with the action's attribute of this name. A match says whether the two are the same; a pair, what such pairs brought
+    in the rows that a model was learned from: `rates`, by the attribute's value and then by the category (`features/vectors.py`).
     """
 
     name: str
@@ -136,6 +140,7 @@ class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     transactions: FromTransactions | None = None
     prediction: str | None = None
     matches: str | None = None
+    rates: dict[str, dict[str, float]] = {}
 
     @property
     def is_live(self) -> bool:
@@ -153,15 +158,15 @@ class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
 
     @property
     def scope(self) -> str:
-        """Which of `customer`, `context`, `action` a rule writes before the name; `match` is of customer and action together."""
-        if self.origin in ("action", "match"):
+        """Which of `customer`, `context`, `action` a rule writes before the name; others are of both together."""
+        if self.origin in NOT_OF_REQUEST:
             return self.origin
         return "customer" if self.origin in CUSTOMER_VIEWS else "context"
 
     @property
     def is_of_request(self) -> bool:
         """Whether the request tells it, whatever the action."""
-        return self.origin not in ("action", "match")
+        return self.origin not in NOT_OF_REQUEST
 
     @property
     def key(self) -> str:

@@ -29,8 +29,8 @@ def vectorize(inputs: Sequence[Feature], columns: Mapping[str, Column], rows: in
 
     `columns` maps a feature's key (`customer.recency`) to `rows` values; an absent column is missing throughout. A value
     that is None, not finite, beyond float32 or of the wrong type is missing too: the default stands in for it, or NaN.
-    A match (`match.category`) is worked out from the input that it names and the column of the attribute (`action.category`).
-    Raises ValueError where a column has another length than `rows`, or a match names none of the inputs.
+    A match or a pair (`match.category`) is worked out from the input that it names and the attribute (`action.category`).
+    Raises ValueError where a column has another length than `rows`, or a match or pair names none of the inputs.
     """
     matrix = np.empty((rows, len(inputs)), np.float32)
     for position, feature in enumerate(inputs):
@@ -40,9 +40,18 @@ def vectorize(inputs: Sequence[Feature], columns: Mapping[str, Column], rows: in
     for position, feature in enumerate(inputs):
         if feature.matches is not None:
             place, offered = place_of(feature.matches, inputs), columns.get(f"action.{feature.name}")
-            codes = np.float32(np.nan) if offered is None else match_codes(inputs[place], offered)
-            matrix[:, position] = matches(matrix[:, place], codes)
+            found = np.float32(np.nan) if offered is None else _together(feature, inputs[place], matrix[:, place], offered)
+            matrix[:, position] = found
     return matrix
+
+
+def _together(feature: Feature, category: Feature, known: Matrix, offered: Column) -> Matrix:
+    """A match or a pair, of each row's category and attribute."""
+    if feature.origin == "match":
+        return matches(known, match_codes(category, offered))
+    names, place = offered if isinstance(offered, Repeated) else (list(offered), np.arange(len(offered)))
+    found: Matrix = pair_table(feature, category, names)[place, pair_places(category, known)]
+    return found
 
 
 def place_of(key: str, inputs: Sequence[Feature]) -> int:
@@ -148,3 +157,20 @@ def _category_codes(feature: Feature, column: Column) -> Matrix:
         distinct, inverse = np.unique(column, return_inverse=True)
         return np.array([codes.get(str(v), UNSEEN) for v in distinct], np.float32)[inverse]
     return np.array([codes.get(v, UNSEEN) if isinstance(v, str) else np.nan for v in column], np.float32)
+
+
+def pair_table(pair: Feature, category: Feature, names: Sequence[object]) -> Matrix:
+    """What pairs of these values of the attribute brought: float32, (names, categories + 1), the last for any other category.
+
+    NaN where nobody knows.
+    """
+    told = [pair.rates.get(name, {}) if isinstance(name, str) else {} for name in names]
+    rows = [[own.get(one, np.nan) for one in category.categories] + [np.nan] for own in told]
+    return np.array(rows, np.float32).reshape(len(names), len(category.categories) + 1)
+
+
+def pair_places(category: Feature, known: Matrix) -> npt.NDArray[np.intp]:
+    """In which columns of a table codes of the category are found, the last where they are none."""
+    size = len(category.categories)
+    there = (known >= 0.0) & (known < size) & (known == np.floor(known))
+    return np.where(there, known, np.float32(size)).astype(np.intp)

@@ -24,6 +24,7 @@ from service.decision.records import Versions
 from service.decision.scoring import FlatScorer, Scorer
 from training.export import export_onnx
 from training.fit import FEWEST_POSITIVES, FEWEST_ROWS, FitSettings, fit
+from training.pairs import with_pairs
 from training.simulate import DAY, Moment, World
 
 Values = npt.NDArray[np.float64]
@@ -207,8 +208,9 @@ class _Loop:
         for member in range(MEMBERS):  # each stops and calibrates on a fifth of its own
             order = np.random.default_rng([self._seed, number, member]).permutation(len(labels))
             settings = FitSettings(seed=member, rows_per_leaf=leaf)
-            fitted = fit(inputs[order], labels[order], self._columns, settings)
-            members.append(OnnxScorer(OnnxModel(export_onnx(fitted), len(self._columns)), self._columns, self._world.actions))
+            columns, rows = with_pairs(self._columns, inputs[order], labels[order])
+            fitted = fit(rows, labels[order], columns, settings)
+            members.append(OnnxScorer(OnnxModel(export_onnx(fitted), len(columns)), columns, self._world.actions))
         self._members = members
         self._has_model, self._learned_from = True, len(labels)
         self.epsilon = float(np.clip(EXPLORING / len(labels) ** 0.5, LEAST_EPSILON, MOST_EPSILON))

@@ -173,7 +173,8 @@ def _inputs(seen: _Seen) -> Found:
     now = summaries(manifest.inputs, seen.inputs)
     for column, feature in enumerate(manifest.inputs):
         then = manifest.learned_inputs.get(feature.key)
-        if then is not None and feature.origin != "request_time":
+        # the time goes on, and what goes together is shown more often by whoever has learned it: its two sides are looked at
+        if then is not None and feature.origin != "request_time" and feature.matches is None:
             reasons += _other_input(feature, then, now[feature.key], seen.inputs[:, column])
     return reasons or f"{len(manifest.inputs)} inputs look as they did"
 

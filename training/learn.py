@@ -24,6 +24,7 @@ from training.fit import FitSettings, Fitted, fit
 from training.lake import IMPRESSION
 from training.learning_rules import FILE, LearningRules, TrainingRules, read_rules
 from training.maturity import mature
+from training.pairs import with_pairs
 from training.publish import Provenance, publish_bundle
 from training.split import TRAIN_SHARE, choose_split, seen
 from training.two_parts import fit_two_parts
@@ -129,6 +130,7 @@ def prepare(home: Path, objective: str | None = None, share: float = TRAIN_SHARE
     learned = examples.take(seen(split, examples))
     columns = (*contract.features, *catalog.attributes)
     inputs = learned.matrix(columns, {action.id: action.attributes for action in catalog.actions})
+    columns, inputs = with_pairs(columns, inputs, learned.label)
     return Lesson(wanted, learned, split, columns, inputs, _monotone(rules, columns), rules.training, catalog.actions)
 
 

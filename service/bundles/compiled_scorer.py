@@ -4,8 +4,8 @@ Each tree is a set of leaves, a bit each, the true branches to the left. A quest
 of its true branch, and the lowest bit that is left is the leaf (QuickScorer: Lucchese et al. 2015). The actions' questions
 are answered at once: in each tree the actions fall into few patterns. For a request the customer's questions are looked up,
 one row of a table for each input, the leaf of each pattern is found, and the patterns' values are added up for each action.
-Trees are taken together as long as their common patterns are few. An action of which a match asks is one in each of its worlds
-(`worlds.py`), and a request picks the sums of those that it finds.
+Trees are taken together as long as their common patterns are few. An action that matches or pairs tell of is one in each of its
+worlds (`worlds.py`), and a request picks the sums of those that it finds.
 """
 
 from collections import Counter
@@ -19,7 +19,7 @@ from features.contract import Feature
 from features.vectors import Matrix
 from service.bundles.onnx_scorer import action_matrix
 from service.bundles.onnx_trees import Ensemble, Product, Split, Tree
-from service.bundles.worlds import Worlds
+from service.bundles.worlds import Worlds, worlds_of
 from service.catalog.entities import Action
 from service.decision.scoring import Rates
 from service.pacing import breathe
@@ -27,7 +27,7 @@ from service.pacing import breathe
 MOST_LEAVES = 64  # a bit each
 MOST_TABLE_BYTES = 64_000_000  # of the customers' answers: a worker has 200 MB; 300 trees over 40 inputs take 18
 MOST_KEPT_BYTES = 16_000_000  # of sums by world: of 100 actions and 300 trees a world takes 40,000
-MOST_MATCHES = 3  # an action is in up to three worlds for each
+MOST_ROWS = 20_000  # actions in all of their worlds
 EVERY_LEAF = np.uint64(0xFFFFFFFFFFFFFFFF)
 TOGETHER = (2, 3, 4, 6, 8)  # trees whose patterns are added up beforehand
 SEVERAL = 8  # requests from which on an input's edges are searched and not all compared, and leaves are removed input by input
@@ -78,10 +78,10 @@ class CompiledScorer:
         self._starts, self._missing = _starts([width + 1 for width in widths]), np.array(widths, np.intp)
         self._trees = len(trees)
         matrix = action_matrix([inputs[column] for column in of_action], actions)
-        of_match = [column for column, feature in enumerate(inputs) if feature.origin == "match" and column in asked]
-        self._worlds = Worlds([*self.inputs, *(inputs[column] for column in of_match)], actions) if of_match else None
+        of_both = [column for column, feature in enumerate(inputs) if feature.matches is not None and column in asked]
+        self._worlds = Worlds([*self.inputs, *(inputs[column] for column in of_both)], actions) if of_both else None
         if self._worlds is not None:
-            of_action, matrix = of_action + of_match, np.hstack([matrix[self._worlds.actions], self._worlds.says])
+            of_action, matrix = of_action + of_both, np.hstack([matrix[self._worlds.actions], self._worlds.says])
         self._patterns = _Patterns(trees, self._word, _action_bits(trees, of_action, matrix), self._worlds)
 
     def score(self, requests: Matrix) -> Rates:
@@ -159,7 +159,8 @@ class _Patterns:
         self._one = bits[:, None], first[:, None]
         self._several = bits[:, None].repeat(AT_ONCE, axis=1), first[:, None].repeat(AT_ONCE, axis=1)
         alike = np.array(sizes) == 1
-        self._alike, self._steps = places[alike, 0], _steps(places[~alike], sum(sizes))
+        self._alike = places[alike, 0]
+        self._steps = _steps(places[~alike], sum(sizes), len(of_actions) if worlds is None else worlds.count)
         self._worlds, self._last = worlds, dict[bytes, _Step]()
         self._kept = MOST_KEPT_BYTES // self._steps[-1].places.nbytes if self._steps[-1].places.size else 0
 
@@ -218,16 +219,16 @@ class _Step:
         return added
 
 
-def _steps(places: Places, zero: int) -> list[_Step]:
+def _steps(places: Places, zero: int, actions: int) -> list[_Step]:
     """From patterns, (trees, actions), to a sum for each action with the fewest additions: at once, or by groups of trees.
 
-    `zero` is the place of a zero.
+    `zero` is the place of a zero; `actions`: how many are added up for a request, of those in all worlds.
     """
-    best, fewest = [_Step(places)], places.size
+    best, fewest = [_Step(places)], len(places) * actions
     for size in TOGETHER:
         padded = np.concatenate([places, np.full((-len(places) % size, places.shape[1]), zero, np.intp)])
         found = [_distinct(group, zero + 1) for group in padded.reshape(-1, size, places.shape[1])]
-        additions = sum(distinct.size for distinct, _ in found) + len(found) * places.shape[1]
+        additions = sum(distinct.size for distinct, _ in found) + len(found) * actions
         if additions < fewest:
             starts = _starts([distinct.shape[1] for distinct, _ in found])
             last = np.array([start + place for start, (_, place) in zip(starts, found, strict=True)], np.intp)
@@ -298,13 +299,12 @@ def _kept(split: Split) -> np.uint64:
     return np.uint64(int(EVERY_LEAF) ^ (((1 << (end - begin)) - 1) << begin))
 
 
-def too_many_worlds(ensemble: Ensemble | Product, inputs: Sequence[Feature]) -> str | None:
-    """Why the trees of a model with these inputs cannot be compiled for any actions; None where they can."""
-    asked = [
-        feature.key for column, feature in enumerate(inputs) if feature.origin == "match" and column in _asked(ensemble.trees)
-    ]
-    if len(asked) > MOST_MATCHES:
-        return f"Expected trees that ask for at most {MOST_MATCHES} matches, found {len(asked)}: {', '.join(asked)}"
+def too_many_worlds(ensemble: Ensemble | Product, inputs: Sequence[Feature], actions: int) -> str | None:
+    """Why the trees of a model with these inputs cannot be compiled for so many actions; None where they can."""
+    asked = _asked(ensemble.trees)
+    rows = actions * worlds_of([f for column, f in enumerate(inputs) if f.matches is None or column in asked])
+    if rows > MOST_ROWS:
+        return f"Expected at most {MOST_ROWS:,} actions in all of the worlds that matches and pairs put them in, found {rows:,}"
     return None
 
 

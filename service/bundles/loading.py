@@ -45,7 +45,7 @@ class Bundle:
         """A scorer whose columns are these actions, in this order: the fastest that equals the reference."""
         attributes = action_matrix([f for f in self.manifest.inputs if f.scope == "action"], actions)
         kinds = tuple(action.kind for action in actions) if self.manifest.predicts == "uplift" else ()
-        key = len(actions), attributes.tobytes() + Matching(self.manifest.inputs, actions).codes.tobytes(), kinds
+        key = len(actions), attributes.tobytes() + Matching(self.manifest.inputs, actions).key, kinds
         if key not in self._made:
             self._made = dict(islice(self._made.items(), max(0, len(self._made) + 1 - KEPT_SCORERS), None))
             scorer = self._scorer(actions)
@@ -58,7 +58,7 @@ class Bundle:
             return self._slow(reference, self.trees)
         if len(self.trees.trees) * len(actions) < COMPILED_FROM:
             return reference
-        if why := too_many_worlds(self.trees, self.manifest.inputs):
+        if why := too_many_worlds(self.trees, self.manifest.inputs, len(actions)):
             return self._slow(reference, why)
         fast = compiled(self.trees, self.manifest.inputs, actions)
         problem = _difference(fast, reference, self._requests(len(actions)))

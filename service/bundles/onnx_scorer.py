@@ -39,7 +39,7 @@ class OnnxModel:
 
 
 class OnnxScorer:
-    """Repeats each request for every action, and the actions' attributes for every request; matches come last."""
+    """Repeats each request for every action, and the actions' attributes for every request; what both tell comes last."""
 
     def __init__(self, model: OnnxModel, inputs: Sequence[Feature], actions: Sequence[Action]) -> None:
         self.inputs = tuple(f for f in inputs if f.is_of_request)

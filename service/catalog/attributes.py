@@ -52,11 +52,13 @@ def _matched(place: Place, contract: Contract) -> str | None:
 
 
 def attribute_features(names: Mapping[str, Name], declared: Mapping[str, Attribute]) -> tuple[Feature, ...]:
-    """The model's inputs that depend on the action: its identity, its declared attributes, and last what these match.
+    """The model's inputs that depend on the action: its identity, its declared attributes, what these match, and the pairs.
 
     `names`: what `action.*` can be.
     """
     identity = Feature(ACTION_ID, CATEGORY, "action", categories=names[f"action.{ACTION_ID}"].categories)
     others = [Feature(name, one.type, "action", categories=names[f"action.{name}"].categories) for name, one in declared.items()]
-    matched = [Feature(name, NUMBER, "match", matches=one.matches) for name, one in declared.items() if one.matches]
-    return (identity, *others, *matched)
+    matched = [(name, one.matches) for name, one in declared.items() if one.matches]
+    matches = [Feature(name, NUMBER, "match", matches=key) for name, key in matched]
+    pairs = [Feature(name, NUMBER, "pair", matches=key) for name, key in matched]  # what they brought, a training tells
+    return (identity, *others, *matches, *pairs)

@@ -174,7 +174,7 @@ class Holdout(msgspec.Struct, frozen=True):
 
 
 class Catalog(msgspec.Struct, frozen=True):
-    """A validated catalog. `attributes` declares what of actions are model inputs (origins `action`, then `match`)."""
+    """A validated catalog. `attributes` declares what of actions are model inputs (origins `action`, `match`, `pair`)."""
 
     actions: tuple[Action, ...]
     placements: dict[str, Placement]

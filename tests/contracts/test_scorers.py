@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 
 from features.contract import Feature
 from features.homes import home_contract
-from service.bundles.compiled_scorer import MOST_LEAVES, MOST_MATCHES, CompiledScorer, too_many_worlds, unfit
+from service.bundles.compiled_scorer import MOST_LEAVES, MOST_ROWS, CompiledScorer, too_many_worlds, unfit
 from service.bundles.loading import COMPILED_FROM, Bundle, load_bundle
 from service.bundles.onnx_scorer import OnnxModel, OnnxScorer
 from service.bundles.onnx_trees import MODES, Ensemble, read_trees
@@ -34,6 +34,7 @@ MATCHED = (
     Feature("kind", "category", "action", categories=("c", "b")),
     Feature("kind", "number", "match", matches="customer.favourite"),
     Feature("place", "number", "match", matches="context.region"),
+    Feature("kind", "number", "pair", matches="customer.favourite", rates={"b": {"a": 1.0, "b": 0.0}, "d": {"c": 2.0, "e": 3.5}}),
 )
 VALUES = [np.nan, np.inf, -np.inf, -1.0, 0.0, 0.5, 1.0, 2.0, 3.5]  # thresholds too: most values hit one, or miss it by nothing
 NEAR = [*VALUES, *(float(np.nextafter(np.float32(v), np.float32(s))) for v in VALUES[3:] for s in (-9, 9))]
@@ -248,7 +249,7 @@ def test_a_match_compares_names_and_no_codes():
 
 
 def test_without_a_question_for_a_match_nothing_is_worked_out_twice():
-    """Rates are those of the same trees without the declaration, bit for bit."""
+    """Rates are those of the same trees without the declarations, bit for bit."""
     trees = forest(9, 40, 4, inputs=5)
     actions = matched_actions([("a", "north"), ("b", None)])
     declared, plain = (compiled(onnx_of(trees, inputs=n), actions, MATCHED[:n]) for n in (len(MATCHED), 5))
@@ -256,16 +257,32 @@ def test_without_a_question_for_a_match_nothing_is_worked_out_twice():
     np.testing.assert_array_equal(declared.score(some), plain.score(some))
 
 
-def test_more_matches_than_can_be_compiled_are_told():
-    """An action would be in 81 worlds; matches that no tree asks for do not count."""
-    matches = [Feature(f"m{n}", "number", "match", matches="customer.favourite") for n in range(MOST_MATCHES + 2)]
-    trees = [Node(n, "BRANCH_LEQ", 0.5, branches=(Node(), Node(weight=1.0))) for n in range(1, MOST_MATCHES + 2)]
-    inputs = (MATCHED[1], *matches)
-    told, fewer = (read_trees(onnx_of(some, inputs=len(inputs))) for some in (trees, trees[1:]))
-    assert told is not None
-    assert fewer is not None
-    assert "at most 3 matches, found 4: match.m0, match.m1" in (too_many_worlds(told, inputs) or "")
-    assert too_many_worlds(fewer, inputs) is None
+def test_a_pair_is_what_its_category_brought_with_the_attribute():
+    """Nothing is known of a pair that was not learned, nor where either side is missing or not in the vocabulary."""
+    tell = Node(
+        7, "BRANCH_GT", 0.5, branches=(Node(weight=1.0), Node(7, "BRANCH_LEQ", 0.5, branches=(Node(weight=-1.0), Node())))
+    )
+    model = onnx_of([tell], link="", base=(0.0,), inputs=len(MATCHED))
+    actions = matched_actions([("a", None), ("b", None), ("d", None), (None, None)])
+    customers = np.array([[0, 0, 0], [0, 1, 0], [0, 2, 0], [0, -1, 0], [0, np.nan, 0]], np.float32)
+    expected = [[0, 1, 0, 0], [0, -1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+    for scorer in (OnnxScorer(OnnxModel(model, len(MATCHED)), MATCHED, actions), compiled(model, actions, MATCHED)):
+        np.testing.assert_array_equal(scorer.score(customers), expected)
+
+
+@pytest.mark.parametrize(
+    ("asked", "worlds"), [([0], 1), ([5], 3), ([5, 6], 9), ([7], 5), ([5, 7], 5), ([5, 6, 7], 15)]
+)  # fmt: skip
+def test_more_worlds_than_can_be_compiled_are_told(asked, worlds):
+    """Three for a match; with pairs one for each category, another one, and none. What no tree asks for does not count."""
+    trees = read_trees(
+        onnx_of([Node(n, "BRANCH_LEQ", 0.5, branches=(Node(), Node(weight=1.0))) for n in asked], inputs=len(MATCHED))
+    )
+    assert trees is not None
+    assert too_many_worlds(trees, MATCHED, MOST_ROWS // worlds) is None
+    assert f"at most {MOST_ROWS:,} actions in all of the worlds" in (
+        too_many_worlds(trees, MATCHED, MOST_ROWS // worlds + 1) or ""
+    )
 
 
 def test_a_large_ensemble_equals_the_reference():

@@ -40,6 +40,9 @@ def test_columns_stand_in_the_order_of_the_inputs_and_an_absent_one_is_missing_t
 
 
 KIND = Feature(name="kind", type="number", origin="match", matches="customer.region")
+PAIR = Feature(
+    name="kind", type="number", origin="pair", matches="customer.region", rates={"shoes": {"south": 0.25, "west": 0.5}}
+)
 
 
 def test_a_match_is_worked_out_from_its_two_sides():
@@ -47,6 +50,12 @@ def test_a_match_is_worked_out_from_its_two_sides():
     columns = {"customer.region": ["north", "south", "west", None], "action.kind": ["north"] * 4, "match.kind": [7.0] * 4}
     np.testing.assert_array_equal(vectorize([KIND, REGION], columns, 4)[:, 0], [1.0, 0.0, 0.0, np.nan])
     assert np.isnan(vectorize([REGION, KIND], {"customer.region": ["north"]}, 1)[0, 1])
+
+
+def test_a_pair_is_what_the_manifest_says_of_it():
+    """By the names of both sides; missing where it says nothing, or the vocabulary does not hold the category."""
+    columns = {"customer.region": ["south", "north", "west", None, "south"], "action.kind": [*["shoes"] * 4, "books"]}
+    np.testing.assert_array_equal(vectorize([PAIR, REGION], columns, 5)[:, 0], [0.25, *[np.nan] * 4])
 
 
 def test_a_match_with_what_is_no_input_is_refused():

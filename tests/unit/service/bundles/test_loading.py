@@ -98,8 +98,8 @@ def test_an_input_that_the_service_reads_otherwise_is_refused(bundles, served):
     ("changed", "problem"),
     [
         ([1, 2, Feature("size", "number", "match", matches="customer.region")], "category among the inputs, found `customer.reg"),
-        ([1, 2, Feature("size", "number", "match")], r"Expected `matches` of an input of the origin `match`.*inputs\[2\]"),
-        ([1, 2, Feature("size", "number", "action", matches="context.device")], "of the origin `match`, and of no other"),
+        ([1, 2, Feature("size", "number", "match")], r"Expected `matches` of an input of the origin.*inputs\[2\]"),
+        ([1, 2, Feature("size", "number", "action", matches="context.device")], "`match` or `pair`, and of no other"),
         ([1, Feature("size", "number", "match", matches="context.device"), 2], "found `request, match, action`"),
     ],
 )  # fmt: skip

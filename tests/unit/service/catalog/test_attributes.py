@@ -14,12 +14,12 @@ def declared(good: str, family: str) -> str:
 
 
 @pytest.mark.parametrize("key", ["customer.region", "context.channel"])
-def test_an_attribute_that_matches_a_category_is_one_more_input(good, contract, key):
-    """It comes last, is a number, and says what it is compared with; the attribute itself stays as it was."""
+def test_an_attribute_that_matches_a_category_is_two_more_inputs(good, contract, key):
+    """A match, and pairs of which nothing is known yet: last, numbers, and they say with what; the attribute stays as it was."""
     catalog = parse_catalog(declared(good, f"{{type: category, matches: {key}}}"), contract)[1]
-    assert catalog.attributes[:-1] == parse_catalog(good, contract)[1].attributes
-    assert catalog.attributes[-1] == Feature("family", "number", "match", matches=key)
-    assert catalog.attributes[-1].key == "match.family"
+    assert catalog.attributes[:-2] == parse_catalog(good, contract)[1].attributes
+    assert catalog.attributes[-2:] == tuple(Feature("family", "number", origin, matches=key) for origin in ("match", "pair"))
+    assert [f.key for f in catalog.attributes[-2:]] == ["match.family", "pair.family"]
 
 
 def test_a_long_form_without_a_match_is_the_short_form(good, contract):
