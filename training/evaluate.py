@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from features.contract import Contract
 from features.homes import home_contract
@@ -110,20 +111,29 @@ def judge(subject: Subject, registry: Registry, examples: Examples, progress: Pr
     if not over.any():
         raise NotReady(f"Expected rows whose window of {subject.objective.window:.0f} s is over, found none among {len(unseen)}")
     engines = {f"{BUNDLE}{name}": engine_of(registry, subject.contract, subject.catalog, name) for name in names}
+    judged = over & personalised(unseen, engines[f"{BUNDLE}{subject.bundle}"])
+    if not judged.any():
+        raise NotReady(f"Expected rows of customers for whom a bundle decides, found none among {int(over.sum())}")
     rates = _mean_rewards(examples.take(seen(manifests[0].split, examples)), engines[f"{BUNDLE}{subject.bundle}"])
     estimated = _estimate(unseen, engines, None if _predicts(manifests[0], subject) else rates, progress)
     standings = [Standing(m, registry.bundle_folder(m.bundle_id), engines[f"{BUNDLE}{m.bundle_id}"]) for m in manifests]
     evidence = Evidence(
-        standings[0], standings[1] if len(standings) > 1 else None, unseen.take(over), estimated.exposure[over],
+        standings[0], standings[1] if len(standings) > 1 else None, unseen.take(judged), estimated.exposure[judged],
         subject.rules.gate,
         is_rate=_predicts(manifests[0], subject) and manifests[0].predicts == "rate",
         is_value=_predicts(manifests[0], subject) and manifests[0].predicts == "value",
-        compared=_compared(unseen, estimated.rows, list(engines)).take(over) if len(engines) > 1 else None,
+        compared=_compared(unseen, estimated.rows, list(engines)).take(judged) if len(engines) > 1 else None,
     )  # fmt: skip
     return report(
         subject.objective.name, subject.bundle, subject.champion, unseen, estimated.rows,
         checks=gate(evidence), margin=subject.rules.gate.refresh_margin,
     )  # fmt: skip
+
+
+def personalised(examples: Examples, engine: Engine) -> npt.NDArray[np.bool_]:
+    """Whether a bundle would decide for the customer of each row, (rows,): for those it does not, its rates are no promise."""
+    names, place = np.unique(examples.customer_id, return_inverse=True)
+    return np.array([engine.assignment.is_personalised(name) for name in names.tolist()], np.bool_)[place]
 
 
 def _compared(unseen: Examples, found: PolicyRows, names: Sequence[str]) -> Compared:

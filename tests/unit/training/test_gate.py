@@ -9,10 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from features.homes import home_contract
+from service.catalog.entities import Holdout
 from service.errors import BadRequest
 from service.registry import Registry
 from tests.acceptance.rows.sabotage import QUICK, SABOTAGES, Sabotage, column_of, leak_found, learned, prepared, refused_because
-from training.evaluate import evaluate
+from training.evaluate import current_catalog, engine_of, evaluate, personalised
+from training.examples import Objective, load_examples
 from training.fit import FitSettings
 from training.gate import Check
 from training.learn import Lesson
@@ -51,6 +54,17 @@ def test_a_sabotaged_bundle_is_refused_with_its_reason(guarded_home, sabotage: S
 def test_an_input_that_was_filled_in_after_the_outcome_is_named(tmp_path):
     """It tells the outcome by itself."""
     assert "customer.nps" in leak_found(tmp_path / "leaking", 0)
+
+
+def test_rows_of_those_whom_no_bundle_decides_for_judge_none(guarded_home):
+    """Who is answered as if nobody knew them is not in the evidence, whatever their rows say of the others' rates."""
+    registry, contract = Registry(guarded_home / "registry"), home_contract(guarded_home)
+    half = msgspec.structs.replace(current_catalog(registry, contract), not_personalised=Holdout(0.5, "salt"))
+    engine = engine_of(registry, contract, half, registry.bundles()[0])
+    rows = load_examples(guarded_home, Objective("click"), contract)
+    kept = personalised(rows, engine)
+    assert kept.tolist() == [engine.assignment.is_personalised(name) for name in rows.customer_id.tolist()]
+    assert 0.3 < kept.mean() < 0.7
 
 
 def test_a_group_that_is_offered_too_little_is_named(own_home):
