@@ -377,7 +377,9 @@ def _margins(rates: Values) -> Values:
 
 def _segments(seen: _Seen) -> Found:
     """Whether the rates collapse in one of the segments: their level, or what the champion still tells apart there."""
-    reasons, looked = [], 0
+    known, looked = seen.evidence.unseen.values, 0
+    undeclared = [key for key in seen.evidence.rules.segments if key not in known]
+    reasons = [f"`{key}` is declared in learning.toml, the rows do not have it" for key in undeclared]
     for name, rows in _groups(seen):
         label, rates = seen.label[rows], seen.new[rows]
         if max(label.sum(), rates.sum()) < FEWEST_EVENTS * _worth(seen):

@@ -126,6 +126,8 @@ def prepare(home: Path, objective: str | None = None, share: float = TRAIN_SHARE
     rules = read_rules(home)
     wanted = Objective(wanted.name, rules.window(wanted.outcome))
     examples = mature(load_examples(home, wanted, contract), wanted.window)
+    if not examples.label.any() and wanted.outcome not in (known := outcome_types(home)):
+        raise BadRequest(f"Expected an objective among the outcomes ({_listed(known)}), got `{wanted.name}` - at `--objective`")
     split = choose_split(examples, share)
     learned = examples.take(seen(split, examples))
     columns = (*contract.features, *catalog.attributes)
@@ -164,9 +166,12 @@ def default_objective(home: Path, registry: Registry) -> str:
         return read_manifest(registry.bundle_folder(champion)).objective
     known = [name for name in outcome_types(home) if name != IMPRESSION]
     if len(known) != 1:
-        listed = ", ".join(f"`{name}`" for name in known) or "none so far"
-        raise BadRequest(f"Expected an objective among the outcomes ({listed}), got none - at `--objective`")
+        raise BadRequest(f"Expected an objective among the outcomes ({_listed(known)}), got none - at `--objective`")
     return known[0]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names) or "none so far"
 
 
 def _provenance(objective: Objective, learned: Examples, split: Split) -> Provenance:

@@ -56,6 +56,12 @@ def test_an_input_that_was_filled_in_after_the_outcome_is_named(tmp_path):
     assert "customer.nps" in leak_found(tmp_path / "leaking", 0)
 
 
+def test_a_segment_that_no_row_has_is_named(own_home):
+    """Misspelt, it would never be looked at."""
+    (own_home / FILE).write_text('[gate]\nsegments = ["customer.regionn"]\n')
+    assert checks(own_home)["segments"].told == "`customer.regionn` is declared in learning.toml, the rows do not have it"
+
+
 def test_rows_of_those_whom_no_bundle_decides_for_judge_none(guarded_home):
     """Who is answered as if nobody knew them is not in the evidence, whatever their rows say of the others' rates."""
     registry, contract = Registry(guarded_home / "registry"), home_contract(guarded_home)
@@ -102,7 +108,7 @@ def test_a_policy_that_neglects_one_segment_is_refused_though_its_rates_are_cali
 
     def mixed_up(lesson: Lesson) -> Lesson:
         north = np.flatnonzero([region == "north" for region in lesson.learned.values["customer.region"].to_pylist()])
-        actions = [place for place, column in enumerate(lesson.columns) if column.scope == "action"]
+        actions = [place for place, column in enumerate(lesson.columns) if not column.is_of_request]
         inputs = lesson.inputs.copy()
         inputs[np.ix_(north, actions)] = inputs[np.ix_(np.random.default_rng(0).permutation(north), actions)]
         return lesson._replace(inputs=inputs)

@@ -55,6 +55,12 @@ def test_the_objective_must_be_said_where_there_are_several(trained_home):
         default_objective(trained_home, registry(trained_home))
 
 
+def test_an_objective_that_is_no_outcome_is_refused_with_those_that_there_are(own_home):
+    """Misspelt, all of its rows would be failures."""
+    with pytest.raises(BadRequest, match=r"Expected an objective among the outcomes .*`click`.*, got `clik`"):
+        train(own_home, "clik")
+
+
 def test_the_champions_objective_is_the_default(own_home):
     """A retraining means the same as the training before."""
     promote_without_evidence(own_home, registry(own_home).bundles()[0], "for tests")
