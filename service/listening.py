@@ -1,7 +1,8 @@
 """Where several processes answer at one address, the kernel deals connections out to them.
 
-With one queue for all, whoever wakes first takes what is there: of 64 connections opened at once one of two processes got all, or
-54, and two cores answered as much as one (4,569/s beside 3,839). With a queue each, of 64 connections 32 +- 4 are a process's.
+With one queue for all, whoever wakes first takes what is there: in one of three trials one of two processes got all of 64
+connections opened at once, and two cores answered little more than one (4,569/s beside 4,041). With a queue each, 32 +- 4 are a
+process's.
 """
 
 import contextlib
