@@ -20,7 +20,7 @@ from service.cli import main
 from service.decision.again import decide_again, encode_record
 from service.decision.decide import decide
 from service.decision.entities import CustomerState, DecisionRequest, PlacementRequest
-from service.errors import NotReady
+from service.errors import BadRequest, NotReady
 from service.pipeline import Answer
 from service.registry import Registry
 from tests.unit.training.conftest import write_log
@@ -207,6 +207,8 @@ def test_the_command_line_explains_an_expected_value(home, tmp_path, capsys):
 
 
 def test_a_log_without_values_has_nothing_to_learn_from(own_home):
-    """Nobody has had a refund."""
+    """Nobody pays for looking; and nobody has had a refund."""
     with pytest.raises(NotReady, match=r"with 0 successes"):
+        train(own_home, "value:impression")
+    with pytest.raises(BadRequest, match=r"among the outcomes .*, got `value:refund`"):
         train(own_home, "value:refund")
