@@ -1,7 +1,6 @@
 """`nextbest`: finds the room that owns a command and lets it work. Loads nothing that the command does not need."""
 
 import argparse
-import difflib
 import importlib
 import os
 import sys
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from features.contract import ContractError
-from service.errors import NextbestError
+from service.errors import NextbestError, nearest
 
 
 class Command(NamedTuple):
@@ -64,9 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _parser().print_help()
         return 0
     if command is None:
-        print(
-            f"error: Expected a command, got `{options.command}`{_alike(options.command)}; `nextbest` lists them", file=sys.stderr
-        )
+        near = nearest(options.command, list(COMMANDS))
+        print(f"error: Expected a command, got `{options.command}`{near}; `nextbest` lists them", file=sys.stderr)
         return 2
     try:
         run = importlib.import_module(command.module).main
@@ -81,11 +79,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return code
-
-
-def _alike(name: str) -> str:
-    near = difflib.get_close_matches(name, COMMANDS, 1)
-    return f" (near: `{near[0]}`)" if near else ""
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -26,6 +26,7 @@ NextbestError
 └── RegistryError           409  a version does not exist, or already does
 """
 
+import difflib
 from collections.abc import Sequence
 
 
@@ -233,3 +234,11 @@ class ImportInvalid(NextbestError):
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = tuple(problems)
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """` (did you mean ...?)`, or what is known where nothing is near."""
+    close = difflib.get_close_matches(name, known, n=1)
+    if close:
+        return f" (did you mean `{close[0]}`?)"
+    return f" ({', '.join(f'`{k}`' for k in sorted(known)[:12])})" if known else ""

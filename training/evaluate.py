@@ -1,6 +1,6 @@
 """`nextbest evaluate`: what policies are worth on rows that no model saw, and whether a new bundle may serve."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from service.decision.decide import choice_table
 from service.decision.engine import Engine
 from service.errors import NextbestError, NotReady
 from service.registry import Registry
-from training.examples import Examples, Objective, load_examples
+from training.examples import Examples, Names, Objective, load_examples
 from training.gate import Evidence, Standing, gate
 from training.judging import Report, report
 from training.learning_rules import LearningRules, read_rules
@@ -111,18 +111,20 @@ def judge(subject: Subject, registry: Registry, examples: Examples, progress: Pr
     if not over.any():
         raise NotReady(f"Expected rows whose window of {subject.objective.window:.0f} s is over, found none among {len(unseen)}")
     engines = {f"{BUNDLE}{name}": engine_of(registry, subject.contract, subject.catalog, name) for name in names}
-    judged = over & personalised(unseen, engines[f"{BUNDLE}{subject.bundle}"])
+    customers, customer = np.unique(unseen.customer_id, return_inverse=True)
+    judged = over & personalised(customers, engines[f"{BUNDLE}{subject.bundle}"])[customer]
     if not judged.any():
         raise NotReady(f"Expected rows of customers for whom a bundle decides, found none among {int(over.sum())}")
     rates = _mean_rewards(examples.take(seen(manifests[0].split, examples)), engines[f"{BUNDLE}{subject.bundle}"])
     estimated = _estimate(unseen, engines, None if _predicts(manifests[0], subject) else rates, progress)
     standings = [Standing(m, registry.bundle_folder(m.bundle_id), engines[f"{BUNDLE}{m.bundle_id}"]) for m in manifests]
+    own, *others = (estimated.rows.rows(name) for name in engines)
     evidence = Evidence(
         standings[0], standings[1] if len(standings) > 1 else None, unseen.take(judged), estimated.exposure[judged],
         subject.rules.gate,
         is_rate=_predicts(manifests[0], subject) and manifests[0].predicts == "rate",
         is_value=_predicts(manifests[0], subject) and manifests[0].predicts == "value",
-        compared=_compared(unseen, estimated.rows, list(engines)).take(judged) if len(engines) > 1 else None,
+        compared=Compared(own, others[0], customer).take(judged) if others else None,
     )  # fmt: skip
     return report(
         subject.objective.name, subject.bundle, subject.champion, unseen, estimated.rows,
@@ -130,16 +132,9 @@ def judge(subject: Subject, registry: Registry, examples: Examples, progress: Pr
     )  # fmt: skip
 
 
-def personalised(examples: Examples, engine: Engine) -> npt.NDArray[np.bool_]:
-    """Whether a bundle would decide for the customer of each row, (rows,): for those it does not, its rates are no promise."""
-    names, place = np.unique(examples.customer_id, return_inverse=True)
-    return np.array([engine.assignment.is_personalised(name) for name in names.tolist()], np.bool_)[place]
-
-
-def _compared(unseen: Examples, found: PolicyRows, names: Sequence[str]) -> Compared:
-    """The rows as the challenger, the first, and the champion, the second, see them."""
-    challenger, champion = (found.rows(name) for name in names[:2])
-    return Compared(challenger, champion, np.unique(unseen.customer_id, return_inverse=True)[1])
+def personalised(customers: Names, engine: Engine) -> npt.NDArray[np.bool_]:
+    """Whether a bundle decides for each of these customers: where it does not, its rates are no promise."""
+    return np.array([engine.assignment.is_personalised(name) for name in customers.tolist()], np.bool_)
 
 
 def _predicts(manifest: Manifest, subject: Subject) -> bool:

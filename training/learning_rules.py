@@ -86,7 +86,6 @@ class LearningRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>.*?)`(?: - at `(?P<section>.*)`)?$")  # as msgspec says it
-SECTIONS: dict[str, type[msgspec.Struct]] = {"": LearningRules, "gate": GateRules, "guard": GuardRules}
 
 
 def read_rules(home: Path) -> LearningRules:
@@ -108,6 +107,6 @@ def _told(error: Exception) -> str:
     unknown = UNKNOWN.match(str(error))
     if unknown is None:
         return f"Expected TOML, got something else: {error}" if isinstance(error, tomllib.TOMLDecodeError) else str(error)
-    section = (unknown["section"] or "").removeprefix("$.")
-    known = ", ".join(f"`{name}`" for name in SECTIONS[section].__struct_fields__)
+    section, usual = (unknown["section"] or "").removeprefix("$."), LearningRules()
+    known = ", ".join(f"`{name}`" for name in (getattr(usual, section) if section else usual).__struct_fields__)
     return f"Expected one of {known}, got `{unknown['name']}`" + (f" - in `[{section}]`" if section else "")

@@ -11,8 +11,7 @@ import msgspec
 from features.contract import ACTION_ID, CUSTOMER_VIEWS, NAME
 from features.layout import JOIN_KEY
 from features.offline import EVENT_TIMESTAMP
-from service.catalog.expressions import nearest
-from service.errors import ImportInvalid
+from service.errors import ImportInvalid, nearest
 from training.lake import IMPRESSION
 
 LOG_KEYS = ("customer_id", "action_id", "choice_probability", "decided_at", "placement", "slot")

@@ -25,9 +25,9 @@ from service.catalog.checking import Place, Problems, unique
 from service.catalog.compiling import Values, compile_condition
 from service.catalog.documents import read_document
 from service.catalog.entities import Scalar
-from service.catalog.expressions import ExpressionError, Name, nearest, parse_rule
+from service.catalog.expressions import ExpressionError, Name, parse_rule
 from service.catalog.rulebook import RULE_NAME
-from service.errors import AlertsInvalid, CatalogInvalid
+from service.errors import AlertsInvalid, CatalogInvalid, nearest
 
 Severity = Literal["low", "medium", "high", "critical"]
 SEVERITIES: tuple[str, ...] = get_args(Severity)

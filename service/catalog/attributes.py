@@ -5,7 +5,8 @@ from typing import Literal, NamedTuple, cast
 
 from features.contract import ACTION_ID, Contract, Feature
 from service.catalog.checking import Place
-from service.catalog.expressions import Name, nearest
+from service.catalog.expressions import Name
+from service.errors import nearest
 
 Kind = Literal["number", "category"]
 

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from features.contract import ContractError, seconds
-from service.catalog.expressions import nearest
+from service.errors import nearest
 
 LONGEST_ID = 128
 LONGEST_WINDOW = 3653 * 86_400.0  # ten years

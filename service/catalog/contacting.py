@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeVar, cast, get_args
 
 from service.catalog.checking import Place, unique
-from service.catalog.expressions import nearest
 from service.catalog.policies import (
     RESERVATION_S,
     UNITS,
@@ -20,6 +19,7 @@ from service.catalog.policies import (
     Unit,
 )
 from service.catalog.rulebook import RULE_NAME
+from service.errors import nearest
 
 PERIODS = ("total", "day")
 MOST_CONTACTS = 1_000_000

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, cast, get_args
 
 from service.catalog.checking import Place, unique
 from service.catalog.entities import Ablation, Arm, Catalog, Experiment, Holdout
-from service.catalog.expressions import nearest
+from service.errors import nearest
 
 ABLATIONS: tuple[str, ...] = get_args(Ablation)
 EXPERIMENT_KEYS = ("id", "salt", "share", "arms")

@@ -9,12 +9,13 @@ replaced by what they stand for.
 """
 
 import ast
-import difflib
 import io
 import tokenize
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
+
+from service.errors import nearest
 
 Type = Literal["number", "text", "truth"]
 
@@ -259,11 +260,3 @@ def _refuse(node: ast.expr, expected: str, found: str | None = None) -> Expressi
 def _shortened(node: ast.expr) -> str:
     text = ast.unparse(node)
     return text if len(text) <= 60 else f"{text[:57]}..."  # noqa: PLR2004  # what fits into a line of errors
-
-
-def nearest(name: str, known: Sequence[str]) -> str:
-    """` (did you mean ...?)`, or what is known where nothing is near."""
-    close = difflib.get_close_matches(name, known, n=1)
-    if close:
-        return f" (did you mean `{close[0]}`?)"
-    return f" ({', '.join(f'`{k}`' for k in sorted(known)[:12])})" if known else ""

@@ -10,7 +10,8 @@ from features.request_time import REQUEST_TIME_NAMES
 from service.catalog.checking import Place
 from service.catalog.compiling import Values, action_names, compile_rule, compile_value
 from service.catalog.entities import LAYERS, CompiledRule, CompiledValue, Layer
-from service.catalog.expressions import ExpressionError, Name, nearest, parse_rule, parse_value
+from service.catalog.expressions import ExpressionError, Name, parse_rule, parse_value
+from service.errors import nearest
 
 RULE_NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 JOURNEY = "customer.journey_"  # a feature `journey_stage` is `journey.stage` in a rule

@@ -15,11 +15,11 @@ from service.catalog.contacting import SELECTOR_KEYS, Known, named, read_constra
 from service.catalog.documents import read_document
 from service.catalog.entities import Action, Catalog, CompiledValue, Kind, Placement, Treatment, Weight
 from service.catalog.experimenting import read_experiments, read_holdout, read_not_personalised
-from service.catalog.expressions import Name, nearest
+from service.catalog.expressions import Name
 from service.catalog.placing import KINDS, read_content, read_placement
 from service.catalog.policies import Purpose, Selector
 from service.catalog.rulebook import RULE_NAME, RuleBook, Rules
-from service.errors import CatalogInvalid
+from service.errors import CatalogInvalid, nearest
 from service.pacing import breathe
 
 FORMAT = 1

@@ -16,7 +16,9 @@ def test_no_command_shows_every_command(capsys):
 def test_an_unknown_command_is_wrong_usage(capsys):
     """Exit code 2, as shells expect, and a line that says which one it was and what is near."""
     assert main(["premote"]) == 2
-    assert capsys.readouterr().err == "error: Expected a command, got `premote` (near: `promote`); `nextbest` lists them\n"
+    assert (
+        capsys.readouterr().err == "error: Expected a command, got `premote` (did you mean `promote`?); `nextbest` lists them\n"
+    )
 
 
 def test_an_error_that_a_person_can_mend_is_one_line_and_exit_code_1(tmp_path, capsys):

@@ -11,7 +11,7 @@ import pytest
 
 from features.homes import home_contract
 from service.catalog.entities import Holdout
-from service.errors import BadRequest
+from service.errors import BadRequest, NotReady
 from service.registry import Registry
 from tests.acceptance.rows.sabotage import QUICK, SABOTAGES, Sabotage, column_of, leak_found, learned, prepared, refused_because
 from training.evaluate import current_catalog, engine_of, evaluate, personalised
@@ -67,10 +67,18 @@ def test_rows_of_those_whom_no_bundle_decides_for_judge_none(guarded_home):
     registry, contract = Registry(guarded_home / "registry"), home_contract(guarded_home)
     half = msgspec.structs.replace(current_catalog(registry, contract), not_personalised=Holdout(0.5, "salt"))
     engine = engine_of(registry, contract, half, registry.bundles()[0])
-    rows = load_examples(guarded_home, Objective("click"), contract)
-    kept = personalised(rows, engine)
-    assert kept.tolist() == [engine.assignment.is_personalised(name) for name in rows.customer_id.tolist()]
+    customers = np.unique(load_examples(guarded_home, Objective("click"), contract).customer_id)
+    kept = personalised(customers, engine)
+    assert kept.tolist() == [engine.assignment.is_personalised(name) for name in customers.tolist()]
     assert 0.3 < kept.mean() < 0.7
+
+
+def test_where_no_bundle_decides_for_anybody_none_is_judged(guarded_home):
+    """A catalog that personalises for nobody leaves no evidence."""
+    draft = guarded_home / "draft.yaml"
+    draft.write_text((guarded_home / "catalog.yaml").read_text() + "\nnot_personalised: {share: 1.0}\n")
+    with pytest.raises(NotReady, match="Expected rows of customers for whom a bundle decides, found none among"):
+        evaluate(guarded_home, "click", catalog=draft)
 
 
 def test_a_group_that_is_offered_too_little_is_named(own_home):
@@ -141,6 +149,7 @@ def test_bounds_are_the_homes(own_home):
     ("text", "named"),
     [
         ("[gate]\nlevle = 1\n", r"Expected one of .*`level`.*, got `levle` - in `\[gate\]` - at"),
+        ("[training]\nweigths = 1\n", r"Expected one of `weights`, `most`, got `weigths` - in `\[training\]` - at"),
         ("[windos]\n", r"Expected one of `windows`, .*, got `windos` - at"),
         ('[windows]\nclick = "soon"\n', "soon"),
         ("[gate", f"Expected TOML, .*{FILE}"),
