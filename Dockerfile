@@ -1,13 +1,14 @@
 # The service alone: no trainer, no feature platform, no data frames. Build: docker build -t nextbest .
-# Python 3.12: every locked package has a wheel for it or is plain Python, so the first stage needs no compiler.
+# Python 3.12: every locked package has a wheel for it or is plain Python; the compiler is for what is ours and written in C.
 FROM python:3.12-slim AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /build
+RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev
 RUN python -m venv /opt/nextbest
 COPY requirements/roots.txt requirements/serving.txt requirements/
 RUN /opt/nextbest/bin/pip install --requirement requirements/roots.txt \
  && /opt/nextbest/bin/pip install --require-hashes --requirement requirements/serving.txt
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY service service
 COPY features features
 RUN /opt/nextbest/bin/pip install --no-deps .

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from features.contract import Feature
 from features.vectors import Matrix
+from service.bundles.native_leaves import IS_BUILT, NativeLeaves, Trees
 from service.bundles.onnx_scorer import action_matrix
 from service.bundles.onnx_trees import Ensemble, Product, Split, Tree
 from service.bundles.worlds import Worlds, worlds_of
@@ -58,7 +59,10 @@ class _Answers(NamedTuple):
 class CompiledScorer:
     """The same rates as ONNX Runtime's within 1e-6, in a fraction of the time. Expects trees that fit (`fits`)."""
 
-    def __init__(self, ensemble: Ensemble, inputs: Sequence[Feature], actions: Sequence[Action]) -> None:
+    def __init__(
+        self, ensemble: Ensemble, inputs: Sequence[Feature], actions: Sequence[Action], *, native: bool = IS_BUILT
+    ) -> None:
+        """`native`: whether C adds up, or numpy."""
         self.inputs = tuple(f for f in inputs if f.is_of_request)
         self._count, self._link, self._base = len(actions), ensemble.link, ensemble.base
         of_request = [column for column, feature in enumerate(inputs) if feature.is_of_request]
@@ -83,17 +87,26 @@ class CompiledScorer:
         if self._worlds is not None:
             of_action, matrix = of_action + of_both, np.hstack([matrix[self._worlds.actions], self._worlds.says])
         self._patterns = _Patterns(trees, self._word, _action_bits(trees, of_action, matrix), self._worlds)
+        self._native = self._in_c(widths) if native else None
+
+    def _in_c(self, widths: Sequence[int]) -> NativeLeaves:
+        """`widths`: how many edges each input has."""
+        starts = np.array([0, *np.cumsum(widths)], np.int32)
+        own = self._patterns
+        bits, _ = own.one
+        trees = Trees(
+            self._columns.astype(np.int32), starts, self._edges, self._table, own.tree.astype(np.int32), bits[:, 0],
+            own.leaves.reshape(self._trees, -1), own.alike.astype(np.int32),
+        )  # fmt: skip
+        return NativeLeaves(trees, [step.places for step in own.steps], self._worlds, own.kept)
 
     def score(self, requests: Matrix) -> Rates:
         """Predicted rates: float32 (requests, inputs) -> float64 (requests, actions)."""
-        sums, rows = np.empty((len(requests), self._count)), self._rows(requests)
-        for start in range(0, len(requests), SPAN):
-            left, some = self._left(rows[start : start + SPAN]), sums[start : start + SPAN]
-            if self._worlds is None:
-                for place in range(0, len(left), AT_ONCE):
-                    self._patterns.add_up(left[place : place + AT_ONCE], some[place : place + AT_ONCE])
-            else:
-                self._add_up_by_world(left, self._worlds.known(requests[start : start + SPAN]), some)
+        sums = np.empty((len(requests), self._count))
+        if self._native is not None:
+            self._native.add_up(requests, sums)
+        else:
+            self._add_up(requests, sums)
         sums += self._base
         if self._link == "sigmoid":
             np.negative(sums, out=sums)
@@ -101,6 +114,16 @@ class CompiledScorer:
             sums += 1.0
             return np.reciprocal(sums, out=sums)
         return np.exp(sums, out=sums) if self._link == "exp" else sums
+
+    def _add_up(self, requests: Matrix, sums: Rates) -> None:
+        rows = self._rows(requests)
+        for start in range(0, len(requests), SPAN):
+            left, some = self._left(rows[start : start + SPAN]), sums[start : start + SPAN]
+            if self._worlds is None:
+                for place in range(0, len(left), AT_ONCE):
+                    self._patterns.add_up(left[place : place + AT_ONCE], some[place : place + AT_ONCE])
+            else:
+                self._add_up_by_world(left, self._worlds.known(requests[start : start + SPAN]), some)
 
     def _add_up_by_world(self, left: Bits, known: Sequence[bytes], sums: Rates) -> None:
         """As without worlds, requests beside others that find the actions in the same ones."""
@@ -152,17 +175,17 @@ class _Patterns:
         leaves = np.zeros((len(trees), width))
         for row, tree in enumerate(trees):
             leaves[row, : len(tree.leaves)] = tree.leaves
-        self._tree = np.repeat(np.arange(len(trees)), sizes)
-        self._leaves = leaves.ravel()
-        narrow = np.min_scalar_type(self._leaves.size)
-        bits, first = np.concatenate([distinct for distinct, _ in found]).astype(word), (self._tree * width).astype(narrow)
-        self._one = bits[:, None], first[:, None]
+        self.tree = np.repeat(np.arange(len(trees)), sizes)
+        self.leaves = leaves.ravel()
+        narrow = np.min_scalar_type(self.leaves.size)
+        bits, first = np.concatenate([distinct for distinct, _ in found]).astype(word), (self.tree * width).astype(narrow)
+        self.one = bits[:, None], first[:, None]
         self._several = bits[:, None].repeat(AT_ONCE, axis=1), first[:, None].repeat(AT_ONCE, axis=1)
         alike = np.array(sizes) == 1
-        self._alike = places[alike, 0]
-        self._steps = _steps(places[~alike], sum(sizes), len(of_actions) if worlds is None else worlds.count)
+        self.alike = places[alike, 0]
+        self.steps = _steps(places[~alike], sum(sizes), len(of_actions) if worlds is None else worlds.count)
         self._worlds, self._last = worlds, dict[bytes, _Step]()
-        self._kept = MOST_KEPT_BYTES // self._steps[-1].places.nbytes if self._steps[-1].places.size else 0
+        self.kept = MOST_KEPT_BYTES // self.steps[-1].places.nbytes if self.steps[-1].places.size else 0
 
     def add_up(self, left: Bits, sums: Rates, known: Sequence[bytes] = ()) -> None:
         """Add up the leaves: (requests, trees) -> (requests, actions), into `sums`. What is in between has a row a pattern.
@@ -170,20 +193,20 @@ class _Patterns:
         `known`: in which worlds each request finds the actions, the same ones beside each other; empty where there is but one.
         """
         # repeated for each request while they are used, bits and places take four times as long
-        bits, first = self._several if len(left) == AT_ONCE else self._one
-        alive = np.ascontiguousarray(left.T).take(self._tree, axis=0)
+        bits, first = self._several if len(left) == AT_ONCE else self.one
+        alive = np.ascontiguousarray(left.T).take(self.tree, axis=0)
         alive &= bits
         alive &= -alive  # the lowest bit alone
         alive -= 1
         leaf = np.bitwise_count(alive) + first
         terms = np.empty((len(leaf) + 1, len(left)))
         terms[-1] = 0.0  # for groups that are not full
-        self._leaves.take(leaf, out=terms[:-1], mode="clip")  # every place exists; to say so saves a copy
-        alike = np.ascontiguousarray(terms[self._alike].T).sum(axis=1, keepdims=True) if len(self._alike) else 0.0
-        for step in self._steps[:-1]:
+        self.leaves.take(leaf, out=terms[:-1], mode="clip")  # every place exists; to say so saves a copy
+        alike = np.ascontiguousarray(terms[self.alike].T).sum(axis=1, keepdims=True) if len(self.alike) else 0.0
+        for step in self.steps[:-1]:
             terms = step.sums(terms)  # patterns of trees become patterns of groups, and those actions
         if self._worlds is None:
-            np.add(self._steps[-1].sums(terms).T, alike, out=sums)
+            np.add(self.steps[-1].sums(terms).T, alike, out=sums)
             return
         start = 0
         for found, count in Counter(known).items():
@@ -196,8 +219,8 @@ class _Patterns:
         """The last step for the rows in which requests of one world find the actions."""
         step = self._last.get(known)
         if step is None:
-            step = _Step(self._steps[-1].places[:, worlds.rows(known)])
-            if len(self._last) < self._kept:
+            step = _Step(self.steps[-1].places[:, worlds.rows(known)])
+            if len(self._last) < self.kept:
                 self._last[known] = step
         return step
 

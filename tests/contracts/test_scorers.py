@@ -1,5 +1,6 @@
 """One suite of promises over every scorer; a compiled one equals the reference, whatever the trees ask."""
 
+import shutil
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from features.contract import Feature
 from features.homes import home_contract
 from service.bundles.compiled_scorer import MOST_LEAVES, MOST_ROWS, CompiledScorer, too_many_worlds, unfit
 from service.bundles.loading import COMPILED_FROM, Bundle, load_bundle
+from service.bundles.native_leaves import AT_ONCE, IS_BUILT, _leaves
 from service.bundles.onnx_scorer import OnnxModel, OnnxScorer
 from service.bundles.onnx_trees import MODES, Ensemble, read_trees
 from service.catalog.entities import Action
@@ -106,10 +108,12 @@ def onnx_of(
     return helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
 
 
-def compiled(model: bytes, actions: Sequence[Action], inputs: Sequence[Feature] = INPUTS) -> CompiledScorer:
+def compiled(
+    model: bytes, actions: Sequence[Action], inputs: Sequence[Feature] = INPUTS, *, native: bool = IS_BUILT
+) -> CompiledScorer:
     trees = read_trees(model)
     assert trees is not None
-    return CompiledScorer(trees, inputs, actions)
+    return CompiledScorer(trees, inputs, actions, native=native)
 
 
 def some_actions(attributes: Sequence[Sequence[float | None]]) -> list[Action]:
@@ -139,7 +143,7 @@ def forest(seed: int, trees: int, depth: int, inputs: int = len(INPUTS)) -> list
     return [grown(depth) for _ in range(trees)]
 
 
-@pytest.fixture(params=["flat", "onnx", "compiled", "onnx, matches", "compiled, matches"])
+@pytest.fixture(params=["flat", "onnx", "compiled", "in numpy", "onnx, matches", "compiled, matches", "in numpy, matches"])
 def scorer(request) -> Scorer:
     """Each of them, for the same seven actions."""
     attributes = np.random.default_rng(1).normal(size=(ACTIONS, 2)).tolist()
@@ -151,13 +155,13 @@ def scorer(request) -> Scorer:
     match request.param:
         case "onnx, matches":
             return OnnxScorer(OnnxModel(with_matches, len(MATCHED)), MATCHED, offered)
-        case "compiled, matches":
-            return compiled(with_matches, offered, MATCHED)
+        case "compiled, matches" | "in numpy, matches":
+            return compiled(with_matches, offered, MATCHED, native=request.param == "compiled, matches")
         case "flat":
             return FlatScorer(np.linspace(0, 0.5, ACTIONS).tolist())
         case "onnx":
             return OnnxScorer(OnnxModel(model, len(INPUTS)), INPUTS, actions)
-    return compiled(model, actions)
+    return compiled(model, actions, native=request.param == "compiled")
 
 
 def requests(count: int, scorer: Scorer) -> np.ndarray:
@@ -209,10 +213,11 @@ def test_compiled_trees_equal_the_reference(trees, customers, offers, link):
     finite = [[v if np.isfinite(v) else None for v in offer] for offer in offers]  # an attribute that is not finite is missing
     actions, model = some_actions(finite), onnx_of(trees, link=link)
     expected = OnnxScorer(OnnxModel(model, len(INPUTS)), INPUTS, actions).score(np.array(customers, np.float32))
-    found = compiled(model, actions).score(np.array(customers, np.float32))
-    np.testing.assert_allclose(
-        found, expected, rtol=1e-5 if link == "Exp" else 0, atol=1e-5 if link in ("Identity", "") else 1e-6
-    )
+    for native in (True, False):
+        found = compiled(model, actions, native=native).score(np.array(customers, np.float32))
+        np.testing.assert_allclose(
+            found, expected, rtol=1e-5 if link == "Exp" else 0, atol=1e-5 if link in ("Identity", "") else 1e-6
+        )
 
 
 @given(
@@ -228,11 +233,13 @@ def test_compiled_trees_equal_the_reference(trees, customers, offers, link):
 def test_compiled_trees_that_ask_for_matches_equal_the_reference(trees, customers, offers):
     """Whatever is missing on either side, or in the vocabulary of neither or of one; also alone, bit for bit."""
     actions, model = matched_actions(offers), onnx_of(trees, inputs=len(MATCHED))
-    some, scorer = np.array(customers, np.float32), compiled(model, actions, MATCHED)
-    found = scorer.score(some)
+    some = np.array(customers, np.float32)
     expected = OnnxScorer(OnnxModel(model, len(MATCHED)), MATCHED, actions).score(some)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
-    np.testing.assert_array_equal(found[-1:], scorer.score(some[-1:]))
+    for native in (True, False):
+        scorer = compiled(model, actions, MATCHED, native=native)
+        found = scorer.score(some)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+        np.testing.assert_array_equal(found[-1:], scorer.score(some[-1:]))
 
 
 def test_a_match_compares_names_and_no_codes():
@@ -294,6 +301,41 @@ def test_a_large_ensemble_equals_the_reference():
     np.testing.assert_allclose(
         scorer.score(some), OnnxScorer(OnnxModel(model, len(INPUTS)), INPUTS, actions).score(some), rtol=0, atol=1e-6
     )
+
+
+@pytest.mark.parametrize("depth", [3, 4, 5, 6])
+def test_c_adds_up_as_numpy_does(depth):
+    """Bit for bit, in words of 8 to 64 leaves and batches of any size: a decision says the same with and without what is in C."""
+    model, actions = onnx_of(forest(depth, 150, depth)), some_actions([[n % 5, n % 3] for n in range(40)])
+    in_c, in_numpy = (compiled(model, actions, native=native) for native in (True, False))
+    for count in (1, 2, 4, 8, AT_ONCE - 1, AT_ONCE, 3 * AT_ONCE + 5):
+        some = requests(count, in_c)
+        np.testing.assert_array_equal(in_c.score(some), in_numpy.score(some))
+
+
+def test_what_is_in_c_was_built_where_there_is_a_compiler():
+    """Else nobody would notice that scoring takes three times as long."""
+    assert IS_BUILT or not (shutil.which("cc") or shutil.which("gcc"))
+
+
+@pytest.mark.skipif(not IS_BUILT, reason="without a compiler there is nothing to call")
+@pytest.mark.parametrize(
+    "change", [{"rows": 17}, {"rows": 0}, {"trees": 3}, {"word": 3}, {"starts": 1}, {"values": 1}, {"constant": 3}, {"bits": 5}]
+)
+def test_sizes_that_do_not_fit_are_refused(change):
+    """What is in C writes nowhere else than it was told."""
+    sizes = {"rows": 2, "trees": 2, "word": 1}
+    arrays = {
+        "requests": np.zeros((2, 1), np.float32), "columns": np.zeros(1, np.int32), "starts": np.array([0, 1], np.int32),
+        "edges": np.array([0.0], np.float32), "table": np.full((2, 2), 255, np.uint8), "tree": np.zeros(2, np.int32),
+        "bits": np.full(2, 255, np.uint8), "leaves": np.zeros((2, 2)), "alike": np.zeros(1, np.int32), "values": np.zeros((2, 2)),
+        "constant": np.zeros(2),
+    }  # fmt: skip
+    _leaves.values(*sizes.values(), *arrays.values())
+    sizes |= {name: size for name, size in change.items() if name in sizes}
+    arrays |= {name: np.zeros(size, arrays[name].dtype) for name, size in change.items() if name in arrays}
+    with pytest.raises(ValueError, match="Expected"):
+        _leaves.values(*sizes.values(), *arrays.values())
 
 
 def test_trees_that_ask_nothing_of_customers_are_compiled():
