@@ -32,7 +32,7 @@ $(VENV)/locked: $(LOCKS)
 	@touch $@
 
 # A change of a tool's settings in pyproject.toml, or of what is written in C, costs seconds, not a new environment.
-$(VENV)/installed: pyproject.toml $(wildcard hatch_build.py service/*/*.c) $(VENV)/locked
+$(VENV)/installed: pyproject.toml $(wildcard hatch_build.py features/*.c service/*/*.c) $(VENV)/locked
 	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -68,4 +68,4 @@ lock: install ## resolve requirements/ again, from pyproject.toml: all together 
 	$(COMPILE) pyproject.toml --extra tracing --constraint requirements/dev.txt --output-file requirements/serving.txt
 
 clean: ## remove what make made; keeps .nextbest
-	rm -rf $(VENV) build service/*/*.so .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) build features/*.so service/*/*.so .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -5,7 +5,7 @@ import contextlib
 import heapq
 import itertools
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
@@ -298,10 +298,12 @@ class Pipeline:
         records = [m.record for w, m in decided if not w.ask.dry_run]
         with self._stage("append", laps):
             missing = await self._append(records)
+        answered: list[DecisionRecord] = []
         for waiting, made in decided:
             if not waiting.answer.done():
                 waiting.answer.set_result(Answer(_degrade(made.record, *missing), turn.engine))
-                self._count([made.record], missing)
+                answered.append(made.record)
+        self._count(answered, missing)
         if not missing:
             self._parts.shadows.offer(records, is_busy=bool(self._waiting))
 
@@ -328,15 +330,15 @@ class Pipeline:
         return ()
 
     def _count(self, records: Sequence[DecisionRecord], missing: tuple[str, ...]) -> None:
-        self._parts.metrics.decisions.inc(len(records))
-        for record in records:
-            for reason in {r.partition(":")[0] for r in (*record.degraded, *missing)}:
-                self._parts.metrics.degraded.labels(reason).inc()
-            for placement in record.placements:
-                if placement.fallback:
-                    self._parts.metrics.fallbacks.labels(placement.id).inc()
-                for item in placement.items:
-                    self._parts.metrics.items.labels(placement.id, item.kind).inc()
+        metrics, placements = self._parts.metrics, [placement for record in records for placement in record.placements]
+        reasons = (told for r in records for told in {one.partition(":")[0] for one in (*r.degraded, *missing)})
+        metrics.decisions.inc(len(records))
+        for reason, times in Counter(reasons).items():
+            metrics.degraded.labels(reason).inc(times)
+        for name, times in Counter(placement.id for placement in placements if placement.fallback).items():
+            metrics.fallbacks.labels(name).inc(times)
+        for (name, kind), times in Counter((p.id, item.kind) for p in placements for item in p.items).items():
+            metrics.items.labels(name, kind).inc(times)
 
     async def close(self) -> None:
         """Answer what was asked, then stop."""

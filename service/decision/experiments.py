@@ -1,6 +1,7 @@
 """Who is in which experiment: sticky, by hash, without a list of customers."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import accumulate
 
 import msgspec
@@ -12,6 +13,7 @@ HOLDOUT = "holdout"  # id of the experiment, and of its arm, that the universal 
 NOT_PERSONALISED = "not_personalised"  # the same of those who are answered as if nobody knew them, and no model served
 CANARY = "canary"  # id of the experiment that a canary's decisions are logged as; the arm is the bundle
 CANARY_FAILED = "canary_failed:"  # prefix of a canary that would have decided, and could not: the champion did
+REMEMBERED = 8192  # customers, whose hashes take 4 us
 LINE = "experiments line"  # salt of the line of hashes that the experiments share out
 
 
@@ -54,9 +56,13 @@ class Assignment:
         self._ends = {e.id: list(accumulate(arm.share for arm in e.arms)) for e in experiments}
         self._holdout = holdout
         self._plain = plain
+        self._of = lru_cache(REMEMBERED)(self._work_out)
 
     def of(self, customer_id: str) -> Assigned | None:
         """The same answer for the same customer, always, and independently for every salt."""
+        return self._of(customer_id)
+
+    def _work_out(self, customer_id: str) -> Assigned | None:
         if _is_in(self._holdout, customer_id):
             return Assigned(HOLDOUT, HOLDOUT)
         if _is_in(self._plain, customer_id):
@@ -81,7 +87,7 @@ class Assignment:
 
     def is_personalised(self, customer_id: str) -> bool:
         """Whether what is known of a customer may count: of one in a hundred it does not, which shows what it is worth."""
-        return _is_in(self._holdout, customer_id) or not _is_in(self._plain, customer_id)
+        return self.of(customer_id) is not PLAIN_ARM
 
     def _arm(self, experiment: Experiment, customer_id: str) -> str:
         place = fraction(f"{experiment.salt}\x1f{customer_id}")

@@ -10,6 +10,7 @@ from feast.protos.feast.types.Value_pb2 import Value
 from hypothesis import given
 from hypothesis import strategies as st
 
+from features import native
 from features.contract import Contract, ContractError, Feature
 from features.layout import CustomerLayout, field
 from features.protobuf import MalformedValue, encode_timestamp
@@ -41,9 +42,10 @@ class Hash:
         return self.layout.decode([self.fields.get(name) for name in self.layout.fields], NOW)
 
 
-@pytest.fixture
-def customer() -> Hash:
-    return Hash(CustomerLayout(CONTRACT), {})
+@pytest.fixture(params=[None, native.rows], ids=["in Python", "in C"])
+def customer(request) -> Hash:
+    """As it is read with and without what is written in C."""
+    return Hash(CustomerLayout(CONTRACT, rows=request.param), {})
 
 
 @given(st.text(max_size=30), st.text(min_size=1, max_size=10))

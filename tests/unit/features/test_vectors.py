@@ -1,12 +1,14 @@
 """Named values to a matrix: missing, defaults, categories, and one row at a time or all at once."""
 
 import math
+import shutil
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from features import native
 from features.contract import Feature
 from features.vectors import UNSEEN, RowEncoder, encode_column, encode_value, vectorize
 
@@ -98,9 +100,34 @@ def test_rows_say_what_columns_say(told):
     of = {
         feature.key: [r.get(feature.name) for r in (customers if feature.scope == "customer" else contexts)] for feature in INPUTS
     }
-    np.testing.assert_array_equal(RowEncoder(INPUTS).encode(customers, contexts), vectorize(INPUTS, of, len(told)))
+    for in_c in (None, native.rows):
+        found = RowEncoder(INPUTS, rows=in_c).encode(customers, contexts)
+        np.testing.assert_array_equal(found, vectorize(INPUTS, of, len(told)))
 
 
 def test_rows_without_inputs_are_rows():
     """A scorer that reads nothing still answers for everybody."""
     assert RowEncoder([]).encode([{}, {}], [{}, {}]).shape == (2, 0)
+
+
+def test_what_is_in_c_was_built_where_there_is_a_compiler():
+    """Else nobody would notice that rows take five times as long."""
+    assert native.rows is not None or not (shutil.which("cc") or shutil.which("gcc"))
+
+
+@pytest.mark.skipif(native.rows is None, reason="without a compiler there is nothing to call")
+@pytest.mark.parametrize("change", [{"names": ()}, {"sources": b""}, {"codes": (None, None)}, {"defaults": 2}, {"out": 3}])
+def test_sizes_that_do_not_fit_are_refused(change):
+    """What is in C writes nowhere else than it was told."""
+    told = {
+        "names": ("a",),
+        "sources": b"\0",
+        "codes": (None,),
+        "defaults": 1,
+        "customers": [{}, {}],
+        "contexts": [{}, {}],
+        "out": 2,
+    }
+    changed = [np.zeros(v, np.float32) if k in ("defaults", "out") else v for k, v in (told | change).items()]
+    with pytest.raises(ValueError, match="Expected as much of each input"):
+        native.rows.encode(*changed)
