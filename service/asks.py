@@ -13,14 +13,14 @@ from service.decision.contact_policy import NO_CONTACT_HISTORY
 from service.decision.contacts import SERVED, Contact, not_yet_in, without_decision
 from service.decision.decide import decide
 from service.decision.engine import Engine, without_canaries, without_models
-from service.decision.entities import UNKNOWN_CUSTOMER, CustomerState, DecisionRequest, PlacementRequest
+from service.decision.entities import CustomerState, DecisionRequest, PlacementRequest
 from service.decision.experiments import CANARY, CANARY_FAILED
 from service.decision.records import DecisionRecord, sent_as
 from service.errors import ModelFailed
 from service.ids import key_in, with_key
 from service.ports import Claim, Reading, Terms
 
-NO_CUSTOMER_FEATURES = "no_customer_features"  # the feature store did not answer: decided from context alone
+NO_CUSTOMER_FEATURES = "no_customer_features"  # the feature store did not answer, or has lost them: decided from context alone
 NO_MODEL = "no_model"  # no bundle serves, or it failed: actions rank by priority
 NOT_PERSONALISED = "not_personalised"  # one customer in a hundred is answered as if nobody knew them, and no model served
 NO_PROFILE_CONSENT = "no_profile_consent"  # the customer does not want to be known: decided from context alone
@@ -144,7 +144,7 @@ class Turn:
             old.ask, old.record, old.state = new.ask, new.record, new.state
 
     def _request(self, ask: Ask, customer: CustomerState, exhausted: tuple[str, ...]) -> DecisionRequest:
-        nothing = (NO_CUSTOMER_FEATURES,) if customer is UNKNOWN_CUSTOMER else ()
+        nothing = (NO_CUSTOMER_FEATURES,) if customer.is_unread else ()
         customer = _as_if_never_tried(ask, customer)
         if not nothing and any(customer.values.get(CONSENT_FEATURE + p.name) != 1.0 for p in self._needed_for_profile()):
             customer, nothing = unprofiled(customer), (NO_PROFILE_CONSENT,)

@@ -278,7 +278,7 @@ class _Decider:
 
 
 def _with(state: CustomerState, values: dict[str, Scalar]) -> CustomerState:
-    return msgspec.structs.replace(state, values={**state.values, **values}) if values else state
+    return msgspec.structs.replace(state, values={**state.values, **values}, is_unread=False) if values else state
 
 
 def _rows(records: Sequence[DecisionRecord]) -> pa.Table:

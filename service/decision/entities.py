@@ -11,14 +11,16 @@ class CustomerState(msgspec.Struct, frozen=True):
     """What is known of one customer: values by feature name, missing ones left out; `stale` names those past their age.
 
     `contacts` is what they were shown before and what came of it (`decision/contacts.py`); None where it could not be read.
+    `is_unread`: not one of the features could be.
     """
 
     values: dict[str, Scalar]
     stale: tuple[str, ...] = ()
     contacts: bytes | None = b""
+    is_unread: bool = False
 
 
-UNKNOWN_CUSTOMER = CustomerState({}, contacts=None)
+UNKNOWN_CUSTOMER = CustomerState({}, contacts=None, is_unread=True)
 
 
 class PlacementRequest(msgspec.Struct, frozen=True):

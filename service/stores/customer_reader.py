@@ -132,12 +132,13 @@ class RedisCustomerReader:
         return True
 
     def _doubted(self, state: CustomerState, purposes: Sequence[Purpose]) -> CustomerState:
-        """Without what Redis may have lost."""
+        """Without what Redis may have lost; features of a view may have been put back since."""
         if state is UNKNOWN_CUSTOMER:
             return state
-        names = self._live.names
+        names, told = self._live.names, denied(purposes)
         known = {name: value for name, value in state.values.items() if name not in names}
-        return CustomerState({**known, **denied(purposes)}, (*state.stale, *names), None)
+        is_unread = bool(self._layout.fields) and known.keys() <= told.keys()
+        return CustomerState({**known, **told}, (*state.stale, *names), None, is_unread)
 
     def _features(self, customer_id: str) -> bytes:
         if not self._layout.fields:

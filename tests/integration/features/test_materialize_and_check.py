@@ -1,5 +1,6 @@
 """From offline tables through Feast to Redis, and the check that trips when they differ."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from features.layout import CustomerLayout
 from features.materialize import Difference, apply, check, materialize
 from features.offline import write_view
 from features.redis_client import redis_client
+from service.stores.customer_reader import RedisCustomerReader
+from service.stores.links import open_link
 
 NOW = datetime.now(UTC)
 AGE = Feature(name="age", type="number", origin="profile", max_age=864_000.0)
@@ -104,6 +107,18 @@ def test_the_commands_exit_codes_say_whether_redis_agrees(home: Path, any_redis_
         client.flushdb()
     assert main(["features", "check"], home=home, redis_url=any_redis_url) == 1
     assert "a: `age` is None in Redis, 30.0 offline" in capsys.readouterr().out
+
+
+async def test_features_that_an_emptied_redis_has_lost_are_told_until_they_are_copied_again(home: Path, any_redis_url: str):
+    """A customer of whom nothing is known looks the same; contacts stay in doubt until they are rebuilt."""
+    link = open_link(any_redis_url, timeout_ms=5000)
+    reader = RedisCustomerReader(link, TWO, lambda: False)
+    [lost] = (await reader.read(["a"], NOW.timestamp())).states
+    assert (lost.values, lost.contacts, lost.is_unread) == ({}, None, True)
+    await asyncio.to_thread(materialize, home, any_redis_url)
+    [copied] = (await reader.read(["a"], NOW.timestamp())).states
+    assert (copied.values["age"], copied.contacts, copied.is_unread) == (30.0, None, False)
+    await link.close()
 
 
 def test_a_home_without_tables_has_nothing_to_copy_and_nothing_that_differs(tmp_path: Path, any_redis_url: str):
