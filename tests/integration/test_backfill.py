@@ -34,6 +34,9 @@ from training.examples import Examples, Objective, load_examples
 from training.fit import FitSettings
 from training.frames import load_decisions
 from training.learn import Manner, learn, prepare
+from training.promotion import promote_without_evidence
+from training.report_drift import drifted
+from training.retrain import Plan, retrain
 from training.split import TRAIN_SHARE
 
 AGE = "  - {name: age, type: number, origin: profile, max_age: 400d}\n"
@@ -291,6 +294,25 @@ def test_inputs_that_were_filled_pass_the_check_of_inputs_beside_rows_that_recor
         told[how] = inputs_check(log.home, learn(log.home, prepare(log.home, "click", 0.33), Manner(SETTINGS)).bundle)
     assert told["feast"].startswith("5 inputs look as they did; `customer.loyalty`: 2,3")
     assert "`customer.loyalty` was missing in 98% of the rows learned from, in 33% of those served" in told["none"]
+
+
+def test_a_history_that_was_written_is_a_reason_to_train_again_and_no_drift(log: Log):
+    """No new decision has come: with the table the next round learns, and a jump of the AUC waits for somebody's word."""
+    first = retrain(log.home, Plan("click", how=Manner(SETTINGS)))
+    promote_without_evidence(log.home, first.bundle, "for tests")
+    assert retrain(log.home).result == "skipped"
+    log.add_feature()
+    publish(log.home, epsilon=0.1)
+    jumped = retrain(log.home, Plan(how=Manner(SETTINGS)))
+    assert jumped.result == "kept"
+    assert any("AUC jumps from the champion's" in told and "backfilled" in told for told in jumped.told)
+    (log.home / "learning.toml").write_text("[gate]\nauc_jump = 0.4\nmost_times = 400\n")
+    again = retrain(log.home)
+    assert (again.result, again.bundle) == ("promoted", jumped.bundle)
+    assert any(told.startswith("`customer.loyalty`: 2,000 of 2,000 rows") for told in again.told)
+    found = {one.column: one.is_shifted for one in drifted(log.home).inputs.columns}
+    assert found["customer.loyalty"] is False
+    assert found["customer.mood"] is False
 
 
 def inputs_check(home: Path, bundle: str) -> str:
