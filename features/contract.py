@@ -201,6 +201,11 @@ class Contract(msgspec.Struct, frozen=True):
         """Changes whenever order, name, type, default, age or vocabulary of an input changes."""
         return fingerprint(self.features)
 
+    @property
+    def canonical(self) -> bytes:
+        """The features as JSON: what the fingerprint is made of."""
+        return canonical(self.features)
+
     def find(self, key: str) -> Feature | None:
         """The feature with this qualified name, if there is one."""
         return next((f for f in self.features if f.key == key), None)
@@ -208,7 +213,12 @@ class Contract(msgspec.Struct, frozen=True):
 
 def fingerprint(features: Iterable[Feature]) -> str:
     """16 hexadecimal digits of SHA-256 over the canonical JSON of the inputs, order included."""
-    return hashlib.sha256(msgspec.json.encode(list(features))).hexdigest()[:16]
+    return hashlib.sha256(canonical(features)).hexdigest()[:16]
+
+
+def canonical(features: Iterable[Feature]) -> bytes:
+    """The canonical JSON of some inputs, in their order."""
+    return msgspec.json.encode(list(features))
 
 
 def seconds(text: str) -> float:

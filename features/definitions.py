@@ -10,12 +10,13 @@ from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, File
 from feast.types import Float64, String
 
 from features.cluster_url import node_urls
-from features.contract import Contract, ContractError
+from features.contract import Contract, ContractError, Feature
 from features.homes import features_folder
 from features.layout import JOIN_KEY, PROJECT
 from features.offline import EVENT_TIMESTAMP, offline_path, used_views, view_features
 
 MODELS: tuple[str, ...] = ("next_best_action",)  # one feature service each
+LONGEST = timedelta(days=36_500)  # what is added to a moment has to be one
 NO_LIMIT = timedelta(0)  # age is ours to check: Feast's `ttl` does not filter online reads, and one per view is too coarse
 
 
@@ -61,6 +62,24 @@ def repo_config(home: Path, redis_url: str) -> RepoConfig:
     )
 
 
+def history_store(folder: Path) -> FeatureStore:
+    """Feast for reading offline tables only: a registry of its own in a folder, and no online store."""
+    registry = {"path": str(folder.resolve() / "registry.db")}
+    return FeatureStore(
+        config=RepoConfig(
+            project=PROJECT, provider="local", registry=registry, offline_store={"type": "duckdb"}, online_store=None,
+            entity_key_serialization_version=3,
+        )
+    )  # fmt: skip
+
+
+def history_view(home: Path, name: str, features: Sequence[Feature]) -> FeatureView:
+    """Features of one view and one age, under a name of its own: here Feast's `ttl` does what the reader of Redis does."""
+    [view], [age] = {f.view for f in features}, {f.max_age for f in features}
+    ttl = NO_LIMIT if age is None else min(timedelta(seconds=age), LONGEST)
+    return _feast_view(home, (name, view), features, customer_entity(), ttl)
+
+
 def connection_string(redis_url: str) -> str:
     """A Redis URL as Feast wants it: `host:port,key=value,...`, each value as JSON so that `007` stays a password.
 
@@ -99,7 +118,14 @@ def _database(text: str) -> int:
 
 
 def _view(contract: Contract, home: Path, view: str, entity: Entity) -> FeatureView:
-    source = FileSource(name=f"{view}_history", path=str(offline_path(home, view).resolve()), timestamp_field=EVENT_TIMESTAMP)
+    return _feast_view(home, (view, view), view_features(contract, view), entity, NO_LIMIT)
+
+
+def _feast_view(home: Path, names: tuple[str, str], features: Sequence[Feature], entity: Entity, ttl: timedelta) -> FeatureView:
+    """`names`: of the view, and of the offline table that it reads."""
+    name, table = names
+    path = str(offline_path(home, table).resolve())
+    source = FileSource(name=f"{name}_history", path=path, timestamp_field=EVENT_TIMESTAMP)
     fields = [Field(name=JOIN_KEY, dtype=String)]  # said, so that Feast does not open the file to find out
-    fields += [Field(name=f.name, dtype=Float64 if f.type == "number" else String) for f in view_features(contract, view)]
-    return FeatureView(name=view, entities=[entity], schema=fields, source=source, ttl=NO_LIMIT, online=True)
+    fields += [Field(name=f.name, dtype=Float64 if f.type == "number" else String) for f in features]
+    return FeatureView(name=name, entities=[entity], schema=fields, source=source, ttl=ttl, online=True)

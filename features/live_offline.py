@@ -52,55 +52,56 @@ def event_table(events: Sequence[tuple[str, Event]], contract: Contract) -> pa.T
 def live_values(contract: Contract, events: pa.Table, asked: pa.Table) -> pa.Table:
     """The features of each row of `asked` (`customer_id`, `at` in seconds), in its order: one column each, null is missing.
 
-    `events` as `event_table` lays them out, each id once.
+    `events` as `event_table` lays them out, each id once. With `known_at` (seconds) an event counts only from then on.
     """
     with duckdb.connect() as database:
         database.register("events", events)
         database.register("asked", asked.append_column("row", pa.array(range(asked.num_rows), pa.int64())))
         database.execute("SET threads = 2")
-        found = {one.name: _column(database, one, asked.num_rows) for one in live_features(contract)}
+        known = KNOWN if "known_at" in events.column_names else ""
+        found = {one.name: _column(database, one, asked.num_rows, known) for one in live_features(contract)}
         journey = live_journey(contract)
         if journey is not None:
-            found |= _journey_columns(database, contract, journey, asked["at"].to_pylist())
+            rows = groupby(database.execute(JOURNEY.replace(KNOWN, known)).fetchall(), key=lambda found: found[0])
+            entries = {row: [(moment, mark, kind) for _, moment, mark, kind in some] for row, some in rows}
+            found |= _journey_columns(contract, journey, entries, asked["at"].to_pylist())
     return pa.table({"customer_id": asked["customer_id"], "at": asked["at"], **found})
 
 
+KNOWN = " AND e.known_at <= a.at"
 JOURNEY = f"""
     SELECT row, moment, mark, kind FROM (
         SELECT a.row, e.moment, e.mark, e.kind,
                row_number() OVER (PARTITION BY a.row, e.kind ORDER BY e.moment DESC, e.mark DESC) AS place
-        FROM asked a JOIN events e ON e.customer_id = a.customer_id AND e.at <= a.at AND e.kind > 0)
+        FROM asked a JOIN events e ON e.customer_id = a.customer_id AND e.at <= a.at{KNOWN} AND e.kind > 0)
     WHERE place <= {MOST_KEPT} ORDER BY row, moment, mark, kind
-"""  # noqa: S608  # a number of ours is all that is put in
+"""  # noqa: S608  # a number and a condition of ours are all that is put in
 
 
 def _journey_columns(
-    database: duckdb.DuckDBPyConnection, contract: Contract, journey: JourneyFeatures, moments: Sequence[float]
+    contract: Contract, journey: JourneyFeatures, entries: Mapping[int, Sequence[Entry]], moments: Sequence[float]
 ) -> dict[str, pa.Array]:
-    """The features that tell of the journey for every row: the events come from DuckDB, the walk is the one that is served."""
-    entries: dict[int, list[Entry]] = {}
-    for row, some in groupby(database.execute(JOURNEY).fetchall(), key=lambda found: found[0]):
-        entries[row] = [(moment, mark, kind) for _, moment, mark, kind in some]
+    """The features that tell of the journey for every row: the events came from DuckDB, the walk is the one that is served."""
     told = [journey.told(entries.get(row, ()), at) for row, at in enumerate(moments)]
     features = [f for f in contract.live if f.journey is not None]
     return {f.name: pa.array([one.get(f.name) for one in told], pa.string() if f.categories else pa.float64()) for f in features}
 
 
-def _column(database: duckdb.DuckDBPyConnection, one: Live, rows: int) -> pa.Array:
+def _column(database: duckdb.DuckDBPyConnection, one: Live, rows: int, known: str) -> pa.Array:
     """One feature for every row."""
     zero = 0.0 if one.source.aggregate in ("count", "sum", "distinct") else None
-    found: dict[int, Any] = dict(database.execute(*_query(one)).fetchall())
+    found: dict[int, Any] = dict(database.execute(*_query(one, known)).fetchall())
     values = [found.get(row, zero) for row in range(rows)]
     if one.categories:
         return pa.array([value if value in one.categories else None for value in values], pa.string())
     return pa.array([value if value is None or isinstance(value, float) else float(value) for value in values], pa.float64())
 
 
-def _query(one: Live) -> tuple[str, list[Any]]:
-    """SQL that gives (row, value) for the rows of which there is something to say."""
+def _query(one: Live, known: str) -> tuple[str, list[Any]]:
+    """SQL that gives (row, value) for the rows of which there is something to say. `known`: `KNOWN`, or nothing."""
     source, parameters = one.source, list[Any]()
     value, age = _value(one)
-    conditions = ["e.customer_id = a.customer_id", "e.at <= a.at", *_conditions(one, parameters)]
+    conditions = ["e.customer_id = a.customer_id", f"e.at <= a.at{known}", *_conditions(one, parameters)]
     if source.window is not None:
         conditions.append(f"floor(e.at / {one.step!r}) > floor(a.at / {one.step!r}) - {one.steps}")
     fresh = f"HAVING {age} <= {one.max_age!r}" if age and one.max_age < float("inf") else ""

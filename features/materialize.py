@@ -67,7 +67,7 @@ def materialize(home: Path, redis_url: str, end: datetime | None = None, only: s
     told = Console(stderr=True)
     views = [view for view in _written_views(contract, home) if only in (None, view)]
     for view in track(views, "Features to Redis", console=told, transient=True, disable=not told.is_terminal):
-        with _quiet():
+        with quiet():
             store.materialize(start_date=BEGINNING, end_date=until, feature_views=[view])
         table = read_view(home, view)
         counts[view] = pc.count_distinct(table.filter(pc.field(EVENT_TIMESTAMP) <= until)[JOIN_KEY]).as_py()
@@ -93,7 +93,7 @@ def _apply(store: FeatureStore, contract: Contract, home: Path) -> None:
     features_folder(home).mkdir(parents=True, exist_ok=True)
     views = feature_views(contract, home)
     names = {view.name for view in views}
-    with _quiet():
+    with quiet():
         gone = [view for view in store.list_feature_views() if view.name not in names]
         wanted = [customer_entity(), *views, *feature_services(views)]
         store.apply(wanted, objects_to_delete=gone, partial=False)
@@ -115,7 +115,7 @@ def _offline_values(
     """Feast's point-in-time join, by customer and feature."""
     asked = pd.DataFrame({JOIN_KEY: customers, EVENT_TIMESTAMP: pd.to_datetime([at] * len(customers), utc=True)})
     names = [f"{view}:{f.name}" for view in views for f in view_features(contract, view)]
-    with _quiet():
+    with quiet():
         rows = store.get_historical_features(entity_df=asked, features=names).to_arrow().to_pylist()
     return {row[JOIN_KEY]: row for row in rows}
 
@@ -156,7 +156,7 @@ def _plain(value: Stored) -> Stored:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Feast prints its progress in colours, and its libraries warn about each other."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")

@@ -179,6 +179,8 @@ def create_from_settings(settings: Settings, files: Files = DISK) -> Litestar:
     contract = home_contract(settings.folder)
     counted = Metrics(shared=settings.workers > 1)
     registry, log = Registry(settings.folder / "registry"), settings.folder / "log"
+    with contextlib.suppress(OSError):  # a registry that may only be read: training can work out most contracts
+        registry.keep_contract(contract.fingerprint, contract.canonical)
     engines = EngineSource(registry, contract, EngineEvents(counted))
     link = open_link(settings.redis_url or "", timeout_ms=settings.redis_timeout_ms)
     archive = EngineArchive(registry, contract)

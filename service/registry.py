@@ -4,6 +4,7 @@
     registry/bundles/<id>/       immutable folders
     registry/current             which of them serve: replaced atomically
     registry/history.jsonl       every move of the pointer
+    registry/contracts/<fingerprint>.json   the features that decisions were made from: written once, never changed
     registry/notes/<n>.json      who let a bundle serve against the gate's advice: each names the one before by its checksum
 
 The registry knows names and bytes, not what they mean: the catalog and bundle rooms read them.
@@ -122,6 +123,17 @@ class Registry:
             write_atomically(self.root / "catalogs" / f"{revision}.json", msgspec.json.encode(record))
             self._move(msgspec.structs.replace(self.current(), catalog=revision), at=at, why=f"catalog {revision}: {note}")
         return revision
+
+    def keep_contract(self, fingerprint: str, features: bytes) -> None:
+        """Remember what the fingerprint in decision records stands for. Where it is known already nothing is written."""
+        path = self.root / "contracts" / f"{fingerprint}.json"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, features)
+
+    def contracts(self) -> dict[str, bytes]:
+        """Every contract that was kept, by fingerprint."""
+        return {path.stem: path.read_bytes() for path in sorted((self.root / "contracts").glob("*.json"))}
 
     def bundle_folder(self, bundle_id: str) -> Path:
         """Where a bundle lies. Raises RegistryError where there is none."""

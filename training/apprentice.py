@@ -79,7 +79,7 @@ def _imported(home: Path, contract: Contract) -> Examples:
     ids = [column for table in read_tables(home, "decisions") for column in table["decision_id"].chunks]
     if not ids:
         raise NotReady("Expected the log of an existing system, found none: run `nextbest import TABLE --mapping FILE`")
-    rows = load_examples(home, Objective(IMPRESSION), contract)
+    rows = load_examples(home, Objective(IMPRESSION), contract, fill=False)
     theirs = pc.is_in(rows.decision_id, pa.concat_arrays(ids)).to_numpy(zero_copy_only=False)
     first = rows.slot == rows.slot.min()
     return rows.take(theirs & first)

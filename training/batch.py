@@ -87,6 +87,7 @@ def decide_table(
     for number, placement in enumerate(campaign.placements):
         if placement.id not in placements:
             raise UnknownPlacement(placement.id, sorted(placements), f"--placement {number + 1}")
+    Registry(home / "registry").keep_contract(contract.fingerprint, contract.canonical)
     folder = PartsFolder.beside(out)
     with folder.held():
         plan = Plan(campaign, _identity(table), pointer.catalog or 0, pointer.champion, pointer.others)

@@ -10,6 +10,7 @@ import msgspec
 from service.bundles.loading import read_manifest
 from service.errors import NotReady
 from service.registry import Registry
+from training.backfill import card
 from training.evaluate import evaluate, newest_bundle, reasons_against
 from training.importing import import_table
 from training.learn import learn, prepare
@@ -51,15 +52,22 @@ def _simulate(options: argparse.Namespace, home: Path) -> int:  # noqa: ARG001  
 def _train(options: argparse.Namespace, home: Path) -> int:
     how, tracker = manner_of(options), open_tracker(home, options.mlflow)
     with progress_bar("Training") as tell:
-        trained = learn(home, prepare(home, options.objective, options.share), how, tell)
+        trained = learn(home, prepare(home, options.objective, options.share, tell), how, tell)
     if how.trials:
         figures = trained.fitted.settings.figures().items()
         print(f"best of {how.trials} trials: {', '.join(f'{name} {value:.3g}' for name, value in figures)}")
     if trained.weighing is not None:
         print(trained.weighing.told())
+    _print_card(trained.bundle, home)
     print(trained.bundle)
     tracker.track(Told(trained.bundle, trained))
     return 0
+
+
+def _print_card(bundle: str, home: Path) -> None:
+    """What its rows did not record, and where it came from."""
+    for line in card(read_manifest(Registry(home / "registry").bundle_folder(bundle)).backfilled):
+        print(line)
 
 
 def _evaluate(options: argparse.Namespace, home: Path) -> int:
@@ -83,6 +91,7 @@ def _promote(options: argparse.Namespace, home: Path) -> int:
     with progress_bar("Evaluating") as tell:
         report = evaluate(home, bundle=options.bundle, progress=tell)
     promote(home, report, options.why)
+    _print_card(report.bundle, home)
     print(f"`{report.bundle}` serves: {'; '.join(report.reasons)}")
     tracker.track(Told(report.bundle, report=report, promoted=True))
     return 0
@@ -111,6 +120,9 @@ def _models(options: argparse.Namespace, home: Path) -> int:  # noqa: ARG001  # 
     if not manifests:
         raise NotReady("Expected a trained bundle, found none: run `nextbest train`")
     models_table(sorted(manifests, key=lambda m: (m.created_at, m.bundle_id)), registry.current(), terminal())
+    for manifest in manifests:
+        for line in card(manifest.backfilled):
+            print(f"`{manifest.bundle_id}`: {line}")
     for note in registry.notes():
         against = "; ".join(note.refused) or "nothing"
         print(f"`{note.bundle}` was forced by {note.by} at {note.at}: {note.why} (against it: {against})")

@@ -24,18 +24,26 @@ _properties = msgspec.json.Decoder(dict[str, bool | float | str])
 
 def read_events(home: Path) -> Iterator[EventRecord]:
     """Events in the order in which they were written."""
+    return (record for record, _ in read_known_events(home))
+
+
+def read_known_events(home: Path) -> Iterator[tuple[EventRecord, float]]:
+    """The same, each with the moment from which it was known: of one that came in live, when it was received.
+
+    Of one that was ingested, when it happened: when the file was read says nothing of when somebody knew it.
+    """
     known: set[bytes] = set()
-    for record in _written(home):
+    for record, since in _written(home):
         name = record.event_id.encode()
         if name not in known:
             known.add(name)
-            yield record
+            yield record, since
 
 
-def _written(home: Path) -> Iterator[EventRecord]:
+def _written(home: Path) -> Iterator[tuple[EventRecord, float]]:
     for table in read_tables(home, EVENTS):
-        yield from _records(table)
-    yield from read_log(home, EVENTS, EventRecord)
+        yield from ((record, record.counts_from) for record in _records(table))
+    yield from ((record, record.received_at) for record in read_log(home, EVENTS, EventRecord))
 
 
 def _records(table: pa.Table) -> Iterator[EventRecord]:

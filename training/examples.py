@@ -6,7 +6,7 @@ import itertools
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,9 @@ from features.vectors import Column, Matrix, Repeated, vectorize
 from service.bundles.manifest import VALUE_PREFIX
 from service.decision.records import DecisionRecord, OutcomeRecord
 from service.errors import NotReady
+from training.backfill import MADE_UNDER, UNDER, Backfill, Imported, Logged, backfill, digest_of
 from training.lake import DECISION_COLUMNS, OUTCOME_COLUMNS, read_tables
+from training.learning_rules import read_rules
 from training.live_log import payloads, sources, spoiled_lines
 
 Values = npt.NDArray[np.float64]
@@ -47,6 +49,7 @@ JOIN = """
 """
 MEMORY = "2GB"  # of the join; what is more goes to disk
 RowsOf = Callable[[DecisionRecord, Contract], Sequence[Mapping[str, Any]]]
+Progress = Callable[[int, int], None]
 FOREVER = 1e9  # seconds: 31 years
 
 
@@ -73,7 +76,8 @@ class Examples:
     """Rows in the order of their decisions. `values` holds columns by key (`customer.age`), numbers or texts; null is missing.
 
     `decided_at` is in seconds since 1970 UTC. `label` is 0 or 1, or a sum of values. `delay`: seconds to the first success, NaN
-    without one. `complete_until`: until when outcomes are known. `damaged` counts unreadable log lines.
+    without one. `complete_until`: until when outcomes are known. `damaged` counts unreadable log lines. `backfills`: by key,
+    features that some rows could not record.
     """
 
     decision_id: pa.Array
@@ -88,6 +92,7 @@ class Examples:
     damaged: int = 0
     delay: Values | None = None
     complete_until: float = np.inf
+    backfills: Mapping[str, Backfill] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.label)
@@ -120,6 +125,7 @@ class Examples:
             label=self.label[positions],
             values={key: column.take(picked) for key, column in self.values.items()}, damaged=self.damaged,
             delay=None if self.delay is None else self.delay[positions], complete_until=self.complete_until,
+            backfills={key: one.take(np.asarray(positions, np.intp)) for key, one in self.backfills.items()},
         )  # fmt: skip
 
     def with_label(self, label: Values) -> "Examples":
@@ -128,9 +134,11 @@ class Examples:
 
     @property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits: changes with any decision or label; the order of rows does not count."""
+        """16 hexadecimal digits: changes with any decision, label or value filled in; the order of rows does not count."""
         labels = pa.array(self.label).cast(pa.string())
         rows = pc.binary_join_element_wise(self.decision_id, pa.array(self.action_id), labels, "|")
+        if keys := [key for key, one in self.backfills.items() if one.filled.any()]:
+            rows = pc.binary_join_element_wise(rows, digest_of(self.values, keys), "|")
         rows, digest = rows.take(pc.sort_indices(rows)), hashlib.sha256()
         for start in range(0, len(rows), DECODED_AT_ONCE):
             digest.update("\n".join(rows.slice(start, DECODED_AT_ONCE).to_pylist()).encode())
@@ -147,23 +155,32 @@ def _column(values: pa.Array) -> Column:
     return Repeated([*names, None], place)
 
 
-def load_examples(home: Path, objective: Objective, contract: Contract) -> Examples:
+def load_examples(
+    home: Path, objective: Objective, contract: Contract, progress: Progress = lambda _done, _of: None, *, fill: bool = True
+) -> Examples:
     """Every decision that was shown, from lake and live log. Raises NotReady where there is none.
 
     Shown means: an impression came back, or an outcome of any other kind. Fallbacks are no decisions and left out. Outcomes
     that come later than the objective's window do not count; rows that are younger than that are among them (`maturity`).
+    What a row's contract did not know is filled as of its moment (`training.backfill`), unless `fill` or learning.toml forbid it.
     """
-    live = LiveLog(home, contract)
-    found, until = _joined(home, objective, contract, live)
+    live, imported = LiveLog(home, contract), Imported()
+    found, until = _joined(home, objective, contract, live, imported)
     if not found.num_rows:
         raise NotReady(f"Expected decisions with outcomes under `{home}`, found none: import a table, or serve and send outcomes")
-    return _examples(found, objective, contract, live.damaged, until)
+    examples = _examples(found, objective, contract, live.damaged, until)
+    if not fill or read_rules(home).training.backfill == "none":
+        return examples
+    logged = Logged(examples.customer_id, examples.decided_at, _whole(found[MADE_UNDER]), imported.tables)
+    values, backfills = backfill(home, contract, logged, examples.values, progress)
+    return replace(examples, values=values, backfills=backfills)
 
 
-def _joined(home: Path, objective: Objective, contract: Contract, live: "LiveLog") -> tuple[pa.Table, float]:
+def _joined(home: Path, objective: Objective, contract: Contract, live: "LiveLog", imported: Imported) -> tuple[pa.Table, float]:
     """The rows, and until when outcomes are known, in seconds since 1970 UTC."""
     keys = [f.key for f in contract.features]
-    decisions = together([*read_tables(home, "decisions"), *live.decisions()], DECISION_COLUMNS, contract, keys)
+    logged = [*map(imported.marked, read_tables(home, "decisions")), *live.decisions()]
+    decisions = together(logged, DECISION_COLUMNS | UNDER, contract, keys)
     outcomes = together([*read_tables(home, "outcomes"), *live.outcomes()], OUTCOME_COLUMNS, contract, [])
     complete = [pc.max(table[name]).as_py() for table, name in ((decisions, "decided_at"), (outcomes, "at")) if len(table)]
     until = max(complete).timestamp() if complete else np.inf
@@ -274,7 +291,7 @@ def decision_rows(record: DecisionRecord, contract: Contract) -> list[dict[str, 
     return [
         {
             **common, **known, "placement": placement.id, "slot": item.rank, "action_id": item.action_id,
-            "choice_probability": item.choice_probability, "source": "live",
+            "choice_probability": item.choice_probability, "source": "live", MADE_UNDER: record.versions.contract,
         }
         for placement in record.placements if not placement.fallback
         for item in placement.items

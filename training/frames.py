@@ -15,7 +15,9 @@ from features.contract import Contract
 from features.homes import home_contract
 from service.decision.records import DecisionRecord
 from service.errors import BadRequest, NotReady
-from training.examples import LiveLog, decision_rows, filled, outcome_types, seconds_of, together
+from training.backfill import MADE_UNDER, UNDER, Imported, Logged, backfill
+from training.examples import LiveLog, decision_rows, filled, outcome_types, seconds_of, texts, together
+from training.known_contracts import Keys
 from training.lake import DECISION_COLUMNS, OUTCOME_COLUMNS, read_tables
 
 As = Literal["arrow", "pandas", "polars"]
@@ -28,6 +30,8 @@ SERVED_COLUMNS = {
     "experiment": pa.string(), "arm": pa.string(), "catalog": pa.int64(), "bundle": pa.string(),
 }  # fmt: skip
 """What a decision of our own knows besides; null where it was imported."""
+
+BACKFILLED = pa.field("backfilled", pa.list_(pa.string()))
 
 READ = """
     with d as (select distinct on (decision_id, placement, slot) * from decisions),
@@ -43,7 +47,13 @@ READ = """
 
 
 def load_decisions(
-    home: Path, start: Moment | None = None, end: Moment | None = None, as_: As = "arrow", *, scratch: Path | None = None
+    home: Path,
+    start: Moment | None = None,
+    end: Moment | None = None,
+    as_: As = "arrow",
+    *,
+    scratch: Path | None = None,
+    backfill: bool = False,
 ) -> Any:  # noqa: ANN401  # the types of three libraries, two of which publish none
     """One row per served item, in the order of time, from lake and live log; `end` is excluded. Fallbacks are left out.
 
@@ -56,13 +66,16 @@ def load_decisions(
     `arrow` is a `pyarrow.RecordBatchReader` of 20,000 rows a batch: memory stays bounded, the rest waits in a temporary file
     in `scratch` (the system's folder unless told) until the last batch is read. `pandas` and `polars` are whole data frames.
 
+    Inputs are as they were logged. With `backfill` those that a row's contract did not know are filled as of its moment, as
+    training does it, and a last column `backfilled` lists them.
+
     Raises BadRequest for another `as_` or a moment without a time zone, and NotReady where polars is not installed.
     """
     if as_ not in ("arrow", "pandas", "polars"):
         raise BadRequest(f"Expected `arrow`, `pandas` or `polars`, got `{as_}` - at `as_`")
     if as_ == "polars" and importlib.util.find_spec("polars") is None:
         raise NotReady("Expected polars, found that it is not installed: pip install polars - at `as_`")
-    batches = _batches(home, (_seconds(start, "start"), _seconds(end, "end")), scratch)
+    batches = _batches(home, (_seconds(start, "start"), _seconds(end, "end")), scratch, fill=backfill)
     reader = pa.RecordBatchReader.from_batches(next(batches), batches)
     if as_ == "arrow":
         return reader
@@ -78,34 +91,39 @@ def _seconds(moment: Moment | None, where: str) -> float | None:
     return moment.timestamp()
 
 
-def _batches(home: Path, span: tuple[float | None, float | None], scratch: Path | None) -> Iterator[Any]:
+def _batches(home: Path, span: tuple[float | None, float | None], scratch: Path | None, *, fill: bool) -> Iterator[Any]:
     """First the schema, then record batches of it. What DuckDB keeps is gone once the iterator is."""
     contract, types = home_contract(home), sorted(outcome_types(home))
     with (
         tempfile.TemporaryDirectory(prefix="nb-", dir=scratch) as folder,
         duckdb.connect(f"{folder}/decisions.duckdb", config={"memory_limit": MEMORY}) as connection,
     ):
-        _gather(connection, home, contract, span)
+        tables = _gather(connection, home, contract, span)
         found = connection.execute(_query(types), [one for name in types for one in (name, name)])
         reader = found.to_arrow_reader(BATCH_ROWS)
-        yield reader.schema
+        schema = reader.schema.remove(reader.schema.get_field_index(MADE_UNDER))
+        schema = schema.append(BACKFILLED) if fill else schema
+        yield schema
         for batch in reader:
-            yield _filled(batch, contract)
+            columns = _completed(batch, contract)
+            columns |= _backfilled(home, contract, columns, tables) if fill else {}
+            yield pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
 
 
 def _gather(
     connection: duckdb.DuckDBPyConnection, home: Path, contract: Contract, span: tuple[float | None, float | None]
-) -> None:
-    """Decisions of the span, and every outcome, as tables on disk."""
+) -> Mapping[str, Keys]:
+    """Decisions of the span, and every outcome, as tables on disk; which columns imported tables had."""
     start, end = (dt.datetime.fromtimestamp(at, dt.UTC) if at is not None else None for at in span)
+    imported = Imported()
     log, keys = LiveLog(home, contract, _served_rows), [feature.key for feature in contract.features]
-    columns = DECISION_COLUMNS | SERVED_COLUMNS
+    columns = DECISION_COLUMNS | SERVED_COLUMNS | UNDER
     connection.execute("set timezone = 'UTC'")
     connection.register("batch", together([], columns, contract, keys))
     connection.execute("create table decisions as select * from batch")
     connection.register("batch", together([], OUTCOME_COLUMNS, contract, []))
     connection.execute("create table outcomes as select * from batch")
-    for source in (read_tables(home, "decisions"), log.decisions()):
+    for source in (map(imported.marked, read_tables(home, "decisions")), log.decisions()):
         for table in source:
             connection.register("batch", together([table], columns, contract, keys))
             within = "coalesce(decided_at >= $start, true) and coalesce(decided_at < $end, true)"
@@ -115,6 +133,7 @@ def _gather(
             connection.register("batch", together([table], OUTCOME_COLUMNS, contract, []))
             connection.execute("insert into outcomes select * from batch")
     connection.unregister("batch")
+    return imported.tables
 
 
 def _query(types: Sequence[str]) -> str:
@@ -127,11 +146,22 @@ def _query(types: Sequence[str]) -> str:
     return READ.format(figures=", ".join(figures), columns=", ".join(columns))
 
 
-def _filled(batch: pa.RecordBatch, contract: Contract) -> pa.RecordBatch:
+def _completed(batch: pa.RecordBatch, contract: Contract) -> dict[str, pa.Array]:
+    """The columns of a batch, with what follows from the moment of a request."""
     decided_at = seconds_of(pa.chunked_array([batch["decided_at"]]))
-    known: Mapping[str, pa.Array] = {name: batch[name] for name in batch.schema.names}
-    columns = {**known, **{f.key: filled(f, known[f.key], decided_at) for f in contract.features}}
-    return pa.RecordBatch.from_arrays(list(columns.values()), schema=batch.schema)
+    known = {name: batch[name] for name in batch.schema.names}
+    return {**known, **{f.key: filled(f, known[f.key], decided_at) for f in contract.features}}
+
+
+def _backfilled(
+    home: Path, contract: Contract, columns: Mapping[str, pa.Array], tables: Mapping[str, Keys]
+) -> dict[str, pa.Array]:
+    """What rows could not record, as of their moments, and which of it each was given."""
+    moments = seconds_of(pa.chunked_array([columns["decided_at"]]))
+    rows = Logged(texts(columns["customer_id"]), moments, columns[MADE_UNDER], tables)
+    values, told = backfill(home, contract, rows, {f.key: columns[f.key] for f in contract.features})
+    given = [[key for key, one in told.items() if one.filled[row]] for row in range(len(moments))]
+    return {**values, BACKFILLED.name: pa.array(given, BACKFILLED.type)}
 
 
 def _served_rows(record: DecisionRecord, contract: Contract) -> list[dict[str, Any]]:

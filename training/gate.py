@@ -25,6 +25,7 @@ from service.bundles.onnx_scorer import OnnxModel
 from service.catalog.entities import PRIMARY
 from service.decision.engine import Engine
 from service.errors import BundleRefused
+from training.backfill import card
 from training.calibrate import recalibrated
 from training.drift import stability_index
 from training.examples import Examples, texts
@@ -176,7 +177,7 @@ def _inputs(seen: _Seen) -> Found:
         # the time goes on, and what goes together is shown more often by whoever has learned it: its two sides are looked at
         if then is not None and feature.origin != "request_time" and feature.matches is None:
             reasons += _other_input(feature, then, now[feature.key], seen.inputs[:, column])
-    return reasons or f"{len(manifest.inputs)} inputs look as they did"
+    return reasons or "; ".join([f"{len(manifest.inputs)} inputs look as they did", *card(manifest.backfilled)])
 
 
 def _lacking(evidence: Evidence) -> Iterator[str]:
@@ -282,6 +283,8 @@ def _leak(seen: _Seen) -> Found:
         alone = _alone(seen.success, seen.inputs[:, column], feature)
         if alone > rules.auc_alone:
             reasons.append(f"leak? `{feature.key}` alone tells the outcome with AUC {alone:.3f}: is it known only afterwards?")
+    if reasons and (told := card(seen.evidence.challenger.manifest.backfilled)):
+        reasons.append(f"backfilled, which is a usual way for a leak to come in: {', '.join(told)}")
     return reasons or f"AUC {auc:.3f}"
 
 

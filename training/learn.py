@@ -45,7 +45,7 @@ def train(
     Raises NotReady where there is too little to learn from, and BundleRefused where the export would not predict the same.
     """
     how = Manner(settings or FitSettings())
-    return learn(home, prepare(home, objective, share), how, progress).bundle
+    return learn(home, prepare(home, objective, share, progress), how, progress).bundle
 
 
 class Manner(msgspec.Struct, frozen=True):
@@ -118,14 +118,17 @@ def _optional(module: str) -> Any:  # noqa: ANN401  # a module; it needs package
     return importlib.import_module(f"training.{module}")
 
 
-def prepare(home: Path, objective: str | None = None, share: float = TRAIN_SHARE) -> Lesson:
+def prepare(
+    home: Path, objective: str | None = None, share: float = TRAIN_SHARE, progress: Progress = lambda _done, _of: None
+) -> Lesson:
     """The older part of the log as a model meets it. Raises NotReady and BadRequest."""
     registry, contract = Registry(home / "registry"), home_contract(home)
+    registry.keep_contract(contract.fingerprint, contract.canonical)
     catalog = current_catalog(registry, contract)
     wanted = Objective(objective or default_objective(home, registry))
     rules = read_rules(home)
     wanted = Objective(wanted.name, rules.window(wanted.outcome))
-    examples = mature(load_examples(home, wanted, contract), wanted.window)
+    examples = mature(load_examples(home, wanted, contract, progress), wanted.window)
     if not examples.label.any() and wanted.outcome not in (known := outcome_types(home)):
         raise BadRequest(f"Expected an objective among the outcomes ({_listed(known)}), got `{wanted.name}` - at `--objective`")
     split = choose_split(examples, share)
@@ -183,4 +186,5 @@ def _provenance(objective: Objective, learned: Examples, split: Split) -> Proven
         action_rates=dict(zip(actions.tolist(), rates.tolist(), strict=True)),
         action_rows=dict(zip(actions.tolist(), counts.tolist(), strict=True)), split=split,
         dataset_fingerprint=learned.fingerprint, learned_until=float(learned.decided_at.max()),
+        backfilled={key: one.summary(learned.decided_at) for key, one in learned.backfills.items()},
     )  # fmt: skip

@@ -62,10 +62,14 @@ class GuardRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TrainingRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How rows count in the training: all alike, or `choice`, by 1 / choice probability (`training.choice_weights`)."""
+    """How rows count in the training: all alike, or `choice`, by 1 / choice probability (`training.choice_weights`).
+
+    `backfill`: whether features that a logged decision could not record are filled as of its moment (`training.backfill`).
+    """
 
     weights: Literal["none", "choice"] = "none"
     most: Annotated[float, msgspec.Meta(gt=1.0)] = 10.0  # times the mean: what a single row may weigh
+    backfill: Literal["feast", "none"] = "feast"
 
 
 class LearningRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -22,6 +22,7 @@ from service.bundles.manifest import (
     MANIFEST_FILE,
     MODEL_FILE,
     WARMUP_FILE,
+    Backfilled,
     InputSummary,
     Manifest,
     Split,
@@ -49,6 +50,7 @@ class Provenance(msgspec.Struct, frozen=True):
     split: Split
     dataset_fingerprint: str
     learned_until: float | None = None  # seconds since 1970 UTC: the newest row
+    backfilled: dict[str, Backfilled] = {}
     weighing: Weighing | None = None  # how rows were weighed, where they did not count alike
 
 
@@ -79,7 +81,7 @@ def publish_bundle(registry: Registry, fitted: Fitted, provenance: Provenance, i
         },
         learned_until=provenance.learned_until, learned_inputs=summaries(fitted.columns, inputs),
         settings={**fitted.settings.figures(), **({} if weighed is None else {"choice_weights.most": weighed.most})},
-        predicts=_predicts(fitted),
+        predicts=_predicts(fitted), backfilled=provenance.backfilled,
         amount_calibration=fitted.amount.calibration if fitted.amount else None,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as scratch:

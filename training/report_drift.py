@@ -98,7 +98,7 @@ def drifted(
         raise NotReady("Expected a bundle that serves, found none: run `nextbest promote`")
     manifest = read_manifest(registry.bundle_folder(champion))
     objective = Objective(manifest.objective, read_rules(home).window(Objective(manifest.objective).outcome))
-    examples = corrected(load_examples(home, objective, contract), objective.window)
+    examples = corrected(load_examples(home, objective, contract, progress), objective.window)
     engine = engine_of(registry, contract, current_catalog(registry, contract), champion)
     return compare(manifest, engine, examples, then_and_now(manifest, examples, reference), progress, seed=seed)
 

@@ -17,6 +17,7 @@ from service.bundles.loading import read_manifest
 from service.bundles.manifest import Manifest
 from service.errors import NextbestError, NotReady
 from service.registry import Registry
+from training.backfill import card
 from training.evaluate import evaluate
 from training.judging import Report
 from training.learn import Lesson, Manner, Trained, learn, prepare
@@ -64,7 +65,7 @@ def retrain(home: Path, plan: Plan = ONCE, progress: Progress = lambda _done, _o
     Raises NotReady where another round is under way or there is too little to learn from, and BundleRefused.
     """
     with alone(home):
-        lesson, registry = prepare(home, plan.objective, plan.share), Registry(home / "registry")
+        lesson, registry = prepare(home, plan.objective, plan.share, progress), Registry(home / "registry")
         rows, champion = lesson.learned.fingerprint, registry.current().champion
         known = _learned_from(rows, lesson, registry)
         if champion is not None and any(manifest.bundle_id == champion for manifest in known):
@@ -94,7 +95,8 @@ def _news(lesson: Lesson, champion: str | None, registry: Registry) -> str:
 
 
 def _conclude(home: Path, plan: Plan, report: Report, done: str) -> Round:
-    told = (done, *report.reasons)
+    manifest = read_manifest(Registry(home / "registry").bundle_folder(report.bundle))
+    told = (done, *card(manifest.backfilled), *report.reasons)
     if report.verdict != "promote":
         return Round("kept", report.bundle, told, report)
     if plan.stage == "none":

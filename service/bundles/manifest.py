@@ -49,6 +49,22 @@ class InputSummary(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     shares: tuple[float, ...] = ()
 
 
+class Backfilled(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A feature that was no part of the contract when some of the training rows were logged.
+
+    `rows` of them could not have recorded it. `filled` of these have a value, worked out `by` what, as of their own moments:
+    `since` to `until`, seconds since 1970 UTC. `unknown` other rows were made under a contract that nobody knows any more, and
+    none of them has a value: they were left as they are.
+    """
+
+    rows: int
+    filled: int
+    by: str
+    since: float | None = None
+    until: float | None = None
+    unknown: int = 0
+
+
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A bundle's contents and origin. `files` maps each file name to its SHA-256.
 
@@ -80,6 +96,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     settings: dict[str, float] = {}  # of the training, by name
     predicts: Predicts = "rate"  # bundles of before say nothing
     amount_calibration: Calibration | None = None
+    backfilled: dict[str, Backfilled] = {}  # by key of the input
 
     @property
     def is_worth(self) -> bool:

@@ -81,7 +81,7 @@ class History:
 
     def _successes(self, objective: str) -> Ledger:
         """Decisions with an outcome, at the moment of the decision."""
-        examples = load_examples(self.home, Objective(objective), self.contract)
+        examples = load_examples(self.home, Objective(objective), Contract(()))
         aliases, hit = read_aliases(self.home), np.flatnonzero(examples.label)
         names = [aliases.get(name, name) for name in examples.customer_id[hit].tolist()]
         return Ledger.of(pa.array(names, pa.string()), examples.decided_at[hit], examples.label[hit])
