@@ -16,6 +16,7 @@ from training.learn import learn, prepare
 from training.progress import progress_bar
 from training.promotion import check_why, promote, promote_beside, promote_without_evidence, rollback
 from training.simulate import World, write_world
+from training.slots import slots_told
 from training.summary import evaluation_table, models_table, terminal
 from training.trackers import Told, Tracker, add_tracker_option, open_tracker
 from training.training_options import add_training_options, manner_of, positive
@@ -57,6 +58,8 @@ def _train(options: argparse.Namespace, home: Path) -> int:
         print(f"best of {how.trials} trials: {', '.join(f'{name} {value:.3g}' for name, value in figures)}")
     if trained.weighing is not None:
         print(trained.weighing.told())
+    if told := slots_told(read_manifest(Registry(home / "registry").bundle_folder(trained.bundle)).metrics):
+        print(told)
     print(trained.bundle)
     tracker.track(Told(trained.bundle, trained))
     return 0
@@ -111,6 +114,9 @@ def _models(options: argparse.Namespace, home: Path) -> int:  # noqa: ARG001  # 
     if not manifests:
         raise NotReady("Expected a trained bundle, found none: run `nextbest train`")
     models_table(sorted(manifests, key=lambda m: (m.created_at, m.bundle_id)), registry.current(), terminal())
+    for manifest in manifests:
+        if told := slots_told(manifest.metrics):
+            print(f"`{manifest.bundle_id}`: {told}")
     for note in registry.notes():
         against = "; ".join(note.refused) or "nothing"
         print(f"`{note.bundle}` was forced by {note.by} at {note.at}: {note.why} (against it: {against})")

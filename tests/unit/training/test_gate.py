@@ -149,7 +149,7 @@ def test_bounds_are_the_homes(own_home):
     ("text", "named"),
     [
         ("[gate]\nlevle = 1\n", r"Expected one of .*`level`.*, got `levle` - in `\[gate\]` - at"),
-        ("[training]\nweigths = 1\n", r"Expected one of `weights`, `most`, got `weigths` - in `\[training\]` - at"),
+        ("[training]\nweigths = 1\n", r"Expected one of `weights`, `most`, `slot`, got `weigths` - in `\[training\]` - at"),
         ("[windos]\n", r"Expected one of `windows`, .*, got `windos` - at"),
         ('[windows]\nclick = "soon"\n', "soon"),
         ("[gate", f"Expected TOML, .*{FILE}"),
