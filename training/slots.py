@@ -1,8 +1,9 @@
 """The slot in which an action stood, as an input: who stands further down is seen less often, and no worse for that.
 
 A row tells what came of an action where it stood. With the slot among the inputs trees can tell the two apart, and whoever
-decides asks for the first slot, of all actions alike: a positional feature at training, the same for all at serving (Zinkevich, Rules of Machine Learning, rule 36).
-What it takes is that actions stood in several slots; of one that did not, nothing says how much was its place.
+decides asks for the first slot, of all actions alike: a positional feature at training, the same for all at serving (Zinkevich,
+Rules of Machine Learning, rule 36). What it takes is that actions stood in several slots; of one that did not, nothing says how
+much was its place.
 """
 
 from collections.abc import Callable, Mapping, Sequence

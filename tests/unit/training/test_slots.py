@@ -7,25 +7,37 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from features.contract import MOST_SLOTS, SLOT, Feature, parse_contract
-from features.homes import home_contract, write_home_contract
-from service.bundles.loading import load_bundle, read_manifest
-from service.bundles.manifest import Manifest
-from service.catalog.validate import parse_catalog
+from features.contract import MOST_SLOTS, SLOT, Feature
+from features.homes import home_contract
+from service.bundles.loading import load_bundle
 from service.cli import main
 from service.decision.decide import decide
-from service.decision.engine import Engine, build_engine
-from service.decision.entities import CustomerState, DecisionRequest, PlacementRequest
-from service.decision.records import DecisionRecord, OutcomeRecord, ShadowPlacement, ShadowRecord, Versions
-from service.decision.scoring import FlatScorer
+from service.decision.records import ShadowPlacement, ShadowRecord
 from service.errors import BadRequest
 from service.registry import Registry
 from tests.unit.training.conftest import write_log
+from tests.unit.training.lists import (
+    ACTIONS,
+    CONTRACT,
+    CUSTOMERS,
+    EXAMINED,
+    GLAD,
+    QUICK,
+    SAD,
+    asked,
+    learned,
+    manifest_of,
+    moods,
+    order,
+    outcomes,
+    popular,
+    served_rates,
+    world,
+)
 from training.batch import serving_engine
 from training.contributions import contributions
 from training.evaluate import current_catalog, engine_of, evaluate
 from training.examples import Objective, load_examples
-from training.fit import FitSettings
 from training.learn import Manner, learn, prepare
 from training.learning_rules import FILE, read_rules
 from training.live_log import write_segment
@@ -34,76 +46,6 @@ from training.promotion import promote, promote_without_evidence
 from training.report_figures import figures
 from training.shadowing import shadow_report
 from training.slots import SlotRates, slots_told, with_slot
-
-CONTRACT = parse_contract("""
-features:
-  - {name: mood, type: number, origin: profile, max_age: 90d}
-  - {name: channel, type: category, origin: context, categories: [web, app]}
-""")
-CATALOG = """
-catalog: 1
-issues: [{id: sales}]
-groups: [{id: cards, issue: sales}]
-actions:
-  - {id: gold, group: cards, kind: offer, value: 1, treatments: [{id: g, placements: [list]}]}
-  - {id: silver, group: cards, kind: offer, value: 1, treatments: [{id: s, placements: [list]}]}
-  - {id: bronze, group: cards, kind: nothing, value: 1, treatments: [{id: b, placements: [list]}]}
-placements:
-  - {id: list, channel: web, slots: 3, accepts: [offer, nothing], explore: {epsilon: 0.3},
-     fallback: {action: none, kind: nothing}}
-"""
-ACTIONS = ("gold", "silver", "bronze")
-EXAMINED = (1.0, 0.6, 0.35)  # how often anybody looks at each slot
-GLAD, SAD = (0.45, 0.2, 0.25), (0.15, 0.4, 0.3)  # the rate of each action with whoever looks at it
-SLATES, CUSTOMERS = 30_000, 4_000
-QUICK = FitSettings(threads=1)
-START = 1_790_000_000.0
-
-
-def truth(mood: float, action: str) -> float:
-    return (GLAD if mood > 0 else SAD)[ACTIONS.index(action)]
-
-
-def moods() -> np.ndarray:
-    return np.random.default_rng(11).standard_normal(CUSTOMERS)
-
-
-def popular() -> Engine:
-    """What served before: the worst of the glad ones' first, the best last."""
-    catalog = parse_catalog(CATALOG, CONTRACT)[1]
-    return build_engine(catalog, CONTRACT, FlatScorer([0.1, 0.2, 0.3]), Versions(1, None, CONTRACT.fingerprint))
-
-
-def asked(number: int, mood: float, slots: int = 3) -> DecisionRequest:
-    at, state = START + 60.0 * number, CustomerState({"mood": mood})
-    return DecisionRequest(
-        f"d{number}", f"c{number % CUSTOMERS}", at, state, {"channel": "web"}, (PlacementRequest("list", slots),)
-    )
-
-
-def outcomes(records: list[DecisionRecord], values: bool = False) -> list[OutcomeRecord]:
-    """Everything came to the screen, not all of it was looked at."""
-    chance, found = np.random.default_rng(5), []
-    for record in records:
-        for item in record.placements[0].items:
-            name, at = f"{record.decision_id}-{item.rank}", record.at + 1.0
-            found.append(OutcomeRecord(f"{name}-i", record.decision_id, "impression", at, at, "list", item.action_id))
-            rate = EXAMINED[item.rank - 1] * truth(float(record.customer["mood"]), item.action_id)
-            if chance.random() < rate:
-                worth = 10.0 * (1 + ACTIONS.index(item.action_id)) * chance.lognormal() if values else 0.0
-                found.append(OutcomeRecord(name, record.decision_id, "click", at, at, "list", item.action_id, worth))
-    return found
-
-
-def world(home: Path, slates: int = SLATES, slots: int = 3, values: bool = False) -> Path:
-    """A home with a log, and a catalog that serves."""
-    write_home_contract(home, CONTRACT)
-    (home / "catalog.yaml").write_text(CATALOG)
-    assert main(["--home", str(home), "catalog", "publish", str(home / "catalog.yaml")]) == 0
-    mood = moods()
-    records = decide(popular(), [asked(n, float(mood[n % CUSTOMERS]), slots) for n in range(slates)])
-    write_log(home, records, outcomes(records, values))
-    return home
 
 
 @pytest.fixture(scope="module")
@@ -116,28 +58,6 @@ def listed_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def own_listed_home(listed_home: Path, tmp_path: Path) -> Path:
     """A copy, to change."""
     return Path(shutil.copytree(listed_home, tmp_path / "home"))
-
-
-def learned(home: Path, rule: str = "input", **manner) -> str:
-    """A bundle of a home, by the rule."""
-    (home / FILE).write_text(f'[training]\nslot = "{rule}"\n')
-    return learn(home, prepare(home, manner.pop("objective", "click")), Manner(QUICK, **manner)).bundle
-
-
-def manifest_of(home: Path, bundle: str) -> Manifest:
-    return read_manifest(Registry(home / "registry").bundle_folder(bundle))
-
-
-def served_rates(home: Path, bundle: str, slot: int = 1) -> dict[str, list[float]]:
-    """By action, for the glad and the sad, as an engine would serve them."""
-    registry, contract = Registry(home / "registry"), home_contract(home)
-    engine = engine_of(registry, contract, current_catalog(registry, contract), bundle, slot=slot)
-    rates = engine.scorer.score(engine.encoders["primary"].encode([{"mood": 1.0}, {"mood": -1.0}], [{"channel": "web"}] * 2))
-    return {action: rates[:, engine.positions[action]].tolist() for action in ACTIONS}
-
-
-def order(rates: dict[str, list[float]], who: int) -> list[str]:
-    return sorted(rates, key=lambda action: -rates[action][who])
 
 
 def test_without_the_slot_the_order_is_wrong_and_with_it_right(own_listed_home):
@@ -213,6 +133,8 @@ def test_a_bundle_that_knows_slots_may_serve_and_is_explained(own_listed_home):
     report = evaluate(own_listed_home, "click", knowing)
     assert [check for check in report.checks if not check.holds] == []
     assert report.verdict == "promote"
+    uniform = report.policies["uniform"].estimators or {}
+    assert uniform["dm"] == pytest.approx(uniform["dr"], abs=0.02)  # what rows bring in their slots: in the first it is 0.3
     promote(own_listed_home, report)
     engine = serving_engine(own_listed_home)
     glad, sad = decide(engine, [asked(1, 1.0), asked(2, -1.0)])
@@ -236,6 +158,25 @@ def test_it_takes_the_place_of_a_champion_that_ignores_slots_and_is_followed_by_
         promote_without_evidence(own_listed_home, champion, "for tests")
         held = {check.name: check.holds for check in evaluate(own_listed_home, "click", challenger).checks}
         assert (held["inputs"], held["leak"], held["calibration"], held["segments"]) == (True, True, True, True)
+
+
+def test_how_much_the_slot_alone_tells_is_no_leak(own_listed_home):
+    """Other inputs that tell the outcome are named, it is not: who stands low is known beforehand."""
+    bundle = learned(own_listed_home)
+    (own_listed_home / FILE).write_text("[gate]\nauc_alone = 0.51\n")
+    [leak] = [check for check in evaluate(own_listed_home, "click", bundle).checks if check.name == "leak"]
+    assert "`action.id` alone" in leak.told
+    assert "`slot`" not in leak.told
+
+
+def test_lists_that_are_shorter_than_they_were_are_no_other_input(tmp_path):
+    """Learned from three slots, and served one: the gate does not take that for another column."""
+    home, mood = world(tmp_path / "home", 2000), moods()
+    records = decide(popular(), [asked(n, float(mood[n % CUSTOMERS]), 1) for n in range(2000, 8000)])
+    write_log(home, records, outcomes(records))
+    bundle = learned(home)
+    assert manifest_of(home, bundle).split.by == "time"
+    assert {check.name: check.told for check in evaluate(home, "click", bundle).checks}["inputs"] == "4 inputs look as they did"
 
 
 def test_to_tell_slots_apart_is_no_skill(own_listed_home):
