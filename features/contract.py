@@ -14,10 +14,11 @@ from typing import Annotated, Literal
 import msgspec
 import yaml
 
-Origin = Literal["profile", "activity", "value", "attitude", "context", "request_time", "action", "match", "pair"]
+Origin = Literal["profile", "activity", "value", "attitude", "context", "request_time", "action", "slot", "match", "pair"]
 Value = float | str | None  # a feature's value as people write it; None is missing
 
-NOT_OF_REQUEST = ("action", "match", "pair")
+NOT_OF_REQUEST = ("action", "slot", "match", "pair")
+OF_CATALOG = ("action", "slot")
 CUSTOMER_VIEWS: tuple[str, ...] = ("profile", "activity", "value", "attitude")
 ACTION_ID = "id"  # the action's identity as a category: `action.id`
 SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
@@ -127,6 +128,9 @@ class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     `matches`, of the origins `match` and `pair`: the category of customer or context (`customer.region`) that is looked at
     together with the action's attribute of this name. A match says whether the two are the same; a pair, what such pairs brought
     in the rows that a model was learned from: `rates`, by the attribute's value and then by the category (`features/vectors.py`).
+
+    Of the origin `slot` there is one, `SLOT`: where in a placement's list the action stood. Whoever decides asks what it would
+    bring in the first slot, the default.
     """
 
     name: str
@@ -169,9 +173,18 @@ class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
         return self.origin not in NOT_OF_REQUEST
 
     @property
+    def is_of_catalog(self) -> bool:
+        """Whether it is known before any request: an attribute of the action, or the slot, which is the first for all."""
+        return self.origin in OF_CATALOG
+
+    @property
     def key(self) -> str:
         """The qualified name, such as `customer.recency`: unique within a contract."""
-        return f"{self.scope}.{self.name}"
+        return self.name if self.origin == "slot" else f"{self.scope}.{self.name}"
+
+
+SLOT = Feature("slot", "number", "slot", default=1.0)
+MOST_SLOTS = 20  # told apart: what stands further down counts as this one
 
 
 class Contract(msgspec.Struct, frozen=True):

@@ -41,7 +41,7 @@ def scoring(home: Path, actions: int) -> ScoringCost:
     ordered, inputs = by_priority(catalog), bundle.manifest.inputs
     compiled, reference = bundle.scorer(ordered), OnnxScorer(bundle.model, inputs, ordered)
     booster = lightgbm.Booster(model_file=folder / BOOSTER_FILE)
-    known = action_matrix([f for f in inputs if f.scope == "action"], ordered)
+    known = action_matrix([f for f in inputs if f.is_of_catalog], ordered)
     rows = np.hstack([np.zeros((actions, len(inputs) - known.shape[1]), np.float32), known])
     requests = bundle.warmup[:, : len(compiled.inputs)]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from service.bundles.loading import read_manifest
+from service.bundles.manifest import Manifest
 from service.errors import NotReady
 from service.registry import Registry
 from training.backfill import card
@@ -17,6 +18,7 @@ from training.learn import learn, prepare
 from training.progress import progress_bar
 from training.promotion import check_why, promote, promote_beside, promote_without_evidence, rollback
 from training.simulate import World, write_world
+from training.slots import slots_told
 from training.summary import evaluation_table, models_table, terminal
 from training.trackers import Told, Tracker, add_tracker_option, open_tracker
 from training.training_options import add_training_options, manner_of, positive
@@ -65,9 +67,14 @@ def _train(options: argparse.Namespace, home: Path) -> int:
 
 
 def _print_card(bundle: str, home: Path) -> None:
-    """What its rows did not record, and where it came from."""
-    for line in card(read_manifest(Registry(home / "registry").bundle_folder(bundle)).backfilled):
+    for line in _told_of(read_manifest(Registry(home / "registry").bundle_folder(bundle))):
         print(line)
+
+
+def _told_of(manifest: Manifest) -> tuple[str, ...]:
+    """What of a bundle's card fits no table: where it has values from that no row recorded, and what slots are worth."""
+    slots = slots_told(manifest.metrics)
+    return (*card(manifest.backfilled), *([slots] if slots else []))
 
 
 def _evaluate(options: argparse.Namespace, home: Path) -> int:
@@ -121,7 +128,7 @@ def _models(options: argparse.Namespace, home: Path) -> int:  # noqa: ARG001  # 
         raise NotReady("Expected a trained bundle, found none: run `nextbest train`")
     models_table(sorted(manifests, key=lambda m: (m.created_at, m.bundle_id)), registry.current(), terminal())
     for manifest in manifests:
-        for line in card(manifest.backfilled):
+        for line in _told_of(manifest):
             print(f"`{manifest.bundle_id}`: {line}")
     for note in registry.notes():
         against = "; ".join(note.refused) or "nothing"

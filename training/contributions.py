@@ -14,6 +14,7 @@ from service.decision.records import DecisionRecord
 from service.registry import Registry
 
 Part = Literal["rate", "amount", "uplift"]
+WORKED_OUT = ("slot", "match", "pair")  # inputs that neither the record nor the catalog has
 BASE = "base"  # what the rate would be on average, before anything is known
 
 
@@ -41,7 +42,7 @@ def contributions(
     values = {f"customer.{k}": v for k, v in record.customer.items()} | {f"context.{k}": v for k, v in record.context.items()}
     values |= {f"action.{k}": v for k, v in attributes.items()} | {"action.id": action_id}
     row = vectorize(manifest.inputs, {key: [value] for key, value in values.items()}, 1)
-    values |= {f.key: _told(row[0, place]) for place, f in enumerate(manifest.inputs) if f.matches is not None}
+    values |= {f.key: _told(row[0, place]) for place, f in enumerate(manifest.inputs) if f.scope in WORKED_OUT}
     folder, found = registry.bundle_folder(manifest.bundle_id), list[Contribution]()
     for part, file, calibration in _parts(manifest):
         *shares, base = _shares(folder / file, row, calibration)

@@ -23,11 +23,13 @@ from training.gate import Evidence, Standing, gate
 from training.judging import Report, report
 from training.learning_rules import LearningRules, read_rules
 from training.maturity import corrected
-from training.policies import ALWAYS, BUNDLE, UNIFORM, PolicyRows, Values, always, chunks, uniform
+from training.policies import ALWAYS, BUNDLE, UNIFORM, Chunk, PolicyRows, Values, always, chunks, uniform
 from training.segment_losses import Compared
+from training.slots import SlotRates, knows_slots
 from training.split import seen
 
 Progress = Callable[[int, int], None]
+Expecting = Callable[[Chunk, Values], Values]  # (rows, the first bundle's rates in the first slot) -> what actions bring, alike
 
 
 class Subject(NamedTuple):
@@ -92,9 +94,9 @@ def current_catalog(registry: Registry, contract: Contract, path: Path | None = 
     return load_catalog(registry.catalog(serving).document, contract)
 
 
-def engine_of(registry: Registry, contract: Contract, catalog: Catalog, bundle: str) -> Engine:
-    """The engine that would serve this bundle with the catalog. Raises BundleRefused."""
-    loaded = load_bundle(registry.bundle_folder(bundle), contract)
+def engine_of(registry: Registry, contract: Contract, catalog: Catalog, bundle: str, *, slot: int = 1) -> Engine:
+    """The engine that would serve this bundle with the catalog. `slot`: whose rates are asked for. Raises BundleRefused."""
+    loaded = load_bundle(registry.bundle_folder(bundle), contract).at_slot(slot)
     return assemble(catalog, contract, Choice(0, bundle), {bundle: loaded}.get)
 
 
@@ -116,7 +118,8 @@ def judge(subject: Subject, registry: Registry, examples: Examples, progress: Pr
     if not judged.any():
         raise NotReady(f"Expected rows of customers for whom a bundle decides, found none among {int(over.sum())}")
     rates = _mean_rewards(examples.take(seen(manifests[0].split, examples)), engines[f"{BUNDLE}{subject.bundle}"])
-    estimated = _estimate(unseen, engines, None if _predicts(manifests[0], subject) else rates, progress)
+    known = _expecting(subject, registry, manifests[0], unseen, rates)
+    estimated = _estimate(unseen, engines, known, progress)
     standings = [Standing(m, registry.bundle_folder(m.bundle_id), engines[f"{BUNDLE}{m.bundle_id}"]) for m in manifests]
     own, *others = (estimated.rows.rows(name) for name in engines)
     evidence = Evidence(
@@ -135,6 +138,16 @@ def judge(subject: Subject, registry: Registry, examples: Examples, progress: Pr
 def personalised(customers: Names, engine: Engine) -> npt.NDArray[np.bool_]:
     """Whether a bundle decides for each of these customers: where it does not, its rates are no promise."""
     return np.array([engine.assignment.is_personalised(name) for name in customers.tolist()], np.bool_)
+
+
+def _expecting(subject: Subject, registry: Registry, manifest: Manifest, unseen: Examples, means: Values) -> Expecting:
+    """The reward model: the bundle's own rates, of each row in the slot in which it stood; else each action's mean."""
+    if not _predicts(manifest, subject):
+        return lambda _chunk, rates: np.broadcast_to(means, rates.shape)
+    if not knows_slots(manifest.inputs):
+        return lambda _chunk, rates: rates
+    own = SlotRates(lambda slot: engine_of(registry, subject.contract, subject.catalog, manifest.bundle_id, slot=slot))
+    return lambda chunk, rates: own.rates(chunk, unseen.slot[chunk.rows], rates)
 
 
 def _predicts(manifest: Manifest, subject: Subject) -> bool:
@@ -159,7 +172,7 @@ class _Estimated(NamedTuple):
     exposure: Values
 
 
-def _estimate(unseen: Examples, engines: Mapping[str, Engine], means: Values | None, progress: Progress) -> _Estimated:
+def _estimate(unseen: Examples, engines: Mapping[str, Engine], expecting: Expecting, progress: Progress) -> _Estimated:
     found, done, exposure = PolicyRows(unseen), 0, np.full(len(unseen), np.nan)
     first = next(iter(engines.values()))
     offers = np.array([action.kind == "offer" for action in first.actions], np.float64)
@@ -167,7 +180,7 @@ def _estimate(unseen: Examples, engines: Mapping[str, Engine], means: Values | N
     for chunk in chunks(unseen, first):
         tables = {name: choice_table(engine, chunk.requests, chunk.placement) for name, engine in engines.items()}
         own = next(iter(tables.values()))
-        rates = own.predicted_rates if means is None else np.broadcast_to(means, own.predicted_rates.shape)
+        rates = expecting(chunk, own.predicted_rates)
         found.add(UNIFORM, chunk, uniform(own.allowed), rates)
         for name, position in statics.items():
             found.add(name, chunk, always(own.allowed, position), rates)

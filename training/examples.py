@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features.contract import ACTION_ID, Contract, Feature
+from features.contract import ACTION_ID, MOST_SLOTS, SLOT, Contract, Feature
 from features.request_time import request_time_values
 from features.vectors import Column, Matrix, Repeated, vectorize
 from service.bundles.manifest import VALUE_PREFIX
@@ -103,7 +103,10 @@ class Examples:
         return self.complete_until - self.decided_at
 
     def matrix(self, inputs: Sequence[Feature], attributes: Mapping[str, Mapping[str, float | str]]) -> Matrix:
-        """Model inputs by the very function that serves: float32, (rows, inputs). `attributes`: values by action."""
+        """Model inputs by the very function that serves: float32, (rows, inputs). `attributes`: values by action.
+
+        An action's slot is the one in which it stood.
+        """
         columns: dict[str, Column] = {f.key: _column(self.values[f.key]) for f in inputs if f.key in self.values}
         actions, place = np.unique(self.action_id, return_inverse=True)
         for feature in inputs:
@@ -112,6 +115,7 @@ class Examples:
                     [attributes.get(a, {}).get(feature.name) for a in actions.tolist()], place
                 )
         columns[f"action.{ACTION_ID}"] = Repeated(actions.tolist(), place)
+        columns[SLOT.key] = np.minimum(self.slot, MOST_SLOTS)
         return vectorize(inputs, columns, len(self))
 
     def take(self, rows: npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> "Examples":

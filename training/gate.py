@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from scipy.stats import mannwhitneyu, norm
+from scipy.stats import norm
 
 from features.contract import Feature
 from features.vectors import Matrix
@@ -34,8 +34,9 @@ from training.fit import VALIDATION_SHARE, FitSettings, Fitted
 from training.learning_rules import GateRules
 from training.policies import known_values
 from training.publish import shares, summaries
-from training.scores import area_under_curve
+from training.scores import area_under_curve, ranked
 from training.segment_losses import Compared, segment_losses
+from training.slots import knows_slots
 from training.value_levels import by_action, level_error
 
 Values = npt.NDArray[np.float64]
@@ -110,7 +111,16 @@ class _Seen(NamedTuple):
 
     @property
     def is_flat(self) -> bool:
-        return float(np.ptp(self.new)) <= FLAT
+        """Whether it tells nothing apart but slots, if those."""
+        strata = np.zeros(len(self.new), np.int64) if self.strata is None else self.strata
+        return all(float(np.ptp(self.new[strata == one])) <= FLAT for one in np.unique(strata).tolist())
+
+    @property
+    def strata(self) -> npt.NDArray[np.int64] | None:
+        """Within which rows are ranked: where a bundle knows the slots, to tell them apart is no skill of it. (rows,)."""
+        standings = (self.evidence.challenger, self.evidence.champion)
+        known = any(one is not None and knows_slots(one.manifest.inputs) for one in standings)
+        return self.evidence.unseen.slot if known else None
 
 
 def gate(evidence: Evidence) -> tuple[Check, ...]:
@@ -174,8 +184,9 @@ def _inputs(seen: _Seen) -> Found:
     now = summaries(manifest.inputs, seen.inputs)
     for column, feature in enumerate(manifest.inputs):
         then = manifest.learned_inputs.get(feature.key)
-        # the time goes on, and what goes together is shown more often by whoever has learned it: its two sides are looked at
-        if then is not None and feature.origin != "request_time" and feature.matches is None:
+        # the time goes on, and what goes together is shown more often by whoever has learned it: its two sides are looked at;
+        # how long lists are is the placements' to say
+        if then is not None and feature.origin not in ("request_time", "slot") and feature.matches is None:
             reasons += _other_input(feature, then, now[feature.key], seen.inputs[:, column])
     return reasons or "; ".join([f"{len(manifest.inputs)} inputs look as they did", *card(manifest.backfilled)])
 
@@ -184,7 +195,7 @@ def _lacking(evidence: Evidence) -> Iterator[str]:
     if evidence.champion is not None:
         known = {feature.key for feature in evidence.challenger.manifest.inputs}
         for feature in evidence.champion.manifest.inputs:
-            if feature.key not in known:
+            if feature.key not in known and feature.origin != "slot":
                 yield f"`{feature.key}` is not among the inputs, the champion has it"
 
 
@@ -271,16 +282,16 @@ def _requests(standing: Standing, unseen: Examples) -> Matrix:
 
 def _leak(seen: _Seen) -> Found:
     """What only an outcome could have told: a jump of the AUC, or one input that tells it alone."""
-    rules, auc = seen.evidence.rules, area_under_curve(seen.success, seen.new)
+    rules, auc = seen.evidence.rules, ranked(seen.success, seen.new, seen.strata)[0]
     reasons = []
     if seen.old is not None:
-        before = area_under_curve(seen.success, seen.old)
+        before = ranked(seen.success, seen.old, seen.strata)[0]
         if auc > before + rules.auc_jump:
             reasons.append(f"leak? AUC jumps from the champion's {before:.3f} to {auc:.3f}; {rules.auc_jump:g} more may be")
     elif auc > rules.auc_best:
         reasons.append(f"leak? AUC {auc:.3f}, {rules.auc_best:g} may be")
     for column, feature in enumerate(seen.evidence.challenger.manifest.inputs):
-        alone = _alone(seen.success, seen.inputs[:, column], feature)
+        alone = 0.5 if feature.origin == "slot" else _alone(seen.success, seen.inputs[:, column], feature)
         if alone > rules.auc_alone:
             reasons.append(f"leak? `{feature.key}` alone tells the outcome with AUC {alone:.3f}: is it known only afterwards?")
     if reasons and (told := card(seen.evidence.challenger.manifest.backfilled)):
@@ -306,23 +317,13 @@ def _alone(label: Values, column: Matrix, feature: Feature) -> float:
 def _skill(seen: _Seen) -> Found:
     """Mann and Whitney's test (1947) that successes are ranked above failures."""
     if seen.is_flat:
-        return [f"constant: it predicts {seen.new[0]:.4f} for every row"]
-    auc, above, below = _ranked(seen.label, seen.new)
+        return [f"constant: it predicts {seen.new[0]:.4f} for every row" + ("" if seen.strata is None else " of a slot")]
+    auc, above, below = ranked(seen.label, seen.new, seen.strata)
     if below < CHANCE:
         return [f"successes are ranked below failures: AUC {auc:.3f}, is a sign flipped?"]
     if above > CHANCE:
         return [f"no skill: AUC {auc:.3f}, which chance may give (p {above:.2g})"]
     return f"AUC {auc:.3f}"
-
-
-def _ranked(label: Values, rates: Values) -> tuple[float, float, float]:
-    """AUC, and how likely chance is to make it as high, and as low."""
-    won, lost = rates[label > 0], rates[label <= 0]
-    if not len(won) or not len(lost):
-        return 0.5, 1.0, 1.0
-    wins, above = mannwhitneyu(won, lost, alternative="greater", method="asymptotic")
-    below = mannwhitneyu(won, lost, alternative="less", method="asymptotic").pvalue
-    return float(wins) / (len(won) * len(lost)), float(above), float(below)
 
 
 def _calibration(seen: _Seen) -> Found:
@@ -390,9 +391,14 @@ def _segments(seen: _Seen) -> Found:
         looked += 1
         if list(_off_level(seen, rows, seen.evidence.rules.segment_level)):
             reasons.append(f"{name} collapsed: predicted {rates.mean():.4f}, observed {label.mean():.4f} on {len(rates):,} rows")
-        elif seen.old is not None and _ranked(label, rates)[1] > LIKELY and _ranked(label, seen.old[rows])[1] < CHANCE:
+        elif seen.old is not None and _fades(label, rates, seen.old[rows], None if seen.strata is None else seen.strata[rows]):
             reasons.append(f"{name} collapsed: no skill on {len(rates):,} rows, where the champion has some")
     return reasons or f"{looked} segments hold"
+
+
+def _fades(label: Values, new: Values, old: Values, strata: npt.NDArray[np.int64] | None) -> bool:
+    """Whether nothing is told apart any more where the champion tells something."""
+    return ranked(label, new, strata)[1] > LIKELY and ranked(label, old, strata)[1] < CHANCE
 
 
 def _worth(seen: _Seen) -> float:

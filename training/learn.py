@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 import numpy as np
 
-from features.contract import Feature
+from features.contract import SLOT, Feature
 from features.homes import home_contract
 from features.vectors import Matrix
 from service.bundles.loading import read_manifest
@@ -26,6 +26,7 @@ from training.learning_rules import FILE, LearningRules, TrainingRules, read_rul
 from training.maturity import mature
 from training.pairs import with_pairs
 from training.publish import Provenance, publish_bundle
+from training.slots import with_slot
 from training.split import TRAIN_SHARE, choose_split, seen
 from training.two_parts import fit_two_parts
 from training.uplift_bundle import fit_uplift
@@ -133,19 +134,19 @@ def prepare(
         raise BadRequest(f"Expected an objective among the outcomes ({_listed(known)}), got `{wanted.name}` - at `--objective`")
     split = choose_split(examples, share)
     learned = examples.take(seen(split, examples))
-    columns = (*contract.features, *catalog.attributes)
+    columns = with_slot((*contract.features, *catalog.attributes), learned.slot, rules.training.slot)
     inputs = learned.matrix(columns, {action.id: action.attributes for action in catalog.actions})
     columns, inputs = with_pairs(columns, inputs, learned.label)
     return Lesson(wanted, learned, split, columns, inputs, _monotone(rules, columns), rules.training, catalog.actions)
 
 
 def _monotone(rules: LearningRules, columns: Sequence[Feature]) -> dict[str, int]:
-    """As learning.toml has it. Raises BadRequest for what is no input, or no number."""
+    """As learning.toml has it; of the slot where it is an input. Raises BadRequest for what is no input, or no number."""
     numbers = {feature.key for feature in columns if feature.type == "number"}
     for key in rules.monotone:
-        if key not in numbers:
+        if key not in {*numbers, SLOT.key}:
             raise BadRequest(f"Expected an input that is a number, got `{key}` - at `{FILE}`, `monotone`")
-    return dict(rules.monotone)
+    return {key: way for key, way in rules.monotone.items() if key in numbers}
 
 
 def publish(

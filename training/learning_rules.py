@@ -65,11 +65,13 @@ class TrainingRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How rows count in the training: all alike, or `choice`, by 1 / choice probability (`training.choice_weights`).
 
     `backfill`: whether features that a logged decision could not record are filled as of its moment (`training.backfill`).
+    `slot`: whether the slot in which an action stood is an input, where rows have several (`training.slots`).
     """
 
     weights: Literal["none", "choice"] = "none"
     most: Annotated[float, msgspec.Meta(gt=1.0)] = 10.0  # times the mean: what a single row may weigh
     backfill: Literal["feast", "none"] = "feast"
+    slot: Literal["input", "ignore"] = "input"
 
 
 class LearningRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -32,6 +32,7 @@ from service.registry import Registry
 from training.choice_weights import Weighing
 from training.export import check_parity, export_onnx
 from training.fit import Fitted
+from training.slots import slot_figures
 
 WARMUP_ROWS = 64
 TENTHS = np.arange(1, 10) / 10.0
@@ -77,7 +78,7 @@ def publish_bundle(registry: Registry, fitted: Fitted, provenance: Provenance, i
         seed=fitted.settings.seed, libraries=libraries(),
         metrics={
             **fitted.metrics, "trees": float(sum(part.rounds for part in fitted.parts)),
-            **({} if weighed is None else weighed.figures()),
+            **({} if weighed is None else weighed.figures()), **slot_figures(fitted, inputs),
         },
         learned_until=provenance.learned_until, learned_inputs=summaries(fitted.columns, inputs),
         settings={**fitted.settings.figures(), **({} if weighed is None else {"choice_weights.most": weighed.most})},

@@ -28,6 +28,7 @@ from training.policies import UNIFORM, PolicyRows, chunks, uniform
 from training.report_counts import Answers, Counted, Items, Periods, by_arm, count, periods
 from training.report_drift import Drifted, compare, then_and_now
 from training.report_loop import Floors, Loop, loop
+from training.slots import SlotRates, knows_slots
 from training.split import seen
 
 Values = npt.NDArray[np.float64]
@@ -108,11 +109,15 @@ def figures(home: Path, since: float = -math.inf, progress: Progress = lambda _d
     counted = count(home, objective.outcome, since, bundle, progress)
     moments = np.concatenate([recent.decided_at, counted.answers.at])
     times = periods(float(moments.min()), float(moments.max()))
-    policies, gains, weights = _policies(recent, engine, (manifest, catalog), times, progress)
+    own = SlotRates(lambda slot: engine_of(registry, contract, catalog, bundle, slot=slot))
+    policies, gains, weights = _policies(recent, (engine, own), (manifest, catalog), times, progress)
+    judged = mature(everything, objective.window)
+    if knows_slots(manifest.inputs):  # what was predicted is what the first slot brings
+        judged = judged.take(judged.slot == 1)
     return Figures(
         objective.name, bundle, times, counted, policies, gains, weights, _experiments(home, objective.outcome),
         lifts(counted.answers, catalog.holdout.share if catalog.holdout else 0.0),
-        deciles(mature(everything, objective.window), counted.items) if manifest.predicts != "uplift" else (),
+        deciles(judged, counted.items) if manifest.predicts != "uplift" else (),
         loop(counted.served, times, _floors(catalog, manifest)), _drift(manifest, engine, examples, progress),
     )  # fmt: skip
 
@@ -131,17 +136,20 @@ def claim(name: str, contributions: Values, customers: npt.NDArray[np.str_], wei
 
 
 def _policies(
-    recent: Examples, engine: Engine, known: tuple[Manifest, Catalog], times: Periods, progress: Progress
+    recent: Examples, champion: tuple[Engine, SlotRates], known: tuple[Manifest, Catalog], times: Periods, progress: Progress
 ) -> tuple[tuple[Policy, ...], tuple[Claim, ...], tuple[Claim, ...]]:
     """Logged, champion and uniform; the latter two, doubly robust, on rows that the champion did not learn from."""
-    manifest, catalog = known
+    (manifest, catalog), (engine, own) = known, champion
     policies = [_policy(LOGGED, recent, recent.label, None, (times, catalog))]
     unseen = recent.take(~seen(manifest.split, recent))
     found, done = PolicyRows(unseen), 0
     for chunk in chunks(unseen, engine):
         table = choice_table(engine, chunk.requests, chunk.placement)
-        found.add(CHAMPION, chunk, table.probabilities, table.predicted_rates)
-        found.add(UNIFORM, chunk, uniform(table.allowed), table.predicted_rates)
+        rates = table.predicted_rates
+        if knows_slots(manifest.inputs):
+            rates = own.rates(chunk, unseen.slot[chunk.rows], rates)
+        found.add(CHAMPION, chunk, table.probabilities, rates)
+        found.add(UNIFORM, chunk, uniform(table.allowed), rates)
         done += len(chunk.rows)
         progress(done, len(unseen))
     weights, gains = [], []

@@ -2,6 +2,7 @@
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import norm
 
 Values = npt.NDArray[np.float64]
 
@@ -33,6 +34,30 @@ def area_under_curve(labels: Values, rates: Values) -> float:
     _, inverse, counts = np.unique(rates, return_inverse=True, return_counts=True)
     ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]  # the mean rank of equal rates, counted from 1
     return float((ranks[labels > 0].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def ranked(labels: Values, rates: Values, strata: npt.NDArray[np.int64] | None = None) -> tuple[float, float, float]:
+    """Area under the curve, and how likely chance is to make it as high, and as low. Shapes: (rows,) each.
+
+    With `strata` rows are compared within each, and the pairs of all count together. Mann and Whitney 1947, summed over strata as
+    in van Elteren 1960 with equal weights; normal approximation, corrected for ties and continuity. 0.5 without both.
+    """
+    wins = pairs = variance = 0.0
+    for stratum in [None] if strata is None else np.unique(strata).tolist():
+        here = slice(None) if stratum is None else strata == stratum
+        won = labels[here] > 0
+        successes, size = float(won.sum()), len(won)
+        if 0 < successes < size:
+            _, inverse, counts = np.unique(rates[here], return_inverse=True, return_counts=True)
+            ties = counts.astype(np.float64)
+            together = successes * (size - successes)
+            wins += float((np.cumsum(ties) - (ties - 1) / 2)[inverse][won].sum()) - successes * (successes + 1) / 2
+            variance += together / 12 * (size + 1 - float((ties**3 - ties).sum()) / (size * (size - 1)))
+            pairs += together
+    if variance <= 0.0:
+        return 0.5, 1.0, 1.0
+    above, error = wins - pairs / 2, variance**0.5
+    return wins / pairs, float(norm.sf((above - 0.5) / error)), float(norm.sf((-above - 0.5) / error))
 
 
 def calibration_error(labels: Values, rates: Values) -> float:

@@ -20,6 +20,7 @@ from training.judging import Gain
 from training.learning_rules import read_rules
 from training.live_log import read_log
 from training.off_policy import Values, mean_interval
+from training.slots import knows_slots
 
 Mask = npt.NDArray[np.bool_]
 Names = npt.NDArray[np.str_]
@@ -44,6 +45,7 @@ class ShadowReport(msgspec.Struct, frozen=True):
 
 
 class _Item(msgspec.Struct, frozen=True):
+    rank: int
     action_id: str
     predicted_rate: float
 
@@ -104,12 +106,13 @@ def _rows(home: Path, bundle: str, pairs: list[tuple[ShadowRecord, _Decided]], n
     seen, came = _outcomes(home, objective)
     others = {name: read_manifest(registry.bundle_folder(name)) for name in registry.bundles()}
     alike = {name for name, other in others.items() if (other.objective, other.predicts) == (objective, "rate")}
+    of_first = {name for name, other in others.items() if knows_slots(other.inputs)}  # they predict what the first slot brings
     for one, served in pairs:
         if served.decision_id not in seen or served.versions.bundle not in alike or served.at > now - (window or 0.0):
             continue
         for own, placed in zip(one.placements, served.placements, strict=False):
             for rate, item in zip(own.served_rates, () if placed.fallback else placed.items, strict=False):
-                if rate is not None:
+                if rate is not None and (item.rank == 1 or not {bundle, served.versions.bundle} & of_first):
                     at = min(came.get((served.decision_id, action), float("inf")) for action in (item.action_id, None))
                     is_success = at <= served.at + (window if window is not None else float("inf")) and at < float("inf")
                     yield _Row(served.customer_id, rate, item.predicted_rate, is_success)

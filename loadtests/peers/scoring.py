@@ -46,7 +46,7 @@ class Model(NamedTuple):
     def made(cls, manifest: Manifest, catalog: Catalog, predict: Predict) -> "Model":
         """With room for what a request says."""
         actions = by_priority(catalog)
-        known = action_matrix([f for f in manifest.inputs if f.scope == "action"], actions)
+        known = action_matrix([f for f in manifest.inputs if f.is_of_catalog], actions)
         room = np.full((len(actions), len(manifest.inputs) - known.shape[1]), np.nan, np.float32)
         codes = {f.name: {c: float(n) for n, c in enumerate(f.categories)} for f in manifest.inputs if f.type == "category"}
         values = np.array([action.value for action in actions])

@@ -66,7 +66,7 @@ class CompiledScorer:
         self.inputs = tuple(f for f in inputs if f.is_of_request)
         self._count, self._link, self._base = len(actions), ensemble.link, ensemble.base
         of_request = [column for column, feature in enumerate(inputs) if feature.is_of_request]
-        of_action = [column for column, feature in enumerate(inputs) if feature.scope == "action"]
+        of_action = [column for column, feature in enumerate(inputs) if feature.is_of_catalog]
         trees = ensemble.trees
         asked = _asked(trees)
         answers = [_answers(place, column, trees) for place, column in enumerate(of_request) if column in asked]

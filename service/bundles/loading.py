@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from features.contract import Contract, Feature, fingerprint
+from features.contract import MOST_SLOTS, Contract, Feature, fingerprint
 from features.vectors import Matrix
 from service.bundles.compiled_scorer import too_many_worlds, unfit
 from service.bundles.manifest import MANIFEST_FILE, MODEL_FILE, PARITY_LIMIT, WARMUP_FILE, Manifest
@@ -43,7 +43,7 @@ class Bundle:
 
     def scorer(self, actions: Sequence[Action]) -> Scorer:
         """A scorer whose columns are these actions, in this order: the fastest that equals the reference."""
-        attributes = action_matrix([f for f in self.manifest.inputs if f.scope == "action"], actions)
+        attributes = action_matrix([f for f in self.manifest.inputs if f.is_of_catalog], actions)
         kinds = tuple(action.kind for action in actions) if self.manifest.predicts == "uplift" else ()
         key = len(actions), attributes.tobytes() + Matching(self.manifest.inputs, actions).key, kinds
         if key not in self._made:
@@ -51,6 +51,12 @@ class Bundle:
             scorer = self._scorer(actions)
             self._made[key] = UpliftScorer(scorer, actions) if self.manifest.predicts == "uplift" else scorer
         return self._made[key]
+
+    def at_slot(self, slot: int) -> "Bundle":
+        """The same model, asked what actions bring in a slot that may be another than the first."""
+        place = float(min(slot, MOST_SLOTS))
+        inputs = tuple(msgspec.structs.replace(f, default=place) if f.origin == "slot" else f for f in self.manifest.inputs)
+        return Bundle(msgspec.structs.replace(self.manifest, inputs=inputs), self.model, self.trees, self.warmup)
 
     def _scorer(self, actions: Sequence[Action]) -> Scorer:
         reference = OnnxScorer(self.model, self.manifest.inputs, actions)

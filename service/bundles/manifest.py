@@ -76,7 +76,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bundle_id: str
     created_at: str  # RFC 3339
     objective: str
-    inputs: tuple[Feature, ...]  # order of the columns: customer and context first, `action.*`, `match.*`, `pair.*`
+    inputs: tuple[Feature, ...]  # in order: customer and context, `action.*`, `slot`, `match.*`, `pair.*`
     contract_fingerprint: str  # of `inputs`
     files: dict[str, str]
     rows: int

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from features.contract import Feature
+from features.contract import SLOT, Feature
 from features.vectors import Matrix, match_codes, matches, pair_places, pair_table, place_of
 from service.catalog.entities import Action
 
-ORDER = ("request", "action", "match", "pair")  # of a model's inputs
+ORDER = ("request", "action", "slot", "match", "pair")  # of a model's inputs
 
 
 class Matching:
@@ -52,14 +52,20 @@ class Matching:
 
 
 def unmatched(inputs: Sequence[Feature]) -> str | None:
-    """What is wrong with the matches and pairs among a model's inputs; None where nothing is."""
+    """What is wrong with the matches, the pairs and the slot among a model's inputs; None where nothing is."""
     categories = {feature.key for feature in inputs if feature.is_of_request and feature.type == "category"}
     for index, feature in enumerate(inputs):
         if (feature.origin in ("match", "pair")) != (feature.matches is not None):
             return f"Expected `matches` of an input of the origin `match` or `pair`, and of no other - at `inputs[{index}]`"
         if feature.matches is not None and feature.matches not in categories:
             return f"Expected a match with a category among the inputs, found `{feature.matches}` - at `inputs[{index}]`"
+        if feature.origin == "slot" and feature != SLOT:
+            return f"Expected a slot that is a number, by default the first, found `{feature}` - at `inputs[{index}]`"
     scopes = ["request" if feature.is_of_request else feature.scope for feature in inputs]
-    if not {"match", "pair"}.isdisjoint(scopes) and scopes != sorted(scopes, key=ORDER.index):
-        return f"Expected inputs of the request, the action, matches and pairs, found `{', '.join(scopes)}` - at `inputs`"
+    if scopes.count("slot") > 1:
+        return f"Expected one slot, found {scopes.count('slot')} - at `inputs`"
+    if not {"slot", "match", "pair"}.isdisjoint(scopes) and scopes != sorted(scopes, key=ORDER.index):
+        return (
+            f"Expected inputs of the request, the action, the slot, matches and pairs, found `{', '.join(scopes)}` - at `inputs`"
+        )
     return None

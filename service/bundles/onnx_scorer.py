@@ -44,7 +44,7 @@ class OnnxScorer:
     def __init__(self, model: OnnxModel, inputs: Sequence[Feature], actions: Sequence[Action]) -> None:
         self.inputs = tuple(f for f in inputs if f.is_of_request)
         self._model = model
-        self._actions = action_matrix([f for f in inputs if f.scope == "action"], actions)
+        self._actions = action_matrix([f for f in inputs if f.is_of_catalog], actions)
         self._matching = Matching(inputs, actions)
 
     def score(self, requests: Matrix) -> Rates:
@@ -65,7 +65,7 @@ class OnnxScorer:
 
 
 def action_matrix(inputs: Sequence[Feature], actions: Sequence[Action]) -> Matrix:
-    """The attributes of a catalog's actions as a model sees them: float32, (actions, inputs)."""
+    """What a model sees of a catalog's actions, their attributes and, the same for all, the slot: float32, (actions, inputs)."""
     columns: dict[str, list[object]] = {f.key: [a.attributes.get(f.name) for a in actions] for f in inputs}
     columns["action.id"] = [a.id for a in actions]
     return vectorize(inputs, columns, len(actions))

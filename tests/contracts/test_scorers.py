@@ -4,14 +4,16 @@ import shutil
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from features.contract import Feature
+from features.contract import MOST_SLOTS, SLOT, Feature
 from features.homes import home_contract
+from features.vectors import vectorize
 from service.bundles.compiled_scorer import MOST_LEAVES, MOST_ROWS, CompiledScorer, too_many_worlds, unfit
 from service.bundles.loading import COMPILED_FROM, Bundle, load_bundle
 from service.bundles.native_leaves import AT_ONCE, IS_BUILT, _leaves
@@ -38,8 +40,10 @@ MATCHED = (
     Feature("place", "number", "match", matches="context.region"),
     Feature("kind", "number", "pair", matches="customer.favourite", rates={"b": {"a": 1.0, "b": 0.0}, "d": {"c": 2.0, "e": 3.5}}),
 )
+SLOTTED = (*MATCHED[:5], SLOT, *MATCHED[5:])
 VALUES = [np.nan, np.inf, -np.inf, -1.0, 0.0, 0.5, 1.0, 2.0, 3.5]  # thresholds too: most values hit one, or miss it by nothing
 NEAR = [*VALUES, *(float(np.nextafter(np.float32(v), np.float32(s))) for v in VALUES[3:] for s in (-9, 9))]
+KNOWN = [value for value in NEAR if not np.isinf(value)]  # as a request's values are encoded
 ACTIONS = 7
 
 
@@ -143,7 +147,12 @@ def forest(seed: int, trees: int, depth: int, inputs: int = len(INPUTS)) -> list
     return [grown(depth) for _ in range(trees)]
 
 
-@pytest.fixture(params=["flat", "onnx", "compiled", "in numpy", "onnx, matches", "compiled, matches", "in numpy, matches"])
+@pytest.fixture(
+    params=[
+        "flat", "onnx", "compiled", "numpy", "onnx, matches", "compiled, matches", "numpy, matches", "onnx, slot", "compiled, slot",
+        "numpy, slot",
+    ]
+)  # fmt: skip
 def scorer(request) -> Scorer:
     """Each of them, for the same seven actions."""
     attributes = np.random.default_rng(1).normal(size=(ACTIONS, 2)).tolist()
@@ -151,17 +160,17 @@ def scorer(request) -> Scorer:
     offered = matched_actions(
         [("a", "north"), ("b", "south"), ("c", None), ("d", "north"), (None, "east"), ("a", "south"), ("b", "x")]
     )
-    with_matches = onnx_of(forest(2, 60, 4, len(MATCHED)), inputs=len(MATCHED))
-    match request.param:
-        case "onnx, matches":
-            return OnnxScorer(OnnxModel(with_matches, len(MATCHED)), MATCHED, offered)
-        case "compiled, matches" | "in numpy, matches":
-            return compiled(with_matches, offered, MATCHED, native=request.param == "compiled, matches")
-        case "flat":
+    match request.param.split(", "):
+        case ["flat"]:
             return FlatScorer(np.linspace(0, 0.5, ACTIONS).tolist())
-        case "onnx":
-            return OnnxScorer(OnnxModel(model, len(INPUTS)), INPUTS, actions)
-    return compiled(model, actions, native=request.param == "compiled")
+        case [kind, told]:
+            inputs, actions = SLOTTED if told == "slot" else MATCHED, offered
+            model = onnx_of(forest(2, 60, 4, len(inputs)), inputs=len(inputs))
+        case [kind]:
+            inputs = INPUTS
+    if kind == "onnx":
+        return OnnxScorer(OnnxModel(model, len(inputs)), inputs, actions)
+    return compiled(model, actions, inputs, native=kind == "compiled")
 
 
 def requests(count: int, scorer: Scorer) -> np.ndarray:
@@ -240,6 +249,43 @@ def test_compiled_trees_that_ask_for_matches_equal_the_reference(trees, customer
         found = scorer.score(some)
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
         np.testing.assert_array_equal(found[-1:], scorer.score(some[-1:]))
+
+
+@given(
+    trees=st.lists(nodes_over(len(SLOTTED)), min_size=1, max_size=6),
+    customers=st.lists(st.tuples(st.sampled_from(KNOWN), st.sampled_from([0.0, 1.0, np.nan])), min_size=1, max_size=3),
+    offers=st.lists(st.tuples(st.sampled_from([None, *KINDS]), st.just("north")), min_size=1, max_size=5),
+    slot=st.integers(1, 4),
+)  # fmt: skip
+def test_every_action_is_scored_as_if_it_stood_in_one_slot(trees, customers, offers, slot):
+    """The first one unless somebody asks for another: what the model says of rows in which all else is as it was."""
+    actions, model = matched_actions(offers), onnx_of(trees, inputs=len(SLOTTED))
+    some = np.array([(*customer, 1.0) for customer in customers], np.float32)
+    inputs = [msgspec.structs.replace(f, default=float(slot)) if f == SLOT else f for f in SLOTTED]
+    told = {feature.key: np.repeat(some[:, place], len(actions)) for place, feature in enumerate(SLOTTED[:1])}
+    names = {f.key: [f.categories[int(v)] if v >= 0.0 else None for v in some[:, n]] for n, f in enumerate(SLOTTED[1:3], 1)}
+    told |= {key: [name for name in column for _ in actions] for key, column in names.items()}
+    told |= {f"action.{key}": [a.attributes.get(key) for a in actions] * len(some) for key in ("price", "kind", "place")}
+    rows = vectorize(SLOTTED, told | {"slot": [slot] * (len(some) * len(actions))}, len(some) * len(actions))
+    expected = OnnxModel(model, len(SLOTTED)).rates(rows).reshape(len(some), len(actions))
+    np.testing.assert_allclose(
+        OnnxScorer(OnnxModel(model, len(SLOTTED)), inputs, actions).score(some), expected, rtol=0, atol=1e-6
+    )
+    np.testing.assert_allclose(compiled(model, actions, inputs).score(some), expected, rtol=0, atol=1e-6)
+    if slot == 1:
+        np.testing.assert_allclose(compiled(model, actions, SLOTTED).score(some), expected, rtol=0, atol=1e-6)
+
+
+def test_a_bundle_can_be_asked_for_another_slot(bundle):
+    """Without the slot among its inputs it says the same of every slot; with it, what trees say of that one."""
+    some, actions = bundle.warmup[:5, : len(bundle.scorer(many_actions(3)).inputs)], many_actions(3)
+    np.testing.assert_array_equal(bundle.at_slot(3).scorer(actions).score(some), bundle.scorer(actions).score(some))
+    tree = Node(1, "BRANCH_LEQ", 1.5, branches=(Node(weight=1.0), Node(weight=-1.0)))
+    model, inputs = onnx_of([tree], link="", base=(0.0,), inputs=2), (INPUTS[2], SLOT)
+    told = Bundle(msgspec.structs.replace(bundle.manifest, inputs=inputs), OnnxModel(model, 2), "no trees", np.ones((1, 2)))
+    rates = [one.scorer(actions).score(np.zeros((1, 0), np.float32)).max() for one in (told, told.at_slot(1), told.at_slot(2))]
+    assert rates == [1.0, 1.0, -1.0]
+    assert told.at_slot(MOST_SLOTS + 5).manifest.inputs[1].default == MOST_SLOTS
 
 
 def test_a_match_compares_names_and_no_codes():

@@ -151,7 +151,7 @@ def test_bounds_are_the_homes(own_home):
         ("[gate]\nlevle = 1\n", r"Expected one of .*`level`.*, got `levle` - in `\[gate\]` - at"),
         (
             "[training]\nweigths = 1\n",
-            r"Expected one of `weights`, `most`, .*`backfill`.*, got `weigths` - in `\[training\]` - at",
+            r"Expected one of `weights`, `most`, `backfill`, `slot`, got `weigths` - in `\[training\]` - at",
         ),
         ("[windos]\n", r"Expected one of `windows`, .*, got `windos` - at"),
         ('[windows]\nclick = "soon"\n', "soon"),

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import mannwhitneyu
 
-from training.scores import area_under_curve, calibration_error, scores
+from training.scores import area_under_curve, calibration_error, ranked, scores
 
 # Few distinct rates, so that many are equal.
 rated = st.lists(st.tuples(st.sampled_from([0.0, 1.0]), st.sampled_from([0.1, 0.2, 0.5, 0.9])), min_size=1, max_size=30)
@@ -30,6 +31,45 @@ def test_the_area_is_the_share_of_pairs_in_the_right_order_with_ties_half(rows):
 def test_without_both_successes_and_failures_nothing_was_ranked(label):
     """No pairs: one half, and no division by zero."""
     assert area_under_curve(np.full(3, label), np.array([0.1, 0.2, 0.3])) == 0.5
+
+
+@given(rated)
+def test_how_likely_chance_is_to_rank_so_is_mann_and_whitneys_test(rows):
+    """As SciPy has it, with ties and continuity; rows that are all of one stratum are no other case."""
+    labels, rates = columns(rows)
+    auc, above, below = ranked(labels, rates)
+    assert ranked(labels, rates, np.ones(len(rows), np.int64)) == (auc, above, below)
+    won, lost = rates[labels > 0], rates[labels == 0]
+    if len(won) and len(lost) and len(set(rates.tolist())) > 1:
+        assert auc == pytest.approx(area_under_curve(labels, rates))
+        assert above == pytest.approx(mannwhitneyu(won, lost, alternative="greater", method="asymptotic").pvalue)
+        assert below == pytest.approx(mannwhitneyu(won, lost, alternative="less", method="asymptotic").pvalue)
+    else:
+        assert (auc, above, below) == (0.5, 1.0, 1.0)
+
+
+def test_rows_of_different_strata_are_not_compared():
+    """Within each the better one is ranked above; all together would say the opposite of most pairs."""
+    chance = np.random.default_rng(0)
+    strata = np.repeat([1, 2], 400)
+    better = chance.random(800) < np.where(strata == 2, 0.9, 0.1)  # what stood low was mostly the better one
+    rates = np.where(better, 0.6, 0.4)
+    labels = (chance.random(800) < rates * np.where(strata == 1, 1.0, 0.2)).astype(float)
+    assert area_under_curve(labels, rates) < 0.5
+    auc, above, _ = ranked(labels, rates, strata)
+    pairs = [
+        (s, f) for one in (1, 2) for s in rates[(strata == one) & (labels > 0)] for f in rates[(strata == one) & (labels == 0)]
+    ]
+    assert auc == pytest.approx(np.mean([1.0 if s > f else 0.5 if s == f else 0.0 for s, f in pairs]))
+    assert auc > 0.5
+    assert above < 0.1
+
+
+def test_chance_ranks_strata_as_high_as_it_says():
+    """Of 400 rankings of three strata by chance about one in ten is as unlikely as that."""
+    chance, strata = np.random.default_rng(1), np.repeat([1, 2, 3], [200, 100, 50])
+    found = [ranked((chance.random(350) < 0.6 / strata).astype(float), chance.random(350), strata)[1] for _ in range(400)]
+    assert np.mean(np.array(found) < 0.1) == pytest.approx(0.1, abs=0.05)
 
 
 def test_calibration_error_is_the_mean_gap_of_ten_bins_of_equal_size():

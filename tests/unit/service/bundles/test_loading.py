@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from features.contract import Contract, Feature, fingerprint
+from features.contract import SLOT, Contract, Feature, fingerprint
 from service.bundles.loading import load_bundle
 from service.bundles.manifest import MANIFEST_FILE, MODEL_FILE, WARMUP_FILE
 from service.errors import BundleRefused
@@ -101,9 +101,12 @@ def test_an_input_that_the_service_reads_otherwise_is_refused(bundles, served):
         ([1, 2, Feature("size", "number", "match")], r"Expected `matches` of an input of the origin.*inputs\[2\]"),
         ([1, 2, Feature("size", "number", "action", matches="context.device")], "`match` or `pair`, and of no other"),
         ([1, Feature("size", "number", "match", matches="context.device"), 2], "found `request, match, action`"),
+        ([1, SLOT, 2], "found `request, slot, action`"),
+        ([1, 2, SLOT, SLOT], "Expected one slot, found 2"),
+        ([1, 2, Feature("slot", "number", "slot")], r"Expected a slot that is a number, by default the first.*inputs\[2\]"),
     ],
 )  # fmt: skip
-def test_matches_that_cannot_be_made_are_refused(bundles, changed, problem):
+def test_matches_and_slots_that_cannot_be_made_are_refused(bundles, changed, problem):
     """What is compared must be among the inputs, and stand where scorers look for it."""
     inputs = tuple(bundles.inputs[one] if isinstance(one, int) else one for one in changed)
     with pytest.raises(BundleRefused, match=problem):
