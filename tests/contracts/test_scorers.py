@@ -149,8 +149,8 @@ def forest(seed: int, trees: int, depth: int, inputs: int = len(INPUTS)) -> list
 
 @pytest.fixture(
     params=[
-        "flat", "onnx", "compiled", "numpy", "onnx, matches", "compiled, matches", "numpy, matches", "onnx, slot", "compiled, slot",
-        "numpy, slot",
+        "flat", "onnx", "compiled", "numpy",
+        *(f"{kind}, {told}" for told in ("matches", "slot") for kind in ("onnx", "compiled", "numpy")),
     ]
 )  # fmt: skip
 def scorer(request) -> Scorer:
