@@ -11,7 +11,8 @@ RUN /opt/nextbest/bin/pip install --requirement requirements/roots.txt \
 COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY service service
 COPY features features
-RUN /opt/nextbest/bin/pip install --no-deps .
+RUN /opt/nextbest/bin/pip install --no-deps . \
+ && cd / && /opt/nextbest/bin/python -c 'from features import _rows; from service.bundles import _leaves'
 
 FROM python:3.12-slim
 # A numeric user, so that an orchestrator can verify that it is not root.

@@ -1,6 +1,7 @@
 """Builds what is written in C, where there is a compiler; without one the package is whole, and slower."""
 
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import BaseError, CCompilerError
 
 LIMITED = ("Py_LIMITED_API", "0x030B0000")  # one build for Python 3.11 and all that follow
+PLATFORM = sysconfig.get_platform().replace("-", "_").replace(".", "_")
 EXTENSIONS = {"service.bundles._leaves": "service/bundles/leaves.c", "features._rows": "features/rows.c"}
 
 
@@ -20,28 +22,31 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg,misc]  # hat
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile beside the sources. `version` is `standard` or `editable`."""
         del version
-        try:
-            built = build(Path(self.root))
-        except (BaseError, CCompilerError) as error:
-            print(f"warning: Expected a C compiler, got: {error} - decisions take a fifth longer", file=sys.stderr)
-            return
-        build_data["artifacts"] += [str(path.relative_to(self.root)) for path in built]
-        build_data["pure_python"] = False
-        build_data["infer_tag"] = True
+        root = Path(self.root)
+        for name, source in EXTENSIONS.items():
+            try:
+                built = build(root, name, source)
+            except (BaseError, CCompilerError) as error:
+                print(f"warning: Expected `{source}` to compile, got: {error} - decisions take longer", file=sys.stderr)
+                continue
+            build_data["artifacts"].append(built.relative_to(root).as_posix())
+            build_data["tag"] = f"cp311-abi3-{PLATFORM}"
+            build_data["pure_python"] = False
 
 
-def build(root: Path) -> list[Path]:
-    """The libraries, each beside its source. Raises setuptools' errors where it does not compile."""
-    extensions = [
-        Extension(name, [str(root / source)], define_macros=[LIMITED], py_limited_api=True, extra_compile_args=_optimised())
-        for name, source in EXTENSIONS.items()
-    ]
-    command = build_ext(Distribution({"name": "nextbest", "ext_modules": extensions}))
+def build(root: Path, name: str, source: str) -> Path:
+    """The library, beside its source; none of before is left. Raises setuptools' errors where it does not compile."""
+    extension = Extension(
+        name, [str(root / source)], define_macros=[LIMITED], py_limited_api=True, extra_compile_args=_optimised()
+    )
+    command = build_ext(Distribution({"name": "nextbest", "ext_modules": [extension]}))
     with tempfile.TemporaryDirectory() as scratch:
-        command.build_lib, command.build_temp = str(root), scratch
+        command.build_lib, command.build_temp, command.force = str(root), scratch, True
         command.ensure_finalized()
+        library = Path(command.get_ext_fullpath(name))
+        library.unlink(missing_ok=True)
         command.run()
-    return [Path(command.get_ext_fullpath(name)) for name in EXTENSIONS]
+    return library
 
 
 def _optimised() -> list[str]:

@@ -108,7 +108,7 @@ static PyObject *encode(PyObject *self, PyObject *args)
     }
     for (Py_ssize_t row = 0; row < rows; row++) {
         PyObject *told_of[2] = {PyList_GetItem(customers, row), PyList_GetItem(contexts, row)};
-        if (!PyDict_Check(told_of[0]) || !PyDict_Check(told_of[1])) goto other;
+        if (!Py_IS_TYPE(told_of[0], &PyDict_Type) || !Py_IS_TYPE(told_of[1], &PyDict_Type)) goto other;
         for (Py_ssize_t i = 0; i < width; i++, cell++) {
             PyObject *vocabulary = PyTuple_GetItem(codes, i);
             PyObject *value = PyDict_GetItemWithError(told_of[sources[i] != 0], PyTuple_GetItem(names, i));
@@ -137,7 +137,11 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_rows", "Values of customers, from Redis and to the model.", 0, methods,
-                                    NULL, NULL, NULL, NULL};
+/* What the functions take: Python looks whether it is what it knows. */
+static int begin(PyObject *module) { return PyModule_AddIntConstant(module, "INTERFACE", 1); }
+
+static PyModuleDef_Slot slots[] = {{Py_mod_exec, begin}, {0, NULL}};
+
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_rows", "Values of customers, from Redis and to the model.", 0, methods, slots, NULL, NULL, NULL};
 
 PyMODINIT_FUNC PyInit__rows(void) { return PyModuleDef_Init(&module); }

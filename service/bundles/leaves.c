@@ -18,10 +18,8 @@
 #if defined(__GNUC__)
 #define INLINE static inline __attribute__((always_inline))
 #define LOWEST(bits) __builtin_ctzll(bits)
-#define FETCH(address) __builtin_prefetch(address)
 #else
 #define INLINE static inline
-#define FETCH(address)
 static inline int LOWEST(uint64_t bits)
 {
     int place = 0;
@@ -174,6 +172,14 @@ static PyObject *values(PyObject *self, PyObject *args)
         wrong("1 to 16 requests and arrays of sizes that fit each other");
         goto end;
     }
+    const int32_t *columns = b[COLUMNS].buf, *starts = b[STARTS].buf;
+    int inside = starts[0] == 0 && starts[asked] == edges;
+    for (Py_ssize_t i = 0; i < asked; i++)
+        inside &= columns[i] >= 0 && columns[i] < b[REQUESTS].len / (4 * rows) && starts[i] <= starts[i + 1];
+    if (!inside) {
+        wrong("columns of the requests, and edges in order");
+        goto end;
+    }
     const Py_ssize_t line = alike > trees ? alike : trees;
     scratch = PyMem_Malloc((size_t)(trees * MOST * 8 + line * 8));
     if (scratch == NULL) {
@@ -231,7 +237,11 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_leaves", "Leaves of trees, and their sums.", 0, methods,
-                                    NULL, NULL, NULL, NULL};
+/* What the functions take: Python looks whether it is what it knows. */
+static int begin(PyObject *module) { return PyModule_AddIntConstant(module, "INTERFACE", 1); }
+
+static PyModuleDef_Slot slots[] = {{Py_mod_exec, begin}, {0, NULL}};
+
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_leaves", "Leaves of trees, and their sums.", 0, methods, slots, NULL, NULL, NULL};
 
 PyMODINIT_FUNC PyInit__leaves(void) { return PyModuleDef_Init(&module); }

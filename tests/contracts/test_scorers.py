@@ -13,10 +13,11 @@ from onnx import TensorProto, helper
 
 from features.contract import MOST_SLOTS, SLOT, Feature
 from features.homes import home_contract
+from features.native import built
 from features.vectors import vectorize
 from service.bundles.compiled_scorer import MOST_LEAVES, MOST_ROWS, CompiledScorer, too_many_worlds, unfit
 from service.bundles.loading import COMPILED_FROM, Bundle, load_bundle
-from service.bundles.native_leaves import AT_ONCE, IS_BUILT, _leaves
+from service.bundles.native_leaves import AT_ONCE, IS_BUILT, NativeLeaves, _leaves
 from service.bundles.onnx_scorer import OnnxModel, OnnxScorer
 from service.bundles.onnx_trees import MODES, Ensemble, read_trees
 from service.catalog.entities import Action
@@ -139,7 +140,7 @@ def forest(seed: int, trees: int, depth: int, inputs: int = len(INPUTS)) -> list
 
     def grown(level: int) -> Node:
         if not level:
-            return Node(weight=float(np.float32(chance.normal(0, 0.02))))
+            return Node(weight=float(np.float32(chance.normal(0, 0.02) * 10.0 ** -chance.uniform(0, 9))))  # sums round
         threshold = float(np.float32(chance.normal()))
         feature, missing = int(chance.integers(0, inputs)), bool(chance.integers(0, 2))
         return Node(feature, "BRANCH_LEQ", threshold, missing, branches=(grown(level - 1), grown(level - 1)))
@@ -349,10 +350,11 @@ def test_a_large_ensemble_equals_the_reference():
     )
 
 
+@pytest.mark.parametrize("kinds", [5, 1])  # of actions: of one kind only, all share all patterns
 @pytest.mark.parametrize("depth", [3, 4, 5, 6])
-def test_c_adds_up_as_numpy_does(depth):
+def test_c_adds_up_as_numpy_does(depth, kinds):
     """Bit for bit, in words of 8 to 64 leaves and batches of any size: a decision says the same with and without what is in C."""
-    model, actions = onnx_of(forest(depth, 150, depth)), some_actions([[n % 5, n % 3] for n in range(40)])
+    model, actions = onnx_of(forest(depth, 150, depth)), some_actions([[n % kinds, n % kinds] for n in range(40)])
     in_c, in_numpy = (compiled(model, actions, native=native) for native in (True, False))
     for count in (1, 2, 4, 8, AT_ONCE - 1, AT_ONCE, 3 * AT_ONCE + 5):
         some = requests(count, in_c)
@@ -362,6 +364,32 @@ def test_c_adds_up_as_numpy_does(depth):
 def test_what_is_in_c_was_built_where_there_is_a_compiler():
     """Else nobody would notice that scoring takes three times as long."""
     assert IS_BUILT or not (shutil.which("cc") or shutil.which("gcc"))
+
+
+@pytest.mark.parametrize("kind", ["compiled", "numpy"])
+def test_another_type_is_converted_and_another_width_is_refused(kind):
+    """Nothing is read beyond a request."""
+    scorer = compiled(onnx_of(forest(3, 30, 4)), some_actions([[1, 2]] * 3), native=kind == "compiled")
+    some = requests(3, scorer)
+    np.testing.assert_array_equal(scorer.score(some.astype(np.float64)), scorer.score(some))
+    with pytest.raises((IndexError, ValueError)):
+        scorer.score(some[:, :1])
+
+
+def test_places_outside_are_refused_when_trees_are_taken_in():
+    """C is not asked to look with each request."""
+    ensemble = read_trees(onnx_of(forest(3, 30, 4)))
+    assert ensemble is not None
+    trees = CompiledScorer(ensemble, INPUTS, some_actions([[1, 2], [2, 3]]), native=False)._leaves._trees
+    for wrong in ({"tree": trees.tree + 30}, {"alike": trees.alike - 100}, {"steps": tuple(s + 10_000 for s in trees.steps)}):
+        with pytest.raises(ValueError, match="Expected places"):
+            NativeLeaves(trees._replace(**wrong))
+
+
+def test_a_library_of_other_sources_is_left_alone():
+    """And a warning says what to do."""
+    with pytest.warns(RuntimeWarning, match="Expected `json` with interface 1, found 0: install again"):
+        assert built("json", 1) is None
 
 
 @pytest.mark.skipif(not IS_BUILT, reason="without a compiler there is nothing to call")

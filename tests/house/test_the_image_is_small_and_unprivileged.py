@@ -22,6 +22,8 @@ def test_every_copied_path_exists(root, instructions):
     sources = [source for arguments in of_the_context(instructions) for source in arguments[:-1] if not source.startswith("--")]
     assert sources
     assert [source for source in sources if not (root / source).exists()] == []
+    let_in = {line[1:] for line in (root / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert {source.partition("/")[0] for source in sources} == let_in
 
 
 def test_only_what_serves_is_copied(instructions):
