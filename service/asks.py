@@ -7,7 +7,6 @@ import msgspec
 
 from features.request_time import TIME_ZONE, request_time_values
 from service.catalog.entities import Scalar
-from service.catalog.policies import Purpose
 from service.catalog.rulebook import CONSENT_FEATURE
 from service.decision.contact_policy import NO_CONTACT_HISTORY
 from service.decision.contacts import SERVED, Contact, not_yet_in, without_decision
@@ -68,7 +67,7 @@ def _of_owner(ask: Ask, owner: str | None) -> Ask:
 
 def _as_if_never_tried(ask: Ask, customer: CustomerState) -> CustomerState:
     """A request that is sent again does not count what its first try took before the process died."""
-    if not ask.sent or not customer.contacts:
+    if not customer.contacts:
         return customer
     kept = without_decision(customer.contacts, ask.decision_id)
     return customer if kept is customer.contacts else msgspec.structs.replace(customer, contacts=kept)
@@ -136,22 +135,33 @@ class Turn:
         return decide(without_models(self.engine), plain)
 
     def _requests(self, asks: Sequence[Ask], reading: Reading) -> list[DecisionRequest]:
-        return [self._request(a, s, reading.exhausted) for a, s in zip(asks, reading.states, strict=True)]
+        catalog = self.engine.catalog
+        needed = tuple(CONSENT_FEATURE + purpose.name for purpose in catalog.purposes if purpose.profile)
+        return [self._request(a, s, reading.exhausted, needed) for a, s in zip(asks, reading.states, strict=True)]
 
     def make_again(self, made: Sequence[Made], reading: Reading) -> None:
         """The same requests, from what is known now."""
         for old, new in zip(made, self.make([m.ask for m in made], reading), strict=True):
             old.ask, old.record, old.state = new.ask, new.record, new.state
 
-    def _request(self, ask: Ask, customer: CustomerState, exhausted: tuple[str, ...]) -> DecisionRequest:
-        nothing = (NO_CUSTOMER_FEATURES,) if customer.is_unread else ()
-        customer = _as_if_never_tried(ask, customer)
-        if not nothing and any(customer.values.get(CONSENT_FEATURE + p.name) != 1.0 for p in self._needed_for_profile()):
-            customer, nothing = unprofiled(customer), (NO_PROFILE_CONSENT,)
-        if not self.engine.assignment.is_personalised(ask.customer_id):
-            customer, nothing = unprofiled(customer), (*nothing, NOT_PERSONALISED)
-        zone = customer.values.get(TIME_ZONE) or ask.context.get(TIME_ZONE) or self.engine.catalog.time_zone
-        model = self._lacking_models(ask.customer_id)
+    def _request(
+        self, ask: Ask, customer: CustomerState, exhausted: tuple[str, ...], needed: tuple[str, ...]
+    ) -> DecisionRequest:  # fmt: skip
+        """`needed`: the consents without which nothing that is known may count."""
+        engine = self.engine
+        degraded: tuple[str, ...] = (NO_CUSTOMER_FEATURES,) if customer.is_unread else ()
+        if ask.sent:
+            customer = _as_if_never_tried(ask, customer)
+        if needed and not degraded and any(customer.values.get(name) != 1.0 for name in needed):
+            customer, degraded = unprofiled(customer), (NO_PROFILE_CONSENT,)
+        if not engine.assignment.is_personalised(ask.customer_id):
+            customer, degraded = unprofiled(customer), (*degraded, NOT_PERSONALISED)
+        zone = customer.values.get(TIME_ZONE) or ask.context.get(TIME_ZONE) or engine.catalog.time_zone
+        if customer.contacts is None and engine.catalog.contact.reads_history:
+            degraded = (*degraded, NO_CONTACT_HISTORY)
+        degraded += self._lacking_models(ask.customer_id)
+        if customer.stale:
+            degraded += tuple(STALE + name for name in customer.stale)
         return DecisionRequest(
             decision_id=ask.decision_id,
             customer_id=ask.customer_id,
@@ -161,7 +171,7 @@ class Turn:
             placements=ask.placements,
             exclude_actions=ask.exclude_actions,
             candidates=ask.candidates,
-            degraded=(*nothing, *self._unknown_contacts(customer), *model, *(STALE + name for name in customer.stale)),
+            degraded=degraded,
             exhausted=exhausted,
             sent=ask.sent,
         )
@@ -176,10 +186,3 @@ class Turn:
             return () if self.engine.of(arm).versions.bundle else (NO_MODEL,)
         failed = self.engine.assignment.failed_canary(customer_id)
         return lacking if failed is None else (*lacking, CANARY_FAILED + failed)
-
-    def _needed_for_profile(self) -> list[Purpose]:
-        return [purpose for purpose in self.engine.catalog.purposes if purpose.profile]
-
-    def _unknown_contacts(self, customer: CustomerState) -> tuple[str, ...]:
-        policed = self.engine.catalog.contact.reads_history
-        return (NO_CONTACT_HISTORY,) if policed and customer.contacts is None else ()

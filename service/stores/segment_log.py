@@ -20,7 +20,7 @@ from service.decision.records import (
     OutcomeRecord,
     QuarantinedRecord,
     ShadowRecord,
-    encode_line,
+    line_parts,
 )
 from service.errors import LogUnavailable
 from service.files import DISK, Files
@@ -49,6 +49,7 @@ class _Write(NamedTuple):
 
     kind: str
     data: bytes
+    records: int
     ids: Sequence[Sent]
     loop: asyncio.AbstractEventLoop
     done: asyncio.Future[None]
@@ -148,14 +149,14 @@ class SegmentLog:
         return {hashed[one] for one in found}
 
     async def _write(self, kind: str, records: Sequence[msgspec.Struct], ids: Sequence[Sent] = ()) -> None:
-        data = b"".join([encode_line(self._encoder.encode(r)) for r in records])
+        data = b"".join(itertools.chain.from_iterable([line_parts(self._encoder.encode(r)) for r in records]))
         if self._waiting_bytes + len(data) > self._queue_bytes:
             raise LogUnavailable(f"Expected the disk to keep up, found {self._waiting_bytes} bytes waiting for it")
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="segment-log", daemon=True)
             self._thread.start()
         loop = asyncio.get_running_loop()
-        write = _Write(kind, data, ids, loop, loop.create_future())
+        write = _Write(kind, data, len(records), ids, loop, loop.create_future())
         self._waiting_bytes += len(data)
         self._queue.put(write)
         await write.done
@@ -193,7 +194,8 @@ class SegmentLog:
     def _attempt(self, writer: SegmentWriter, mine: Sequence[_Write]) -> OSError | None:
         ids = itertools.chain.from_iterable(write.ids for write in mine)
         try:
-            writer.write(b"".join([write.data for write in mine]), ids, wait=self._interval is None)
+            records = sum(write.records for write in mine)
+            writer.write(b"".join([write.data for write in mine]), ids, wait=self._interval is None, records=records)
         except OSError as error:
             self._failures += 1
             return error

@@ -42,9 +42,12 @@ class SegmentWriter:
         path = self._path
         return None if path is None else (path.name, self._written)
 
-    def write(self, data: bytes, ids: Iterable[tuple[int, int]] = (), *, wait: bool = True) -> None:
+    def write(
+        self, data: bytes, ids: Iterable[tuple[int, int]] = (), *, wait: bool = True, records: int | None = None
+    ) -> None:  # fmt: skip
         """Append some lines, and with `wait` wait for the disk. `ids`: hashes of those they carry, and what was sent under each.
 
+        `records`: how many lines; None: they are counted, which takes 3 us of 5 kB.
         Raises OSError; then this segment is finished, whatever of `data` is in it.
         """
         try:
@@ -58,7 +61,7 @@ class SegmentWriter:
             self._end()  # after a failed fsync nobody knows what is on disk: never write behind it
             raise
         self._written += len(data)
-        self._records += data.count(b"\n")
+        self._records += data.count(b"\n") if records is None else records
         self._checksum = google_crc32c.extend(self._checksum, data)
         for hashed, sent in ids:
             self._ids.append(hashed)
