@@ -17,6 +17,7 @@ from training.importing import import_table
 from training.learn import learn, prepare
 from training.progress import progress_bar
 from training.promotion import check_why, promote, promote_beside, promote_without_evidence, rollback
+from training.publish import LEFT_OUT
 from training.simulate import World, write_world
 from training.slots import slots_told
 from training.summary import evaluation_table, models_table, terminal
@@ -72,9 +73,10 @@ def _print_card(bundle: str, home: Path) -> None:
 
 
 def _told_of(manifest: Manifest) -> tuple[str, ...]:
-    """What of a bundle's card fits no table: where it has values from that no row recorded, and what slots are worth."""
-    slots = slots_told(manifest.metrics)
-    return (*card(manifest.backfilled), *([slots] if slots else []))
+    """What of a bundle's card fits no table: values that no row recorded, what slots are worth, from whom it has not learned."""
+    slots, rows = slots_told(manifest.metrics), manifest.metrics.get(LEFT_OUT, 0.0)
+    without = f"left out: {rows:,.0f} rows of customers who were erased or do not want to be known"
+    return (*card(manifest.backfilled), *([slots] if slots else []), *([without] if rows else []))
 
 
 def _evaluate(options: argparse.Namespace, home: Path) -> int:

@@ -9,6 +9,7 @@ import msgspec
 
 from service.decision.records import DecisionRecord
 from service.errors import UnknownDecision
+from training.event_history import is_erased, read_erasures
 from training.live_log import find_in, read_payloads, sources
 
 DECISION_ID = b'{"decision_id":"'  # a record begins with its id
@@ -22,11 +23,17 @@ class Logged(NamedTuple):
     record: DecisionRecord
 
 
-def read_decisions(home: Path, start: float = float("-inf"), end: float = float("inf")) -> Iterator[Logged]:
-    """Every readable decision of a span of time, in seconds since 1970 UTC, `end` excluded."""
+def read_decisions(
+    home: Path, start: float = float("-inf"), end: float = float("inf"), *, forgotten: bool = False
+) -> Iterator[Logged]:
+    """Every readable decision of a span of time, in seconds since 1970 UTC, `end` excluded.
+
+    `forgotten`: also those of customers who were erased since.
+    """
+    erased = {} if forgotten else read_erasures(home)
     for payload in read_payloads(home, "decisions"):
         record = _decoder.decode(payload)
-        if start <= record.at < end:
+        if start <= record.at < end and not is_erased(erased, record.customer_id, record.at):
             yield Logged(payload, record)
 
 

@@ -1,4 +1,4 @@
-"""`nextbest rebuild | unlink`, and `nextbest features` with what the log adds to it: transactions, and what events have fed."""
+"""`nextbest rebuild | unlink | erase`, and `nextbest features` with what the log adds to it: transactions, what events fed."""
 
 import argparse
 import asyncio
@@ -20,6 +20,7 @@ from features.redis_server import resolve_redis
 from service.errors import DependencyFailed
 from service.stores.links import open_link
 from service.stores.resp import encode
+from training.erasing import erase
 from training.event_history import fed, read_aliases, read_events
 from training.progress import progress_bar
 from training.rebuild import rebuild, unlink
@@ -33,8 +34,8 @@ def main(argv: Sequence[str], *, home: Path, redis_url: str | None) -> int:
     """Exit code: 0 done, 1 where online and offline differ. Errors are raised for the command line to tell."""
     if argv[0] == "features":
         return _features(argv, home, redis_url)
-    if argv[0] == "unlink":
-        return _unlink(argv, home, redis_url)
+    if argv[0] in ("unlink", "erase"):
+        return (_unlink if argv[0] == "unlink" else _erase)(argv, home, redis_url)
     purpose = "Put everything into Redis again, from log, lake and offline tables."
     argparse.ArgumentParser(prog="nextbest rebuild", description=purpose).parse_args(argv[1:])
     with resolve_redis(redis_url, home) as url:
@@ -73,6 +74,19 @@ def _unlink(argv: Sequence[str], home: Path, redis_url: str | None) -> int:
         asyncio.run(_reach(url))
         customer = unlink(home, url, alias, time.time(), tell)
     print(f"`{alias}` is not `{customer}` any more")
+    return 0
+
+
+def _erase(argv: Sequence[str], home: Path, redis_url: str | None) -> int:
+    purpose = "Forget a customer under all of their ids: out of Redis, and out of everything that learns, judges or rebuilds."
+    parser = argparse.ArgumentParser(prog="nextbest erase", description=purpose)
+    parser.add_argument("customer", metavar="CUSTOMER_ID")
+    name = parser.parse_args(argv[1:]).customer
+    with resolve_redis(redis_url, home) as url:
+        asyncio.run(_reach(url))
+        ids = erase(home, url, name, time.time())
+    print(f"forgotten: {', '.join(f'`{one}`' for one in ids)}")
+    print("Log and lake keep their lines, which nothing reads any more; tables of yours that feed features are yours to change.")
     return 0
 
 

@@ -8,11 +8,11 @@ import msgspec
 import pyarrow as pa
 
 from features.live import Event
-from service.decision.records import EventRecord, IdentityRecord
+from service.decision.records import ErasureRecord, EventRecord, IdentityRecord
 from training.lake import MOMENT, read_tables, write_by_day
 from training.live_log import read_log
 
-EVENTS = "events"
+EVENTS, ERASURES = "events", "erasures"
 EVENT_COLUMNS = {
     "event_id": pa.string(), "customer_id": pa.string(), "type": pa.string(), "channel": pa.string(), "at": MOMENT,
     "received_at": MOMENT, "properties": pa.string(), "declared": pa.bool_(), "source": pa.string(),
@@ -33,11 +33,18 @@ def read_known_events(home: Path) -> Iterator[tuple[EventRecord, float]]:
     Of one that was ingested, when it happened: when the file was read says nothing of when somebody knew it.
     """
     known: set[bytes] = set()
+    erased = read_erasures(home)
     for record, since in _written(home):
         name = record.event_id.encode()
         if name not in known:
             known.add(name)
-            yield record, since
+            if not is_erased(erased, record.customer_id, record.at):
+                yield record, since
+
+
+def known_event_ids(home: Path) -> set[str]:
+    """Of everything that was written down, also of customers who were erased."""
+    return {record.event_id for record, _ in _written(home)}
 
 
 def _written(home: Path) -> Iterator[tuple[EventRecord, float]]:
@@ -78,11 +85,27 @@ def feeding(records: Iterable[EventRecord], aliases: Mapping[str, str]) -> Itera
     return ((aliases.get(r.customer_id, r.customer_id), r.event) for r in records if r.declared)
 
 
+def read_erasures(home: Path) -> dict[str, float]:
+    """By id, until when what was known of them is forgotten, seconds since 1970 UTC."""
+    found: dict[str, float] = {}
+    for record in read_log(home, ERASURES, ErasureRecord):
+        found[record.customer_id] = max(record.at, found.get(record.customer_id, record.at))
+    return found
+
+
+def is_erased(erased: Mapping[str, float], customer_id: str, at: float) -> bool:
+    """Whether what happened then is forgotten."""
+    return customer_id in erased and at <= erased[customer_id]
+
+
 def read_aliases(home: Path) -> dict[str, str]:
-    """Whom each alias leads to, as the log has it now."""
+    """Whom each alias leads to, as the log has it now; what linked an id that was erased since is forgotten."""
     found: dict[str, str] = {}
+    erased = read_erasures(home)
     for record in read_log(home, "identities", IdentityRecord):
-        if record.linked:
+        if is_erased(erased, record.alias, record.at):
+            found.pop(record.alias, None)
+        elif record.linked:
             found[record.alias] = record.customer_id
         else:
             found.pop(record.alias, None)

@@ -26,6 +26,7 @@ from service.errors import NotReady
 from training.backfill import MADE_UNDER, UNDER, Backfill, Imported, Logged, backfill, digest_of
 from training.lake import DECISION_COLUMNS, OUTCOME_COLUMNS, read_tables
 from training.learning_rules import read_rules
+from training.left_out import LeftOut, left_out
 from training.live_log import payloads, sources, spoiled_lines
 
 Values = npt.NDArray[np.float64]
@@ -77,7 +78,7 @@ class Examples:
 
     `decided_at` is in seconds since 1970 UTC. `label` is 0 or 1, or a sum of values. `delay`: seconds to the first success, NaN
     without one. `complete_until`: until when outcomes are known. `damaged` counts unreadable log lines. `backfills`: by key,
-    features that some rows could not record.
+    features that some rows could not record. `left_out`: rows of customers from whom nobody learns, which are not here.
     """
 
     decision_id: pa.Array
@@ -93,6 +94,7 @@ class Examples:
     delay: Values | None = None
     complete_until: float = np.inf
     backfills: Mapping[str, Backfill] = field(default_factory=dict)
+    left_out: int = 0
 
     def __len__(self) -> int:
         return len(self.label)
@@ -130,6 +132,7 @@ class Examples:
             values={key: column.take(picked) for key, column in self.values.items()}, damaged=self.damaged,
             delay=None if self.delay is None else self.delay[positions], complete_until=self.complete_until,
             backfills={key: one.take(np.asarray(positions, np.intp)) for key, one in self.backfills.items()},
+            left_out=self.left_out,
         )  # fmt: skip
 
     def with_label(self, label: Values) -> "Examples":
@@ -165,19 +168,33 @@ def load_examples(
     """Every decision that was shown, from lake and live log. Raises NotReady where there is none.
 
     Shown means: an impression came back, or an outcome of any other kind. Fallbacks are no decisions and left out. Outcomes
-    that come later than the objective's window do not count; rows that are younger than that are among them (`maturity`).
+    that come later than the objective's window do not count; rows that are younger than that are among them (`maturity`). Rows of
+    customers who were erased since, or do not want to be known, are left out (`training.left_out`).
     What a row's contract did not know is filled as of its moment (`training.backfill`), unless `fill` or learning.toml forbid it.
     """
     live, imported = LiveLog(home, contract), Imported()
     found, until = _joined(home, objective, contract, live, imported)
     if not found.num_rows:
         raise NotReady(f"Expected decisions with outcomes under `{home}`, found none: import a table, or serve and send outcomes")
-    examples = _examples(found, objective, contract, live.damaged, until)
+    found, examples = _without(left_out(home), found, _examples(found, objective, contract, live.damaged, until))
     if not fill or read_rules(home).training.backfill == "none":
         return examples
     logged = Logged(examples.customer_id, examples.decided_at, _whole(found[MADE_UNDER]), imported.tables)
     values, backfills = backfill(home, contract, logged, examples.values, progress)
     return replace(examples, values=values, backfills=backfills)
+
+
+def _without(out: LeftOut, found: pa.Table, examples: Examples) -> tuple[pa.Table, Examples]:
+    """The rows from which may be learned. Raises NotReady where there is none."""
+    rows = out.mask(examples.customer_id, examples.decided_at)
+    if not rows.any():
+        return found, examples
+    if rows.all():
+        raise NotReady(
+            "Expected decisions to learn from, found only those of customers who were erased or do not want to be known"
+        )
+    kept = np.flatnonzero(~rows)
+    return found.take(pa.array(kept)), replace(examples.take(kept), left_out=int(rows.sum()))
 
 
 def _joined(home: Path, objective: Objective, contract: Contract, live: "LiveLog", imported: Imported) -> tuple[pa.Table, float]:

@@ -19,6 +19,7 @@ from training.backfill import MADE_UNDER, UNDER, Imported, Logged, backfill
 from training.examples import LiveLog, decision_rows, filled, outcome_types, seconds_of, texts, together
 from training.known_contracts import Keys
 from training.lake import DECISION_COLUMNS, OUTCOME_COLUMNS, read_tables
+from training.left_out import left_out
 
 As = Literal["arrow", "pandas", "polars"]
 Moment = dt.datetime | float
@@ -56,6 +57,8 @@ def load_decisions(
     backfill: bool = False,
 ) -> Any:  # noqa: ANN401  # the types of three libraries, two of which publish none
     """One row per served item, in the order of time, from lake and live log; `end` is excluded. Fallbacks are left out.
+
+    So are customers who were erased, or do not want to be known (`training.left_out`).
 
     Moments are datetimes with a time zone, or seconds since 1970 UTC. Columns: `decision_id`, `customer_id`, `decided_at`,
     `placement`, `slot`, `action_id`, `choice_probability`, `source`; then, null where the decision was imported, `treatment_id`,
@@ -115,7 +118,7 @@ def _gather(
 ) -> Mapping[str, Keys]:
     """Decisions of the span, and every outcome, as tables on disk; which columns imported tables had."""
     start, end = (dt.datetime.fromtimestamp(at, dt.UTC) if at is not None else None for at in span)
-    imported = Imported()
+    imported, out = Imported(), left_out(home)
     log, keys = LiveLog(home, contract, _served_rows), [feature.key for feature in contract.features]
     columns = DECISION_COLUMNS | SERVED_COLUMNS | UNDER
     connection.execute("set timezone = 'UTC'")
@@ -125,7 +128,7 @@ def _gather(
     connection.execute("create table outcomes as select * from batch")
     for source in (map(imported.marked, read_tables(home, "decisions")), log.decisions()):
         for table in source:
-            connection.register("batch", together([table], columns, contract, keys))
+            connection.register("batch", out.without(together([table], columns, contract, keys)))
             within = "coalesce(decided_at >= $start, true) and coalesce(decided_at < $end, true)"
             connection.execute(f"insert into decisions select * from batch where {within}", {"start": start, "end": end})  # noqa: S608  # a constant of this function
     for source in (read_tables(home, "outcomes"), log.outcomes()):

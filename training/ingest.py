@@ -29,7 +29,7 @@ from service.ids import personal
 from service.stores.completeness import nothing_written, set_complete
 from service.stores.links import open_link
 from service.stores.live_features import RedisLiveFeatures
-from training.event_history import fed, moment, read_events, write_events
+from training.event_history import fed, known_event_ids, moment, write_events
 from training.live_log import read_log, write_segment
 from training.tables import read_table
 
@@ -201,7 +201,7 @@ class _Ingestion:
         self._start = moment(mapping.at_start)
         own = {"anonymous_id", mapping.customer_id, mapping.type, mapping.channel, mapping.at, "properties"}
         self._named = own | ({mapping.event_id} if mapping.event_id else set())
-        self._known = {record.event_id for record in read_events(home)}
+        self._known = known_event_ids(home)
         self._counts = {"accepted": 0, "duplicates": 0, "undeclared": 0}
 
     def take(self, rows: Sequence[Row]) -> list[EventRecord]:

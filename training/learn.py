@@ -188,4 +188,5 @@ def _provenance(objective: Objective, learned: Examples, split: Split) -> Proven
         action_rows=dict(zip(actions.tolist(), counts.tolist(), strict=True)), split=split,
         dataset_fingerprint=learned.fingerprint, learned_until=float(learned.decided_at.max()),
         backfilled={key: one.summary(learned.decided_at) for key, one in learned.backfills.items()},
+        left_out=learned.left_out,
     )  # fmt: skip

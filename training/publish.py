@@ -37,6 +37,7 @@ from training.slots import slot_figures
 WARMUP_ROWS = 64
 TENTHS = np.arange(1, 10) / 10.0
 UNSAFE = re.compile(r"[^A-Za-z0-9_]+")  # in a file's name; an outcome may be called anything
+LEFT_OUT = "left_out"  # among the figures of a bundle
 LIBRARIES = ("lightgbm", "onnx", "onnxruntime", "numpy")
 
 
@@ -52,6 +53,7 @@ class Provenance(msgspec.Struct, frozen=True):
     dataset_fingerprint: str
     learned_until: float | None = None  # seconds since 1970 UTC: the newest row
     backfilled: dict[str, Backfilled] = {}
+    left_out: int = 0  # rows of the log, of customers from whom nobody learns
     weighing: Weighing | None = None  # how rows were weighed, where they did not count alike
 
 
@@ -79,6 +81,7 @@ def publish_bundle(registry: Registry, fitted: Fitted, provenance: Provenance, i
         metrics={
             **fitted.metrics, "trees": float(sum(part.rounds for part in fitted.parts)),
             **({} if weighed is None else weighed.figures()), **slot_figures(fitted, inputs),
+            **({LEFT_OUT: float(provenance.left_out)} if provenance.left_out else {}),
         },
         learned_until=provenance.learned_until, learned_inputs=summaries(fitted.columns, inputs),
         settings={**fitted.settings.figures(), **({} if weighed is None else {"choice_weights.most": weighed.most})},

@@ -34,7 +34,7 @@ from service.stores.live_features import KEPT_S, MARK, LiveUpdates, live_key
 from service.stores.resp import encode
 from training.alerts import read_alerts, still_held, still_open
 from training.decision_log import read_decisions
-from training.event_history import fed, read_aliases, read_events
+from training.event_history import fed, is_erased, read_aliases, read_erasures, read_events
 from training.live_log import read_log, write_segment
 
 AT_ONCE = 1000  # customers in a round trip
@@ -232,7 +232,10 @@ def _replacing(key: str, before: bytes, rebuilt: bytes) -> bytes:
 def latest_consents(home: Path) -> Iterable[ConsentRecord]:
     """What each id said last of each purpose; of a consent and a denial at one moment, the denial."""
     latest: dict[tuple[str, str], ConsentRecord] = {}
+    erased = read_erasures(home)
     for record in read_log(home, "consents", ConsentRecord):
+        if is_erased(erased, record.customer_id, record.at):
+            continue
         before = latest.get((record.customer_id, record.purpose))
         if before is None or (record.at, not record.given) >= (before.at, not before.given):
             latest[record.customer_id, record.purpose] = record
@@ -243,6 +246,7 @@ def contacts_in(home: Path) -> dict[str, bytes]:
     """Contact histories by the customer's key, oldest first, as the log has them."""
     owners: dict[str, str] = {}
     moved = {customer_key(alias): customer_key(customer) for alias, customer in read_aliases(home).items()}
+    erased = {customer_key(name): at for name, at in read_erasures(home).items()}
     found: defaultdict[str, list[Contact]] = defaultdict(list)
     for logged in read_decisions(home):
         record = logged.record
@@ -257,7 +261,7 @@ def contacts_in(home: Path) -> dict[str, bytes]:
         ]  # fmt: skip
     for outcome in timely_outcomes(home):
         owner = key_in(outcome.decision_id) or owners.get(outcome.decision_id)
-        if owner is not None:
+        if owner is not None and not is_erased(erased, owner, outcome.at):
             found[moved.get(owner, owner)].append(as_contact(outcome))
     return {key: encode_contacts(sorted(c, key=lambda one: one.at))[-KEPT_BYTES:] for key, c in found.items() if c}
 
@@ -288,7 +292,7 @@ def budget_counts(home: Path, budgets: Iterable[Budget]) -> dict[str, int]:
     counts: defaultdict[str, int] = defaultdict(int)
     for budget in budgets:
         by_action[budget.action].append(budget)
-    for logged in read_decisions(home) if by_action else ():
+    for logged in read_decisions(home, forgotten=True) if by_action else ():
         for placement in logged.record.placements:
             for item in placement.items if not placement.fallback else ():
                 for budget in by_action.get(item.action_id, ()):

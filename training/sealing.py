@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 from service.decision.records import (
     ConsentRecord,
     DecisionRecord,
+    ErasureRecord,
     EventRecord,
     IdentityRecord,
     OutcomeRecord,
@@ -37,7 +38,7 @@ AT_ONCE = 128 * 2**20  # bytes of segments under one manifest: about 1 GB of mem
 SUFFIX = ".log"
 RECORDS: dict[str, type[msgspec.Struct]] = {
     "decisions": DecisionRecord, "outcomes": OutcomeRecord, "events": EventRecord, "identities": IdentityRecord,
-    "quarantine": QuarantinedRecord, "consents": ConsentRecord, "shadows": ShadowRecord,
+    "quarantine": QuarantinedRecord, "consents": ConsentRecord, "shadows": ShadowRecord, "erasures": ErasureRecord,
 }  # fmt: skip
 """Kinds whose plain fields are columns, too. Any other kind is sealed without."""
 

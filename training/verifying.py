@@ -20,7 +20,7 @@ from training.sealing import (
     read_manifest,
 )
 
-LAKE_KINDS = ("decisions", "outcomes", "events", "identities", "consents", "alerts", "quarantine", "shadows")
+LAKE_KINDS = ("decisions", "outcomes", "events", "identities", "consents", "alerts", "quarantine", "shadows", "erasures")
 
 Progress = Callable[[int, int], None]
 

@@ -1,6 +1,7 @@
 """Reads the section `consent` of a document: which purposes there are, and what is not done without consent."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -49,6 +50,12 @@ def _selector(place: Place, known: Known) -> Selector:
         place.refuse(f"`{PROFILE}`, or what it is needed for, such as `kinds: [offer]`")
         return Selector()
     return read_selector(place, known)
+
+
+def profile_purposes(document: Mapping[str, Any]) -> frozenset[str]:
+    """Of a catalog's document that was published: the purposes without which a customer is not known."""
+    purposes = document.get("consent") or {}
+    return frozenset(name for name, told in purposes.items() if told.get("needed_for") == PROFILE)
 
 
 def selects_action(where: Selector, action: Action) -> bool:

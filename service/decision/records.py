@@ -207,6 +207,13 @@ class ConsentRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     source: str = ""
 
 
+class ErasureRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What was known of a customer until a moment is forgotten, a record for each of their ids. `at`: seconds since 1970 UTC."""
+
+    customer_id: str
+    at: float
+
+
 class QuarantinedRecord(msgspec.Struct, frozen=True):
     """An event that could not be taken, as it came, and why. It can be sent again once that is mended."""
 

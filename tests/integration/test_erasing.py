@@ -1,0 +1,86 @@
+"""`nextbest erase`: a customer leaves Redis, and no rebuild brings them back."""
+
+import asyncio
+
+import msgspec
+import pytest
+
+from features.contract import parse_contract
+from features.homes import write_home_contract
+from features.layout import CustomerLayout
+from features.redis_client import redis_client
+from service.catalog.policies import Purpose
+from service.cli import main
+from service.decision.records import ConsentRecord, EventRecord, IdentityRecord, encode_line
+from service.ids import customer_key
+from service.ports import Terms
+from service.stores.contact_history import contacts_key
+from service.stores.customer_reader import RedisCustomerReader
+from service.stores.links import open_link
+from training.event_history import read_aliases
+from training.rebuild import rebuild
+
+NOW = 1_790_000_000.0
+CONTRACT = parse_contract("""
+features:
+  - {name: age, type: number, origin: profile, max_age: 4000d}
+  - {name: views_24h, type: number, origin: activity, events: {aggregate: count, window: 24h, type: product_viewed}}
+""")
+TERMS = Terms(purposes=(Purpose("marketing"),))
+
+
+@pytest.fixture
+def home(tmp_path):
+    """Two customers who looked around and said yes; one has an alias."""
+    found = tmp_path / "home"
+    write_home_contract(found, CONTRACT)
+    names = ("c1", "a1", "c2")
+    events = [EventRecord(f"e-{name}", name, "product_viewed", "web", NOW, NOW, {}) for name in names]
+    consents = [ConsentRecord(name, "marketing", True, NOW, NOW) for name in ("c1", "c2")]
+    for kind, some in (("events", events), ("consents", consents), ("identities", [IdentityRecord("a1", "c1", NOW)])):
+        folder = found / "log" / kind
+        folder.mkdir(parents=True)
+        (folder / "1-t-1.log").write_bytes(b"".join(encode_line(msgspec.json.encode(one)) for one in some))
+    return found
+
+
+def known(redis_url: str, customer: str):
+    async def read():
+        link = open_link(redis_url, timeout_ms=5000)
+        state = (await RedisCustomerReader(link, CONTRACT, lambda: False).read([customer], NOW + 2, TERMS)).states[0]
+        await link.close()
+        return state
+
+    return asyncio.run(read())
+
+
+def test_an_erased_customer_leaves_redis_and_stays_away(home, any_redis_url, capsys):
+    """Features, events, consents, contacts and the link, under each id; others keep theirs; what comes later counts."""
+    rebuild(home, any_redis_url)
+    layout = CustomerLayout(CONTRACT)
+    with redis_client(any_redis_url) as client:
+        for name in ("c1", "c2"):
+            client.hset(layout.key(name), mapping=layout.encode("profile", {"age": 40.0}, int(NOW * 1e6)))
+            client.append(contacts_key(customer_key(name)), b"\0" * 16)
+    before = known(any_redis_url, "c2")
+    assert known(any_redis_url, "a1").values == {"age": 40.0, "views_24h": 2.0, "consent_marketing": 1.0}
+    assert main(["--home", str(home), "--redis-url", any_redis_url, "erase", "a1"]) == 0
+    assert "forgotten: `c1`, `a1`" in capsys.readouterr().out
+    for name in ("c1", "a1"):
+        state = known(any_redis_url, name)
+        assert (state.values, state.contacts) == ({"views_24h": 0.0, "consent_marketing": 0.0}, b"")
+    rebuild(home, any_redis_url)
+    assert known(any_redis_url, "c1").values == {"views_24h": 0.0, "consent_marketing": 0.0}
+    assert read_aliases(home) == {}
+    assert known(any_redis_url, "c2") == before
+    later = [EventRecord("e-new", "c1", "product_viewed", "web", NOW * 2, NOW * 2, {})]
+    (home / "log" / "events" / "2-t-1.log").write_bytes(b"".join(encode_line(msgspec.json.encode(one)) for one in later))
+    assert rebuild(home, any_redis_url).customers_of_events == 2
+
+
+def test_where_redis_does_not_answer_nothing_is_written_down(home, capsys):
+    """So that the same command, given again, still knows all of a customer's ids."""
+    assert main(["--home", str(home), "--redis-url", "unix:///nowhere", "erase", "c1"]) == 1
+    assert "Expected Redis to answer" in capsys.readouterr().err
+    assert not (home / "log" / "erasures").exists()
+    assert read_aliases(home) == {"a1": "c1"}

@@ -1,0 +1,49 @@
+"""Forgetting a customer: out of Redis, and written down, so that nothing that reads the log counts what was before."""
+
+import asyncio
+from pathlib import Path
+
+from features.contract import Contract
+from features.homes import home_contract
+from features.layout import CustomerLayout
+from service.decision.records import ErasureRecord
+from service.ids import customer_key
+from service.stores.aliases import alias_key
+from service.stores.consents import consents_key
+from service.stores.contact_history import contacts_key
+from service.stores.identities import joined_key
+from service.stores.links import open_link
+from service.stores.live_features import live_key
+from service.stores.resp import encode
+from training.event_history import ERASURES, read_aliases
+from training.live_log import write_segment
+
+TIMEOUT_MS = 60_000.0
+
+
+def erase(home: Path, redis_url: str, name: str, now: float) -> tuple[str, ...]:
+    """Forget a customer, under whichever of their ids. Returns all of them, the customer's first.
+
+    What they do from now on is of somebody who is new. Log and lake keep their lines, which nothing that learns or rebuilds
+    reads any more. Raises DependencyFailed, with nothing written down: then it must be asked for again.
+    """
+    aliases, contract = read_aliases(home), home_contract(home)
+    customer = aliases.get(name, name)
+    ids = (customer, *sorted(alias for alias, leads_to in aliases.items() if leads_to == customer))
+    asyncio.run(_forget(redis_url, ids, contract))
+    write_segment(home, ERASURES, "erase", [ErasureRecord(one, now) for one in ids], now)
+    asyncio.run(_forget(redis_url, ids, contract))  # what a rebuild has put back meanwhile
+    return ids
+
+
+async def _forget(redis_url: str, ids: tuple[str, ...], contract: Contract) -> None:
+    link, layout = open_link(redis_url, timeout_ms=TIMEOUT_MS), CustomerLayout(contract.batch)
+    names: list[str | bytes] = []
+    for alias in ids[1:]:
+        names += [alias_key(alias), joined_key(alias, ids[0])]
+    for one in ids:
+        names += [layout.key(one), live_key(one), contacts_key(customer_key(one)), consents_key(one)]
+    try:
+        await link.ask(b"".join(encode("DEL", name) for name in names), len(names))
+    finally:
+        await link.close()
