@@ -23,6 +23,7 @@ from training.gate import Evidence, Standing, gate
 from training.judging import Report, report
 from training.learning_rules import LearningRules, read_rules
 from training.maturity import corrected
+from training.overlap import ActionOverlap, OverlapCounts
 from training.policies import ALWAYS, BUNDLE, UNIFORM, Chunk, PolicyRows, Values, always, chunks, uniform
 from training.segment_losses import Compared
 from training.slots import SlotRates, knows_slots
@@ -131,7 +132,7 @@ def judge(subject: Subject, registry: Registry, examples: Examples, progress: Pr
     )  # fmt: skip
     return report(
         subject.objective.name, subject.bundle, subject.champion, unseen, estimated.rows,
-        checks=gate(evidence), margin=subject.rules.gate.refresh_margin,
+        checks=gate(evidence), margin=subject.rules.gate.refresh_margin, overlap=estimated.overlap,
     )  # fmt: skip
 
 
@@ -166,16 +167,18 @@ def _mean_rewards(learned: Examples, engine: Engine) -> Values:
 
 
 class _Estimated(NamedTuple):
-    """What the estimators need, and how likely the first engine gives an offer to each row: (rows,), NaN unknown."""
+    """What the estimators need, how likely the first engine gives an offer to each row, (rows,), NaN unknown, and its overlap."""
 
     rows: PolicyRows
     exposure: Values
+    overlap: tuple[ActionOverlap, ...]
 
 
 def _estimate(unseen: Examples, engines: Mapping[str, Engine], expecting: Expecting, progress: Progress) -> _Estimated:
     found, done, exposure = PolicyRows(unseen), 0, np.full(len(unseen), np.nan)
     first = next(iter(engines.values()))
     offers = np.array([action.kind == "offer" for action in first.actions], np.float64)
+    counts = OverlapCounts(first.names.tolist())
     statics = {f"{ALWAYS}{a}": first.positions[a] for a in sorted(set(unseen.action_id.tolist())) if a in first.positions}
     for chunk in chunks(unseen, first):
         tables = {name: choice_table(engine, chunk.requests, chunk.placement) for name, engine in engines.items()}
@@ -187,8 +190,9 @@ def _estimate(unseen: Examples, engines: Mapping[str, Engine], expecting: Expect
         for name, table in tables.items():
             found.add(name, chunk, table.probabilities, rates)
         exposure[chunk.rows] = own.probabilities @ offers
+        counts.add(chunk, own.probabilities, unseen.choice_probability[chunk.rows])
         done += len(chunk.rows)
         progress(done, len(unseen))
     if not done:
         raise NotReady(f"Expected rows of a placement of the catalog ({', '.join(first.plans)}), found none")
-    return _Estimated(found, exposure)
+    return _Estimated(found, exposure, counts.told())

@@ -11,6 +11,7 @@ from training.examples import Examples
 from training.gate import Check
 from training.learning_rules import GateRules
 from training.off_policy import ESTIMATORS, Clusters, Interval, Values, mean_interval
+from training.overlap import ActionOverlap
 from training.policies import ALWAYS, BUNDLE, PolicyRows
 from training.slate_values import PlacementSlates, slate_values
 
@@ -41,7 +42,7 @@ class Gain(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What `evaluate --json` prints. `slates`: only where the log holds slates of several slots."""
+    """What `evaluate --json` prints. `slates`: only where the log holds slates of several slots; `overlap`: of the bundle."""
 
     objective: str
     rows: int
@@ -54,6 +55,7 @@ class Report(msgspec.Struct, frozen=True):
     reasons: tuple[str, ...]
     checks: tuple[Check, ...] = ()
     slates: tuple[PlacementSlates, ...] | msgspec.UnsetType = msgspec.UNSET
+    overlap: tuple[ActionOverlap, ...] = ()
 
     @property
     def bundle(self) -> str:
@@ -73,7 +75,7 @@ class _Judged(NamedTuple):
 
 def report(
     objective: str, bundle: str, champion: str | None, unseen: Examples, found: PolicyRows, *,
-    checks: Sequence[Check] = (), margin: float = REFRESH_MARGIN,
+    checks: Sequence[Check] = (), margin: float = REFRESH_MARGIN, overlap: tuple[ActionOverlap, ...] = (),
 ) -> Report:  # fmt: skip
     """What the rows say of the bundle, against the champion, or against the log where none serves; and the gate's checks.
 
@@ -93,7 +95,7 @@ def report(
         objective=objective, rows=len(unseen), policies=policies, best_static=best,
         gain_over_logged=judged.gain(own, LOGGED), gain_over_best_static=over_best,
         beats_best_static=over_best is not None and over_best.ci[0] > 0.0, verdict=verdict, reasons=tuple(reasons),
-        checks=tuple(checks), slates=slate_values(unseen, found, clusters) or msgspec.UNSET,
+        checks=tuple(checks), slates=slate_values(unseen, found, clusters) or msgspec.UNSET, overlap=overlap,
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from training.policies import ALWAYS
 from training.slate_values import PlacementSlates, SlatePolicy
 
 MOST_STATICS = 5  # the best ones; `--json` has all
+MOST_ACTIONS = 10  # of the overlap
 NARROWEST = 120  # characters; a pipe says 80, which would cut figures
 
 
@@ -39,6 +40,7 @@ def evaluation_table(report: Report, console: Console) -> None:
     for name in _shown(report):
         table.add_row(name, *_cells(report.policies[name]))
     console.print(table)
+    _overlap_table(report, console)
     for one in () if report.slates is UNSET else report.slates:
         _slates_table(one, console)
     console.print(f"gain over logged       {_told(report.gain_over_logged)}")
@@ -51,6 +53,23 @@ def evaluation_table(report: Report, console: Console) -> None:
             checks.add_row(check.name, "yes" if check.holds else "NO", check.told)
         console.print(checks)
     console.print(f"verdict                {report.verdict}: {'; '.join(report.reasons)}")
+
+
+def _overlap_table(report: Report, console: Console) -> None:
+    """The actions that the bundle's policy would show most, and what the log knows of each."""
+    if not report.overlap:
+        return
+    columns = "action,policy,logged,rows,effective rows,largest weight,least probability,covered"
+    table = plain_table(f"{columns},doubt", columns.partition(",")[2], "what the bundle's choices and the log have in common")
+    for one in report.overlap[:MOST_ACTIONS]:
+        weight = "" if one.max_weight is None else f"{one.max_weight:.1f}"
+        least = "" if one.least_probability is None else f"{one.least_probability:.3g}"
+        covered = "" if one.covered is None else f"{one.covered:.0%}"
+        shares = f"{one.policy:.1%}", f"{one.logged:.1%}"
+        table.add_row(one.action, *shares, f"{one.rows:,}", f"{one.ess:,.0f}", weight, least, covered, one.doubt or "")
+    console.print(table)
+    if len(report.overlap) > MOST_ACTIONS:
+        console.print(f"... and {len(report.overlap) - MOST_ACTIONS} more actions: `--json` has all")
 
 
 def _slates_table(found: PlacementSlates, console: Console) -> None:

@@ -97,7 +97,7 @@ def test_an_evaluation_as_json_has_exactly_the_promised_shape(report):
     found = json.loads(msgspec.json.encode(report))
     assert list(found) == [
         "objective", "rows", "policies", "best_static", "gain_over_logged", "gain_over_best_static", "beats_best_static",
-        "verdict", "reasons", "checks",
+        "verdict", "reasons", "checks", "overlap",
     ]  # fmt: skip
     assert set(found["policies"]["logged"]) == {"value", "ci", "estimator"}
     for name, policy in found["policies"].items():
