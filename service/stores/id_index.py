@@ -4,6 +4,7 @@ The file beside a segment is a header of 56 bytes, then sorted 64-bit hashes of 
 was sent under it (0 where nobody compares), little-endian. It can be made again.
 """
 
+import mmap
 import struct
 from collections.abc import Iterable
 from hashlib import blake2b
@@ -120,9 +121,16 @@ def read_index(segment: Path) -> tuple[Index, Ids] | None:
 
 
 def _mapped(path: Path, ids: int) -> Ids:
-    hashes: Hashes = np.memmap(path, np.uint64, "r", HEADER.size, (ids,))
-    checks: Checks = np.memmap(path, np.uint32, "r", HEADER.size + 8 * ids, (ids,))
-    return Ids(hashes, checks)
+    whole: npt.NDArray[np.uint8] = np.memmap(path, np.uint8, "r")
+    start = HEADER.size + 8 * ids
+    return Ids(whole[HEADER.size : start].view(np.uint64), whole[start:].view(np.uint32))
+
+
+def let_go(ids: Ids) -> None:
+    """What was read of a file need not stay in memory: it is read again when somebody asks."""
+    mapped = getattr(ids.hashes, "_mmap", None)  # numpy tells it nowhere else
+    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def ids_hold(segment: Path) -> bool:

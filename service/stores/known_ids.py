@@ -12,7 +12,19 @@ import numpy as np
 import numpy.typing as npt
 
 from service.files import DISK, Files, is_written
-from service.stores.id_index import NO_IDS, Hashes, Ids, Index, hash_id, id_of, make_index, read_index, sent_of, sorted_ids
+from service.stores.id_index import (
+    NO_IDS,
+    Hashes,
+    Ids,
+    Index,
+    hash_id,
+    id_of,
+    let_go,
+    make_index,
+    read_index,
+    sent_of,
+    sorted_ids,
+)
 from service.stores.segments import FolderStamp, SegmentFollower, segment_paths
 
 DAY = 86_400.0
@@ -99,6 +111,7 @@ class KnownIds:
         if len(self._young) >= YOUNG:
             self._growing.append(_Run(self._clock() + self._kept_s, sorted_ids(self._young, self._young.values())))
             self._young = {}
+            self._look()  # segments that ended since keep their ids in their files, also where nobody ever asks for one
 
     def _look(self) -> None:
         if self._stamp.changed():
@@ -118,6 +131,7 @@ class KnownIds:
             del self._young[hashed]
         kept = [_Run(run.until, _left(run.ids, ids)) for run in self._growing]
         self._growing = [run for run in kept if len(run.ids) and run.until >= now]
+        let_go(ids)
 
 
 def _left(ids: Ids, others: Ids) -> Ids:
