@@ -238,7 +238,7 @@ def _size(seen: _Seen) -> Found:
     reasons = []
     if size > rules.most_bytes:
         reasons.append(f"the model has {size:,} bytes, {rules.most_bytes:,} may be")
-    if before is not None and size > rules.most_times * before:
+    if before is not None and size > max(rules.small_bytes, rules.most_times * before):
         reasons.append(
             f"the model has {size:,} bytes, {size / before:.1f} times the champion's; {rules.most_times:g} times may be"
         )

@@ -46,6 +46,7 @@ class GateRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     oldest_days: float = 30.0  # from the newest training row to the newest row that is judged
     most_bytes: int = 16_000_000  # of the model: a worker has 200 MB
     most_ms: float = 10.0  # to score one request
+    small_bytes: int = 500_000  # a model of less may have any times the champion's: the first one of a home is a few kilobytes
     most_times: float = 4.0  # the champion's size and time
     segments: tuple[str, ...] = ()
     fairness: tuple[str, ...] = ()

@@ -81,7 +81,7 @@ def _doubt(shown: int, policy: float, ess: float, covered: float | None) -> str 
     if not shown:
         return "the log never shows it"
     if ess < FEWEST_EFFECTIVE:
-        return f"effective rows {ess:.0f}, {FEWEST_EFFECTIVE} are needed"
+        return f"effective rows {ess:.0f}, {FEWEST_EFFECTIVE:.0f} are needed"
     if abs(covered - 1.0) > OFF:
         return f"the log covers {covered:.0%} of its rows"
     return None

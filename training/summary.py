@@ -60,16 +60,19 @@ def _overlap_table(report: Report, console: Console) -> None:
     if not report.overlap:
         return
     columns = "action,policy,logged,rows,effective rows,largest weight,least probability,covered"
-    table = plain_table(f"{columns},doubt", columns.partition(",")[2], "what the bundle's choices and the log have in common")
+    table = plain_table(columns, columns.partition(",")[2], "what the bundle's choices and the log have in common")
     for one in report.overlap[:MOST_ACTIONS]:
         weight = "" if one.max_weight is None else f"{one.max_weight:.1f}"
         least = "" if one.least_probability is None else f"{one.least_probability:.3g}"
         covered = "" if one.covered is None else f"{one.covered:.0%}"
         shares = f"{one.policy:.1%}", f"{one.logged:.1%}"
-        table.add_row(one.action, *shares, f"{one.rows:,}", f"{one.ess:,.0f}", weight, least, covered, one.doubt or "")
+        table.add_row(one.action, *shares, f"{one.rows:,}", f"{one.ess:,.0f}", weight, least, covered)
     console.print(table)
     if len(report.overlap) > MOST_ACTIONS:
         console.print(f"... and {len(report.overlap) - MOST_ACTIONS} more actions: `--json` has all")
+    for one in report.overlap:
+        if one.doubt is not None:
+            console.print(f"{one.action}: {one.doubt}")
 
 
 def _slates_table(found: PlacementSlates, console: Console) -> None:

@@ -1,6 +1,7 @@
 """Where a policy and the log overlap: counted here a second time, row by row."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -52,7 +53,7 @@ def test_figures_are_those_of_rows_counted_one_by_one():
     [
         ((0.9, 0.1, 0.0, 0.0), 1.0, "c", "the log never shows it"),
         ((0.0, 0.5, 0.5, 0.0), 0.5, "c", "the log covers 5"),
-        ((0.009, 0.5, 0.491, 0.0), 1.0, "a", f"{FEWEST_EFFECTIVE} are needed"),
+        ((0.009, 0.5, 0.491, 0.0), 1.0, "a", f"{FEWEST_EFFECTIVE:.0f} are needed"),
     ],
 )
 def test_what_the_log_cannot_tell_of_an_action_is_told(shares, may, wanted, doubt):
@@ -77,4 +78,6 @@ def test_an_evaluation_tells_what_its_choices_have_in_common_with_the_log(own_bu
     assert main(["--home", str(own_busy_home), "evaluate"]) == 0
     printed = capsys.readouterr().out
     assert "what the bundle's choices and the log have in common" in printed
-    assert found[0]["action"] in printed
+    shares = f"{found[0]['policy']:.1%}", f"{found[0]['logged']:.1%}"
+    assert re.search(rf"{found[0]['action']} +{re.escape(shares[0])} +{re.escape(shares[1])} ", printed)
+    assert all(f"{one['action']}: {one['doubt']}" in printed for one in found if "doubt" in one)
