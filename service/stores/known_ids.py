@@ -32,6 +32,7 @@ KEPT_S = 31 * DAY
 YOUNG = 65_536  # ids in a dictionary, about 10 MB; then they go into sorted arrays of 12 bytes each
 MERGED = 2_000_000  # ids of small segments that are read into one array at start: 24 MB; larger ones stay in their files
 SMALL = 65_536  # ids
+MOST_FILES = 30_000  # segments whose ids stay in their files: Linux lets a process map 65,530
 READ_BYTES = 64 * 2**20  # of segments without an index, newest first, that a start reads: those of writers that were killed
 
 Clock = Callable[[], float]
@@ -51,8 +52,10 @@ class KnownIds:
     """
 
     def __init__(
-        self, folder: Path, field: str, *, writer: str = "", kept_s: float = KEPT_S, files: Files = DISK, clock: Clock = time.time
-    ) -> None:
+        self, folder: Path, field: str, *, writer: str = "", kept_s: float = KEPT_S, files: Files = DISK,
+        clock: Clock = time.time, most_files: int = MOST_FILES,
+    ) -> None:  # fmt: skip
+        self._most_files = most_files
         self._folder, self._field, self._kept_s, self._files, self._clock = folder, field, kept_s, files, clock
         self._young: dict[int, int] = {}
         self._growing: list[_Run] = []  # in memory; they leave when the segments that hold them end
@@ -117,6 +120,8 @@ class KnownIds:
         if self._stamp.changed():
             self._others.relist()
             for path in segment_paths(self._folder):
+                if len(self._ended) >= self._most_files:
+                    break  # ids of further ones stay in memory
                 if path not in self._taken and (found := read_index(path)) is not None:
                     self._take(path, *found)
         self.add({hash_id(id_of(payload, self._field)): sent_of(payload) for payload in self._others.look()})

@@ -129,6 +129,18 @@ def test_the_memory_of_ids_is_bounded_by_the_segments_that_grow(home, is_asked):
     assert len(known.among(hash_id(f"e{n:06d}") for n in range(200_000))) == 200_000
 
 
+def test_beyond_so_many_files_ids_stay_in_memory_and_known(home):
+    """A process may not map any number of them."""
+    writer = home.writer(limit=1)
+    known = KnownIds(home.folder, "event_id", writer=writer.mark, kept_s=KEPT_S, clock=home.clock, most_files=2)
+    names = [f"e{n}" for n in range(5)]
+    for name in names:
+        home.write(writer, name)
+        known.add({hash_id(name): 0})
+    assert names_among(known, *names, "new") == set(names)
+    assert (len(known._ended), len(known._young)) == (2, 3)
+
+
 def test_an_index_that_cannot_be_written_costs_no_acknowledgement(home):
     """The records are on disk; the segment ends, and a start makes the index."""
     files = FailingFiles()
