@@ -62,7 +62,7 @@ def test_tail_shows_the_newest_records_of_a_kind(tmp_path, capsys):
 def test_tail_refuses_a_kind_that_is_none(tmp_path, capsys):
     """A typing error looks like an empty log otherwise; a kind of which nothing was written yet is none."""
     assert main(["--home", str(tmp_path), "log", "tail", "event"]) == 1
-    assert "`decisions`, `events`" in capsys.readouterr().err
+    assert "`decisions`, `erasures`, `events`" in capsys.readouterr().err
     assert main(["--home", str(tmp_path), "log", "tail", "events"]) == 0
 
 
