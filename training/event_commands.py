@@ -86,7 +86,7 @@ def _erase(argv: Sequence[str], home: Path, redis_url: str | None) -> int:
         asyncio.run(_reach(url))
         ids = erase(home, url, name, time.time())
     print(f"forgotten: {', '.join(f'`{one}`' for one in ids)}")
-    print("Log and lake keep their lines, which nothing reads any more; tables of yours that feed features are yours to change.")
+    print("Log and lake keep their lines, from which nothing learns any more; tables that feed features are yours to change.")
     return 0
 
 
