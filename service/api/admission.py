@@ -8,8 +8,8 @@ customers comes first, then what they are shown, then what can be sent again.
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -52,7 +52,7 @@ class Limiter:
     def __init__(self, metrics: Metrics, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
         self._rejected = {priority: metrics.rejected.labels(priority) for priority in SHARES}
-        self._uncounted: dict[str, int] = {}  # turned away, by priority
+        self._uncounted: Counter[str] = Counter()  # turned away, by priority
         self._latencies: list[float] = []
         self._fullest = 0
         self._changed = 0.0  # whoever came before was let in by another limit
@@ -75,7 +75,7 @@ class Limiter:
         """Whether one more of this priority may start."""
         if self.under_way < self._room[priority]:
             return True
-        self._uncounted[priority] = self._uncounted.get(priority, 0) + 1  # `_count` takes it to the metrics
+        self._uncounted[priority] += 1  # `_count` takes it to the metrics
         return False
 
     def status(self) -> dict[str, float]:
@@ -123,11 +123,6 @@ class Limiter:
         self._fullest = self.under_way
 
 
-def priority_of(data: bytes) -> str | None:
-    """The priority of a request that begins like this; None where it is always let in."""
-    return PRIORITIES.get(data[:FIRST_BYTES])
-
-
 def content_length(head: bytes) -> int | None:
     """What a request says of the length of its body; None where that is for the parser to judge."""
     start = head.find(b"ontent-")
@@ -140,17 +135,48 @@ def content_length(head: bytes) -> int | None:
     return None
 
 
-_known_length = lru_cache(KNOWN_HEADS)(content_length)  # a client's heads are alike, and to read one takes 0.7 us
-
-
-def _end(data: bytes) -> int | None:
+def size_of(data: bytes) -> int | None:
     """How long a request that begins here is, head and body; None where that is for the parser to judge."""
     end = data.find(b"\r\n\r\n")
     if end < 0:
         return None
-    head = data[: end + 2]
-    length = _known_length(head) if len(head) <= SHORT_HEAD else content_length(head)
+    length = content_length(data[: end + 2])
     return None if length is None else end + 4 + length
+
+
+class Heads:
+    """What the heads of lately say of a request: a client's are alike. To read one takes 1.6 us, and to know it 0.2."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[bytes, str]] = {}  # by the size of a whole request: its head and its priority
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def judged(self, data: bytes) -> tuple[str | None, bool]:
+        """The priority of a request that begins like this, None where it is always let in; and whether this is all of it."""
+        known = self._known.get(len(data))
+        if known is not None and data.startswith(known[0]):
+            return known[1], True
+        priority = PRIORITIES.get(data[:FIRST_BYTES])
+        if priority is None:
+            return None, False
+        size = size_of(data)
+        if priority is EVENTS and (size or 0) > LARGE_BYTES:
+            priority = BULK
+        if size == len(data):
+            self._remember(data, priority)
+        return priority, size == len(data)
+
+    def _remember(self, data: bytes, priority: str) -> None:
+        end = data.find(b"\r\n\r\n") + 4
+        if end <= SHORT_HEAD:
+            if len(self._known) >= KNOWN_HEADS:
+                self._known.clear()
+            self._known[len(data)] = data[:end], priority
+
+
+HEADS = Heads()
 
 
 class AdmittingProtocol(HttpToolsProtocol):
@@ -159,35 +185,33 @@ class AdmittingProtocol(HttpToolsProtocol):
     def __init__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401  # handed on as they are
         super().__init__(*arguments, **named)
         app: Any = self.config.loaded_app
-        self._limiter: Limiter = getattr(app, "app", app).state.limiter
+        state: Any = getattr(app, "app", app).state
+        self._limiter: Limiter = state.limiter
+        self._heads: Heads = HEADS
         self._inside = False  # a request has begun and not ended
         self._quiet_since = 0.0  # the loop's time
+        self._was_rejected = False  # since the alarm rang last: when, it did not take the time to see
 
     def data_received(self, data: bytes) -> None:
-        idle = self.cycle is None or self.cycle.response_complete  # type: ignore[redundant-expr]  # it begins as None
-        if self._inside or not idle or self._admitted(data):
-            super().data_received(data)
+        """Who is turned away passes through nothing but this."""
+        cycle = self.cycle
+        if not self._inside and (cycle is None or cycle.response_complete):  # type: ignore[redundant-expr]  # it begins as None
+            priority, is_whole = self._heads.judged(data)
+            if priority is not None and not self._limiter.admits(priority):
+                self._reject(is_whole=is_whole)
+                return
+        super().data_received(data)
 
-    def _admitted(self, data: bytes) -> bool:
-        """Whether the parser gets to see it; else it is answered here, and the connection kept where its end is known."""
-        priority = priority_of(data)
-        if priority is None:
-            return True
-        if priority is EVENTS and (_end(data) or 0) > LARGE_BYTES:
-            priority = BULK
-        if self._limiter.admits(priority):
-            return True
-        self._reject(ends=_end(data) == len(data))
-        return False
-
-    def _reject(self, *, ends: bool) -> None:
-        """`ends`: the whole request is here, and the connection can be kept."""
-        if not ends:
+    def _reject(self, *, is_whole: bool) -> None:
+        """`is_whole`: the request has been read to its end, and the connection can be kept."""
+        if not is_whole:
             self.transport.write(CLOSED)
             self.transport.close()
             return
         self.transport.write(KEPT)
-        self._fell_quiet()
+        self._was_rejected = True
+        if self.timeout_keep_alive_task is None:
+            self._fell_quiet()
 
     def _fell_quiet(self) -> None:
         """Nobody sets the alarm anew with each request: it looks back when it rings."""
@@ -200,6 +224,8 @@ class AdmittingProtocol(HttpToolsProtocol):
         self.timeout_keep_alive_task = None
         if self.transport.is_closing():
             return
+        if self._was_rejected:
+            self._was_rejected, self._quiet_since = False, self.loop.time()
         answered = self.cycle is None or self.cycle.response_complete  # type: ignore[redundant-expr]  # it begins as None
         busy = self._inside or not answered
         left = self.timeout_keep_alive if busy else self._quiet_since + self.timeout_keep_alive - self.loop.time()

@@ -11,15 +11,16 @@ from service.api.admission import (
     BULK,
     EVENTS,
     FEWEST,
+    KNOWN_HEADS,
     OUTCOMES,
     QUIET_S,
     RECOMMEND,
     TARGET_S,
     WINDOW,
     AdmittingProtocol,
+    Heads,
     Limiter,
     content_length,
-    priority_of,
 )
 from service.metrics import Metrics
 from tests.acceptance.open_loop import OpenLoop, call
@@ -163,7 +164,41 @@ def test_outcomes_keep_their_room_when_questions_are_turned_away(limiter, clock)
 )  # fmt: skip
 def test_the_first_bytes_tell_the_priority(data, priority):
     """What operators ask is always let in."""
-    assert priority_of(data) == priority
+    assert Heads().judged(data) == (priority, False)
+
+
+def asking(path, length, body):
+    return f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n{body}".encode()
+
+
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        (asking("/recommend", 5, "12345"), (RECOMMEND, True)),
+        (asking("/recommend", 5, "1234"), (RECOMMEND, False)),
+        (asking("/recommend", 4, "12345"), (RECOMMEND, False)),
+        (asking("/outcomes?", 5, "12345"), (OUTCOMES, True)),
+        (asking("/events", 70_000, 70_000 * "1"), (BULK, True)),
+        (asking("/events", 5, "12345"), (EVENTS, True)),
+    ],
+    ids=["a whole one", "its end is missing", "more than one", "of the same size", "a large one", "a small one"],
+)
+def test_what_is_remembered_of_a_head_is_what_a_first_look_says(data, found):
+    """Each is asked for twice, after all others: a size, or a head, alone makes nobody somebody else."""
+    heads = Heads()
+    others = [asking("/recommend", 5, "54321"), asking("/outcomes?", 5, "54321"), asking("/recommend", 4, "1234")]
+    for other in others:
+        heads.judged(other)
+    assert heads.judged(data) == found
+    assert heads.judged(data) == found
+
+
+def test_few_heads_are_remembered():
+    """A client that sends ever new ones fills no memory."""
+    heads = Heads()
+    for size in range(3 * KNOWN_HEADS):
+        heads.judged(asking("/recommend", size, size * "1"))
+    assert len(heads) <= KNOWN_HEADS
 
 
 @pytest.mark.parametrize(
@@ -199,9 +234,12 @@ class Held:
 
 
 @contextlib.asynccontextmanager
-async def listening(app):
+async def listening(app, keep_alive=5):
     """A real server with this protocol; its port."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, http=AdmittingProtocol, lifespan="off", log_config=None))
+    config = uvicorn.Config(
+        app, port=0, http=AdmittingProtocol, lifespan="off", log_config=None, timeout_keep_alive=keep_alive
+    )  # fmt: skip
+    server = uvicorn.Server(config)
     running = asyncio.create_task(server.serve())
     await until(lambda: server.started)
     yield server.servers[0].sockets[0].getsockname()[1]
@@ -242,6 +280,20 @@ async def test_a_connection_is_kept_however_the_length_is_spelt(name):
             answer = await asyncio.wait_for(reader.readuntil(b"[]}"), 5.0)
             assert answer.startswith(b"HTTP/1.1 503")
             assert b"connection: close" not in answer
+        writer.close()
+
+
+async def test_a_connection_that_was_turned_away_is_kept_while_it_asks_and_closed_once_it_is_quiet():
+    """The alarm looks only whether anybody was turned away since it rang last."""
+    app = Held()
+    app.limiter.limit = 0.0
+    async with listening(app, keep_alive=0.2) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for _ in range(8):
+            writer.write(asking("/recommend", 2, "{}"))
+            assert (await asyncio.wait_for(reader.readuntil(b"[]}"), 5.0)).startswith(b"HTTP/1.1 503")
+            await asyncio.sleep(0.1)
+        assert await asyncio.wait_for(reader.read(), 5.0) == b""
         writer.close()
 
 
