@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import json
 
 import pytest
@@ -135,6 +136,30 @@ async def test_who_leaves_in_the_middle_leaves_nothing_behind(service):
         writer.close()
         await until(lambda: app.state.limiter.under_way == 0)
     assert app.state.messaged == []
+
+
+@pytest.fixture
+def uncollected():
+    """Nobody takes away meanwhile what holds itself. Tells how many connections there are."""
+    gc.collect()
+    gc.disable()
+    yield lambda: sum(isinstance(one, AdmittingProtocol) for one in gc.get_objects())
+    gc.enable()
+
+
+@pytest.mark.parametrize("sent", [request(GOOD), request(GOOD)[:-5], b"", request(b"{}")], ids=len)
+async def test_a_connection_that_ended_leaves_nothing_to_the_garbage_collector(service, uncollected, sent):
+    """Answered, left in the middle, silent, refused: where clients come and go, the memory would grow with each."""
+    before = uncollected()
+    async with connected(service) as (reader, writer, app):
+        writer.write(sent)
+        if sent.endswith(b"}"):
+            await answer(reader)
+        elif sent:
+            await until(lambda: app.state.limiter.under_way == 1)
+        assert uncollected() == before + 1
+        writer.transport.abort()
+        await until(lambda: uncollected() == before)
 
 
 @pytest.mark.parametrize("path", ["/recommend", "/nowhere"], ids=["past the framework", "through it"])
