@@ -47,10 +47,10 @@ CLOSED = HEAD % (RETRY_AFTER_S, len(REJECTION)) + b"connection: close\r\n\r\n" +
 
 
 class Limiter:
-    """How many requests may be under way in this process. `clock`: seconds."""
+    """How many requests may be under way in this process. `clock`: seconds; `begin`: the limit of a quiet hour."""
 
-    def __init__(self, metrics: Metrics, clock: Callable[[], float] = time.perf_counter) -> None:
-        self._clock = clock
+    def __init__(self, metrics: Metrics, clock: Callable[[], float] = time.perf_counter, *, begin: float = BEGIN) -> None:
+        self._clock, self._begin = clock, begin
         self._rejected = {priority: metrics.rejected.labels(priority) for priority in SHARES}
         self._uncounted: Counter[str] = Counter()  # turned away, by priority
         self._latencies: list[float] = []
@@ -58,7 +58,7 @@ class Limiter:
         self._changed = 0.0  # whoever came before was let in by another limit
         self._rejected_at = -QUIET_S
         self._room: dict[str, float] = {}
-        self.limit = float(BEGIN)
+        self.limit = float(begin)
         self.under_way = 0
 
     @property
@@ -87,6 +87,7 @@ class Limiter:
         now = self._clock()
         if self._uncounted:
             self._count(now)
+        self._rest(now)  # a crowd after an hour without anybody is not met by the limit that the last one left
         self.under_way += 1
         self._fullest = max(self._fullest, self.under_way)
         return now
@@ -105,18 +106,22 @@ class Limiter:
             self._count(now)
         if since >= self._changed:
             self._latencies.append(now - since)
-        if not self.under_way and self._limit < BEGIN and now - self._rejected_at > QUIET_S:
-            self.limit = BEGIN  # nobody waits, nobody was turned away: whatever there was, it is over
+        self._rest(now)
         if len(self._latencies) >= WINDOW:
             self._judge()
+
+    def _rest(self, now: float) -> None:
+        """Nobody waits, nobody was turned away: whatever there was, it is over."""
+        if not self.under_way and self._limit < self._begin and now - self._rejected_at > QUIET_S:
+            self.limit = self._begin
 
     def _judge(self) -> None:
         slowest = sorted(self._latencies)[int(0.9 * len(self._latencies))]
         if slowest > TARGET_S:
             self.limit = max(FEWEST, self.limit * max(LEAST_KEPT, min(MOST_KEPT, TARGET_S / slowest)))
             self._changed = self._clock()
-        elif slowest < WELL_S and self.limit < BEGIN:
-            self.limit = min(BEGIN, self.limit / MOST_KEPT)
+        elif slowest < WELL_S and self.limit < self._begin:
+            self.limit = min(self._begin, self.limit / MOST_KEPT)
         elif self._fullest >= NEARLY * self.limit:
             self.limit = min(MOST, self.limit + 1)
         self._latencies.clear()
@@ -224,7 +229,7 @@ class AdmittingProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
         if self.cycle is not None and self.cycle.response_complete:  # type: ignore[redundant-expr]  # it begins as None
-            self.cycle = None  # they hold each other
+            self.cycle = None  # type: ignore[assignment]  # they hold each other
 
     def timeout_keep_alive_handler(self) -> None:
         """Close, where nothing has come for long enough and nobody is being answered."""
@@ -290,7 +295,7 @@ class AdmittingProtocol(HttpToolsProtocol):
         finally:
             self._limiter.end(since)
             if cycle.disconnected:
-                self.cycle = None  # as in `connection_lost`
+                self.cycle = None  # type: ignore[assignment]  # as in `connection_lost`
 
     async def _body_of(self, cycle: Any, limit: int) -> bytes | None:  # noqa: ANN401  # as above
         """All of it; None where the client left. Raises TooLarge, as soon as there is more."""

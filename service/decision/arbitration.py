@@ -51,7 +51,7 @@ def first_mandatory(utilities: Utilities, allowed: Mask, mandatory: Mask) -> Cho
 def _on(best: Choices, shape: tuple[int, ...]) -> Probabilities:
     """All on one action a row."""
     probabilities = np.zeros(shape)
-    rows = np.flatnonzero(best != NONE_LEFT)
+    rows = (best != NONE_LEFT).nonzero()[0]
     probabilities[rows, best[rows]] = 1.0
     return probabilities
 

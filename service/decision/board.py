@@ -29,7 +29,8 @@ class Board:
         self.engine = engine
         self.batch = batch
         self.eligible = [engine.rules.eligible(r.customer.values, r.context, r.at) for r in batch]
-        self.ruled = np.array([e.allowed for e in self.eligible], np.bool_).reshape(len(batch), len(engine.actions))
+        ruled = [e.allowed for e in self.eligible]
+        self.ruled: Mask = np.concatenate(ruled or [np.zeros(0, np.bool_)]).reshape(len(batch), len(engine.actions))
         self.allowed = self._allowed()
         self.left = self.allowed.copy()
         self.rates = score(engine, batch) if rates is None else rates
@@ -135,6 +136,6 @@ def excluded(engine: Engine, request: DecisionRequest) -> Mask:
 
 def first_reasons(eligible: Eligible, request: DecisionRequest, engine: Engine, allowed: Mask) -> list[tuple[str, Mask]]:
     """What the request itself left out: bool (actions,) by reason."""
-    if not (eligible.allowed & ~allowed).any():
+    if not np.count_nonzero(eligible.allowed & ~allowed):
         return []
     return [(EXCLUDED_BY_REQUEST, excluded(engine, request)), (NOT_REQUESTED, ~allowed)]

@@ -228,9 +228,9 @@ def _choose(board: Board, stage: _Stage, allowed: Mask) -> tuple[Probabilities, 
     best = greedy(stage.utilities, allowed)
     plan, mandatory = stage.plan, board.engine.mandatory
     probabilities = choice_probabilities(plan.placement.explore, stage.utilities, allowed, best, plan.thin)
-    if mandatory.any():
+    if np.count_nonzero(mandatory):
         first = first_mandatory(stage.utilities, allowed, mandatory)
-        rows = np.flatnonzero(first != NONE_LEFT)
+        rows = (first != NONE_LEFT).nonzero()[0]
         probabilities[rows] = 0.0
         probabilities[rows, first[rows]] = 1.0
         best = np.where(first != NONE_LEFT, first, best)
@@ -312,7 +312,7 @@ def _dropped(board: Board, stage: _Stage, place: int) -> dict[str, tuple[str, ..
         *((reason, mask[place]) for reason, mask in stage.blocked),
     ):
         newly = left & mask
-        if newly.any():
+        if np.count_nonzero(newly):
             dropped[reason] = dropped.get(reason, ()) + actions_named(board.engine, newly)
             left &= ~mask
     return dropped

@@ -35,6 +35,11 @@ class Scope:
     def _is_everything(self) -> bool:
         return bool(self.of_action.all() and self.of_placement.all())
 
+    @property
+    def reads_placements(self) -> bool:
+        """Whether it matters where something was shown."""
+        return self.by_placement or not self._is_everything
+
     def unit_of(self, action: Units, placement: Units) -> Units:
         """The unit of choices or contacts, NO_UNIT where they are not spoken of."""
         units = self.unit[placement] if self.by_placement else self.unit[action]
@@ -99,18 +104,17 @@ class Limit:
         self._scope = scope
         self._left = left
         self._shrinks = shrinks
-        self._everything = np.arange(len(scope.of_action) - 1)
 
     @property
     def is_reached(self) -> bool:
         """Whether nothing is left of some unit, for some request."""
-        return bool((self._left <= 0).any())
+        return bool(np.count_nonzero(self._left <= 0))
 
     def blocks(self, rows: Rows, placement: int) -> Mask:
         """The actions of which no more may be chosen at a placement: bool (rows, actions)."""
         scope = self._scope
         if not scope.of_placement[placement]:
-            return np.zeros((len(rows), len(self._everything)), np.bool_)
+            return np.zeros((len(rows), len(scope.of_action) - 1), np.bool_)
         if scope.by_placement:
             here: Mask = self._left[rows, scope.unit[placement]] <= 0
             return here[:, None] & scope.of_action[None, :-1]

@@ -54,9 +54,16 @@ class RedisLink:
         return replies if raw else check(replies)
 
     async def _asked(self, commands: bytes, count: int) -> Sequence[Any]:
-        async with asyncio.timeout(self._timeout):
-            connection = await self._connected()
-            return await connection.ask(commands, count)
+        connection = self._connection
+        if connection is None or not connection.is_open:
+            async with asyncio.timeout(self._timeout):
+                return await (await self._connected()).ask(commands, count)
+        answer = connection.ask(commands, count)
+        alarm = asyncio.get_running_loop().call_later(self._timeout, _expire, answer)  # a third of what `asyncio.timeout` takes
+        try:
+            return await answer
+        finally:
+            alarm.cancel()
 
     def _failed(self, error: Exception) -> DependencyFailed:
         problem = str(error) if isinstance(error, DependencyFailed) else f"Expected Redis to answer, got: {error}"
@@ -105,6 +112,11 @@ class RedisLink:
                     await task
         if self._connection is not None:
             self._connection.abort()
+
+
+def _expire(answer: asyncio.Future[list[Any]]) -> None:
+    if not answer.done():
+        answer.set_exception(TimeoutError())
 
 
 def retrieve(task: asyncio.Task[Any]) -> None:

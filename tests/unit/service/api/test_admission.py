@@ -102,8 +102,8 @@ def test_once_nobody_waits_the_limit_is_what_it_was_at_first(limiter, clock):
     assert limiter.limit < BEGIN, "a moment after somebody was turned away"
     assert narrow < BEGIN / 2
     clock.now += QUIET_S + 0.1
-    limiter.end(limiter.start())
-    assert limiter.limit == BEGIN
+    limiter.start()
+    assert limiter.limit == BEGIN, "with the first of those who come, for the others come with it"
 
 
 def test_the_limit_never_closes_the_door(limiter, clock):
@@ -220,10 +220,9 @@ def test_a_length_is_read_where_it_is_plain(head, length):
 class Held:
     """An application that answers when it is told to; its limiter lets two in."""
 
-    def __init__(self) -> None:
+    def __init__(self, begin: float = 2.0) -> None:
         self.go, self.state = asyncio.Event(), self
-        self.limiter = Limiter(Metrics())
-        self.limiter.limit = 2.0
+        self.limiter = Limiter(Metrics(), begin=begin)
 
     async def __call__(self, scope, receive, send) -> None:
         assert scope["type"] == "http"
@@ -271,8 +270,7 @@ async def test_whoever_is_too_many_is_answered_at_once_and_keeps_the_connection(
 )
 async def test_a_connection_is_kept_however_the_length_is_spelt(name):
     """All of it is here, so its end is known."""
-    app = Held()
-    app.limiter.limit = 0.0
+    app = Held(begin=0.0)
     async with listening(app) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         for _ in range(2):
@@ -285,8 +283,7 @@ async def test_a_connection_is_kept_however_the_length_is_spelt(name):
 
 async def test_a_connection_that_was_turned_away_is_kept_while_it_asks_and_closed_once_it_is_quiet():
     """The alarm looks only whether anybody was turned away since it rang last."""
-    app = Held()
-    app.limiter.limit = 0.0
+    app = Held(begin=0.0)
     async with listening(app, keep_alive=0.2) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         for _ in range(8):
@@ -299,8 +296,7 @@ async def test_a_connection_that_was_turned_away_is_kept_while_it_asks_and_close
 
 async def test_a_body_that_is_still_coming_is_not_waited_for():
     """The answer is there, and the connection is closed."""
-    app = Held()
-    app.limiter.limit = 0.0
+    app = Held(begin=0.0)
     async with listening(app) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"POST /events HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n{")
