@@ -15,7 +15,7 @@ from service.decision.entities import CustomerState, PlacementRequest
 from service.decision.records import DecisionRecord, OutcomeRecord
 from service.errors import DependencyFailed, DependencyRefused, IdReused, LogUnavailable, NotReady, UnknownPlacement
 from service.metrics import Metrics
-from service.pipeline import FEW_DEADLINES, NOT_LOGGED, OVERDUE_S, Answer, Limits, Parts, Pipeline
+from service.pipeline import FEW, FEW_DEADLINES, NOT_LOGGED, OVERDUE_S, Answer, Limits, Parts, Pipeline
 from service.ports import NO_TERMS, Acknowledgement, Claim, Reading, Terms
 from service.stores.contact_history import MemoryContactHistory
 from service.stores.customer_reader import MemoryCustomerReader
@@ -38,6 +38,19 @@ class SlowReader:
 
     async def close(self) -> None:
         """Nothing is open."""
+
+
+class HeldReader(SlowReader):
+    """A feature store that answers when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__(0.0)
+        self.go = asyncio.Event()
+
+    async def read(self, customer_ids: Sequence[str], now: float, terms: Terms = NO_TERMS) -> Reading:
+        found = await super().read(customer_ids, now, terms)
+        await self.go.wait()
+        return found
 
 
 class DeadReader(SlowReader):
@@ -122,6 +135,40 @@ async def test_a_batch_is_never_larger_than_its_limit(make):
     assert [a.record.decision_id for a in answers] == [f"d{i}" for i in range(70)]
     assert sum(reader.batches) == 70
     assert max(reader.batches) <= 32
+
+
+async def asked_in_a_moment(pipeline: Pipeline, numbers: range) -> list[asyncio.Task]:
+    """Tasks that have come to where they wait: no timer has rung meanwhile."""
+    tasks = [asyncio.create_task(pipeline.recommend(ask(f"d{n}", deadline=5.0))) for n in numbers]
+    for _ in range(20):
+        await asyncio.sleep(0)
+    return tasks
+
+
+@pytest.mark.parametrize(("count", "batches"), [(FEW - 1, [1]), (FEW, [1, FEW])], ids=["a few", "many"])
+async def test_a_few_wait_for_the_batch_before_theirs_and_many_do_not(make, count, batches):
+    """Beside it a few would take longer, and make it longer; all of them are decided together then."""
+    reader = HeldReader()
+    pipeline = make(reader=reader)
+    first = await asked_in_a_moment(pipeline, range(1))
+    others = await asked_in_a_moment(pipeline, range(1, 1 + count))
+    assert reader.batches == batches
+    reader.go.set()
+    assert len(await asyncio.gather(*first, *others)) == 1 + count
+    assert reader.batches == [1, count]
+
+
+async def test_a_few_do_not_wait_for_a_disk_that_hangs(make):
+    """They are decided from what is known of them, whatever becomes of those before."""
+    reader = SlowReader(0.0)
+    pipeline = make(reader=reader, log=StuckLog())
+    answers = await asked_in_a_moment(pipeline, range(1))
+    answers += await asked_in_a_moment(pipeline, range(1, 3))
+    assert reader.batches == [1]
+    await asyncio.sleep(4 * OVERDUE_S)
+    assert reader.batches == [1, 2]
+    for answer in answers:
+        answer.cancel()
 
 
 async def test_a_dead_feature_store_degrades_the_answer(make):

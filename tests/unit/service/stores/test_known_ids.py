@@ -141,6 +141,19 @@ def test_beyond_so_many_files_ids_stay_in_memory_and_known(home):
     assert (len(known._ended), len(known._young)) == (2, 3)
 
 
+def test_many_ids_in_memory_are_few_runs_and_the_first_of_equal_ones_counts(tmp_path):
+    """However they came: each is found with what was sent under it at first."""
+    known = KnownIds(tmp_path, "outcome_id")
+    for start in range(0, 20 * YOUNG, YOUNG // 2):
+        known.add({n: n % 97 for n in range(start, start + YOUNG // 2)})
+    known.add(dict.fromkeys(range(5, YOUNG), 98))
+    known.add(dict.fromkeys(range(20 * YOUNG, 21 * YOUNG), 99))
+    asked = [0, 5, 6, YOUNG, 7 * YOUNG + 3, 20 * YOUNG - 1]
+    assert known.among(asked) == {n: n % 97 for n in asked}
+    assert known.among([21 * YOUNG]) == {}
+    assert len(known._growing) <= 6
+
+
 def test_an_index_that_cannot_be_written_costs_no_acknowledgement(home):
     """The records are on disk; the segment ends, and a start makes the index."""
     files = FailingFiles()
