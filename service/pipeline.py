@@ -24,9 +24,7 @@ from service.tracing import Lap, NoTracer, Traced, Tracer
 NOT_LOGGED = "not_logged"  # the decision is not on disk (yet): it cannot be learned from
 
 MOST_TURNS = 8  # of the loop, that a batch is gathered in: of 32 connections 21 requests are together, and with one turn 11
-GATHERED_S = (
-    0.001  # for which a batch is gathered: with a crowd at the door a turn takes milliseconds, and an answer a dozen of them
-)
+GATHERED_S = 0.001  # for which it is, at most: with a crowd at the door a turn takes milliseconds, and an answer ten turns
 FEW = 8  # requests that wait for the batch before theirs to end: beside it they would take longer, and make it longer
 OVERDUE_S = 0.005  # of Redis: 98 of 100 batches are told sooner at 1,400 a second; past it nobody else begins to wait
 FEW_DEADLINES = 256  # that are kept without a look at who was answered
