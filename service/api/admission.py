@@ -150,7 +150,7 @@ def size_of(data: bytes) -> int | None:
 
 
 class Heads:
-    """What the heads of lately say of a request: a client's are alike. To read one takes 1.6 us, and to know it 0.2."""
+    """What the heads of lately say of a request: a client's are alike. To read one takes 1 us, and to know it 0.13."""
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[bytes, str]] = {}  # by the size of a whole request: its head and its priority
