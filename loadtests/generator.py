@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import uvloop
 
 OK = 200
-TICK_S = 0.0002  # for which it sleeps between two looks: a timer of uvloop's, of whole milliseconds, was late by up to two
+TICK_S = 0.0002  # for which it sleeps between two looks: 0.3 ms with what lies between; uvloop's shortest timer takes 1.2
 
 
 class Load(NamedTuple):

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import msgspec
-from prometheus_client import Histogram
 
 from service.asks import Ask, Made, Turn, terms_of
 from service.claims import Claims, unknown
@@ -19,14 +18,14 @@ from service.decision.records import DecisionRecord
 from service.errors import DependencyFailed, DependencyTimedOut, IdReused, LogUnavailable, UnknownPlacement, id_reused
 from service.metrics import Metrics
 from service.ports import ContactHistory, CustomerReader, DecisionLog, Reading
-from service.tracing import Lap, NoTracer, Traced, Tracer
+from service.tracing import Lap, NoTracer, Timed, Traced, Tracer
 
 NOT_LOGGED = "not_logged"  # the decision is not on disk (yet): it cannot be learned from
 
 MOST_TURNS = 8  # of the loop, that a batch is gathered in: of 32 connections 21 requests are together, and with one turn 11
 GATHERED_S = 0.001  # for which it is, at most: with a crowd at the door a turn takes milliseconds, and an answer ten turns
 FEW = 8  # requests that wait for the batch before theirs to end: beside it they would take longer, and make it longer
-OVERDUE_S = 0.005  # of Redis: 98 of 100 batches are told sooner at 1,400 a second; past it nobody else begins to wait
+OVERDUE_S = 0.005  # of Redis: 98 of 100 batches are told sooner at 1,400 a second; past it nobody else begins to wait for it
 FEW_DEADLINES = 256  # that are kept without a look at who was answered
 REMEMBERED_IDS = 10_000  # client-chosen decision ids whose answer is kept for a retry: about 20 MB
 
@@ -113,26 +112,6 @@ class _Waiting:
     traced: Traced = None
 
 
-class _Stage:
-    """Times what happens within. `laps`: where it is written down for who traces; None: nobody does."""
-
-    __slots__ = ("_begun", "_laps", "_name", "_seconds")
-
-    def __init__(self, name: str, seconds: Histogram, laps: list[Lap] | None) -> None:
-        self._name, self._seconds, self._laps = name, seconds, laps
-        self._begun = 0
-
-    def __enter__(self) -> None:
-        self._begun = time.perf_counter_ns()
-
-    def __exit__(self, *error: object) -> None:
-        took = time.perf_counter_ns() - self._begun
-        self._seconds.observe(took / 1e9)
-        if self._laps is not None:
-            ended = time.time_ns()
-            self._laps.append(Lap(self._name, ended - took, ended))
-
-
 class Pipeline:
     """Answers one request at a time to its callers, and works on batches inside."""
 
@@ -144,7 +123,7 @@ class Pipeline:
         self._reads: list[float] = []  # since when batches wait for Redis, the loop's time
         self._is_held = False  # whether somebody waits for such a batch
         self._begun = 0.0  # when the last batch did, the loop's time
-        self._look: asyncio.Handle | None = None  # whether that batch has ended, for those who wait for it
+        self._look: asyncio.Handle | None = None  # rings when those who wait for that batch have waited long enough
         self._deadlines: list[tuple[float, int, _Waiting]] = []  # a heap
         self._most_deadlines = FEW_DEADLINES
         self._numbers = itertools.count()  # of requests, in the order of their coming
@@ -264,11 +243,11 @@ class Pipeline:
         """Not a few beside others, unless those take long."""
         if not self._running or len(self._waiting) >= FEW:
             return True
-        loop = asyncio.get_running_loop()
-        if loop.time() - self._begun >= OVERDUE_S:
+        loop, patience_ends = asyncio.get_running_loop(), self._begun + OVERDUE_S
+        if loop.time() >= patience_ends:
             return True
-        if self._look is None:
-            self._look = loop.call_later(OVERDUE_S, self._look_again)
+        if self._look is None:  # one that was set for a batch of before rings sooner, and sets the next
+            self._look = loop.call_at(patience_ends, self._look_again)
         return False
 
     def _look_again(self) -> None:
@@ -302,8 +281,8 @@ class Pipeline:
                 raise
         self._parts.tracer.decided([w.traced for w in batch], laps)
 
-    def _stage(self, name: str, laps: list[Lap]) -> "_Stage":
-        return _Stage(name, self._parts.metrics.stages[name], laps if self._parts.tracer.is_on else None)
+    def _stage(self, name: str, laps: list[Lap]) -> Timed:
+        return Timed(name, self._parts.metrics.stages[name], laps if self._parts.tracer.is_on else None)
 
     async def _answer(self, batch: Sequence[_Waiting], laps: list[Lap]) -> None:
         self._parts.metrics.batch.observe(len(batch))

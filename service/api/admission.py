@@ -87,7 +87,8 @@ class Limiter:
         now = self._clock()
         if self._uncounted:
             self._count(now)
-        self._rest(now)  # a crowd after an hour without anybody is not met by the limit that the last one left
+        if not self.under_way and self._limit < self._begin and now - self._rejected_at > QUIET_S:
+            self.limit = self._begin  # nobody waited, nobody was turned away: whatever there was, it is over
         self.under_way += 1
         self._fullest = max(self._fullest, self.under_way)
         return now
@@ -106,14 +107,8 @@ class Limiter:
             self._count(now)
         if since >= self._changed:
             self._latencies.append(now - since)
-        self._rest(now)
         if len(self._latencies) >= WINDOW:
             self._judge()
-
-    def _rest(self, now: float) -> None:
-        """Nobody waits, nobody was turned away: whatever there was, it is over."""
-        if not self.under_way and self._limit < self._begin and now - self._rejected_at > QUIET_S:
-            self.limit = self._begin
 
     def _judge(self) -> None:
         slowest = sorted(self._latencies)[int(0.9 * len(self._latencies))]
@@ -190,9 +185,7 @@ class AdmittingProtocol(HttpToolsProtocol):
     def __init__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401  # handed on as they are
         super().__init__(*arguments, **named)
         app: Any = self.config.loaded_app
-        state: Any = getattr(app, "app", app).state
-        self._limiter: Limiter = state.limiter
-        self._heads: Heads = HEADS
+        self._limiter: Limiter = getattr(app, "app", app).state.limiter
         self._inside = False  # a request has begun and not ended
         self._quiet_since = 0.0  # the loop's time
         self._was_rejected = False  # since the alarm rang last: when, it did not take the time to see
@@ -201,7 +194,7 @@ class AdmittingProtocol(HttpToolsProtocol):
         """Who is turned away passes through nothing but this."""
         cycle = self.cycle
         if not self._inside and (cycle is None or cycle.response_complete):  # type: ignore[redundant-expr]  # it begins as None
-            priority, is_whole = self._heads.judged(data)
+            priority, is_whole = HEADS.judged(data)
             if priority is not None and not self._limiter.admits(priority):
                 self._reject(is_whole=is_whole)
                 return
@@ -225,7 +218,7 @@ class AdmittingProtocol(HttpToolsProtocol):
             self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing is left to the garbage collector, which seldom comes: 200 connections are a megabyte."""
+        """Nothing is left to the garbage collector, which seldom comes: it would be 30 objects a connection."""
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
         if self.cycle is not None and self.cycle.response_complete:  # type: ignore[redundant-expr]  # it begins as None

@@ -29,8 +29,7 @@ class Board:
         self.engine = engine
         self.batch = batch
         self.eligible = [engine.rules.eligible(r.customer.values, r.context, r.at) for r in batch]
-        ruled = [e.allowed for e in self.eligible]
-        self.ruled: Mask = np.concatenate(ruled or [np.zeros(0, np.bool_)]).reshape(len(batch), len(engine.actions))
+        self.ruled = np.array([e.allowed for e in self.eligible], np.bool_).reshape(len(batch), len(engine.actions))
         self.allowed = self._allowed()
         self.left = self.allowed.copy()
         self.rates = score(engine, batch) if rates is None else rates

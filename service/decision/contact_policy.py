@@ -130,8 +130,9 @@ class ContactTable:
         age = np.array([r.at for r in batch], np.float64)[row] - entries["at"]
         served = entries["type"] == SERVED
         cancelled = entries["type"] == CANCELLED
-        if np.count_nonzero(cancelled):  # of a bool array a tenth of what `any` takes
+        if np.count_nonzero(cancelled):  # a third of what `any` takes
             served &= ~is_taken_back(_keys(row, entries), entries["at"], cancelled)
+        # 75 us for 10,000 contacts, which most policies need not pay
         placement = self._placements.of(entries["placement"]) if self._reads_placements else row
         return _Past(
             row, age, self._actions.of(entries["action"]), placement, entries["type"],

@@ -30,7 +30,7 @@ from service.stores.segments import FolderStamp, SegmentFollower, segment_paths
 
 DAY = 86_400.0
 KEPT_S = 31 * DAY
-YOUNG = 8192  # ids in a dictionary, about 1 MB; then they go into sorted arrays of 12 bytes each: 2 ms, and 20 ms for 65,536
+YOUNG = 8192  # ids in a dictionary, 0.6 MB; then they go into sorted arrays of 12 bytes each: 2 ms, and 20 ms for 65,536
 MERGED = 2_000_000  # ids of small segments that are read into one array at start: 24 MB; larger ones stay in their files
 SMALL = 65_536  # ids
 MOST_FILES = 30_000  # segments whose ids stay in their files: Linux lets a process map 65,530

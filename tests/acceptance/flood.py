@@ -10,7 +10,6 @@ from tests.acceptance.open_loop import Call
 
 CONNECTIONS = 800  # at 40,000 a second each of them has 20 ms to be answered: with fewer the sender would wait, and be late
 TICK_S = 0.002
-REJECTED = 503
 
 
 class Seen(NamedTuple):
@@ -41,10 +40,6 @@ class _Line(asyncio.Protocol):
             self._transport.write(call.data)
 
     def data_received(self, data: bytes) -> None:
-        if data == self._flood.rejection and not self._data:  # most of them: to read each would take a third of a core
-            self._tell(REJECTED)
-            self._flood.free.append(self)
-            return
         self._data = self._data + data if self._data else data
         end = self._data.find(b"\r\n\r\n")
         if end < 0 or self._asked is None:
@@ -54,13 +49,11 @@ class _Line(asyncio.Protocol):
         length = int(head[start + 15 : start + 24].split(b"\r\n")[0])
         if len(self._data) < end + 4 + length:
             return
-        self._tell(status := int(head[9:12]))
+        self._tell(int(head[9:12]))
         if b"connection: close" in head and self._transport is not None:
             self._transport.close()
-            return
-        self._flood.free.append(self)
-        if status == REJECTED:
-            self._flood.rejection = self._data
+        else:
+            self._flood.free.append(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         del exc
@@ -89,7 +82,6 @@ class Flood:
         self._open = False
         self._tasks: set[asyncio.Task[object]] = set()
         self.free: list[_Line] = []
-        self.rejection = b""  # the last one, whole
         self.seen: list[Seen] = []
         self._lines: list[_Line] = []
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -156,6 +157,21 @@ async def test_a_few_wait_for_the_batch_before_theirs_and_many_do_not(make, coun
     reader.go.set()
     assert len(await asyncio.gather(*first, *others)) == 1 + count
     assert reader.batches == [1, count]
+
+
+@pytest.mark.parametrize(("turn_s", "fewest", "most"), [(0.0, 10, 12), (0.0015, 2, 6)], ids=["quick", "slow"])
+async def test_a_batch_is_gathered_while_turns_are_quick(make, turn_s, fewest, most):
+    """Twelve requests, two in each turn of the loop: where a turn takes long, those who came first do not wait for the others."""
+    reader = HeldReader()
+    pipeline = make(reader=reader)
+    answers = []
+    for number in range(0, 12, 2):
+        answers += [asyncio.create_task(pipeline.recommend(ask(f"d{n}", deadline=5.0))) for n in (number, number + 1)]
+        time.sleep(turn_s)  # noqa: ASYNC251  # a turn that others fill
+        await asyncio.sleep(0)
+    reader.go.set()
+    await asyncio.gather(*answers)
+    assert fewest <= reader.batches[0] <= most
 
 
 async def test_a_few_do_not_wait_for_a_disk_that_hangs(make):

@@ -15,6 +15,7 @@ from service.api.admission import (
     OUTCOMES,
     QUIET_S,
     RECOMMEND,
+    SHORT_HEAD,
     TARGET_S,
     WINDOW,
     AdmittingProtocol,
@@ -198,7 +199,14 @@ def test_few_heads_are_remembered():
     heads = Heads()
     for size in range(3 * KNOWN_HEADS):
         heads.judged(asking("/recommend", size, size * "1"))
-    assert len(heads) <= KNOWN_HEADS
+    assert 1 < len(heads) <= KNOWN_HEADS
+
+
+def test_a_long_head_is_read_each_time():
+    """A thousand of them would be memory that a client fills."""
+    heads, long = Heads(), asking("/recommend", 2, "{}").replace(b"Host: a", b"Host: " + SHORT_HEAD * b"a")
+    assert heads.judged(long) == heads.judged(long) == (RECOMMEND, True)
+    assert len(heads) == 0
 
 
 @pytest.mark.parametrize(

@@ -147,7 +147,9 @@ def uncollected():
     gc.enable()
 
 
-@pytest.mark.parametrize("sent", [request(GOOD), request(GOOD)[:-5], b"", request(b"{}")], ids=len)
+@pytest.mark.parametrize(
+    "sent", [request(GOOD), request(GOOD)[:-5], b"", request(b"{}")], ids=["answered", "in the middle", "silent", "refused"]
+)
 async def test_a_connection_that_ended_leaves_nothing_to_the_garbage_collector(service, uncollected, sent):
     """Answered, left in the middle, silent, refused: where clients come and go, the memory would grow with each."""
     before = uncollected()
