@@ -8,7 +8,7 @@ from loadtests.world import build
 BUDGET = """
 [calm]
 arrivals = "Steady"
-rate = 5
+rate = 100
 seconds = 15
 p50_ms = 1000
 p99_ms = 5000
@@ -16,7 +16,7 @@ failed = 0.0
 
 [hasty]
 arrivals = "Steady"
-rate = 5
+rate = 100
 seconds = 15
 p50_ms = 0.001
 p99_ms = 5000
