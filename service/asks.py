@@ -17,7 +17,7 @@ from service.decision.experiments import CANARY, CANARY_FAILED
 from service.decision.records import DecisionRecord, sent_as
 from service.errors import ModelFailed
 from service.ids import key_in, with_key
-from service.ports import Claim, Reading, Terms
+from service.ports import Claim, Entry, Reading, Terms
 
 NO_CUSTOMER_FEATURES = "no_customer_features"  # the feature store did not answer, or has lost them: decided from context alone
 NO_MODEL = "no_model"  # no bundle serves, or it failed: actions rank by priority
@@ -75,11 +75,15 @@ def _as_if_never_tried(ask: Ask, customer: CustomerState) -> CustomerState:
 
 @dataclass(slots=True)
 class Made:
-    """A decision as it stands, and the state of the customer that it was made from. A later one may take its place."""
+    """A decision as it stands, and the state of the customer that it was made from. A later one may take its place.
+
+    `entry`: what the log will have of it, where somebody has spelt it out already.
+    """
 
     ask: Ask
     record: DecisionRecord
     state: CustomerState
+    entry: Entry | None = None
 
     def claim(self, engine: Engine) -> Claim | None:
         """What the decision takes; None where it takes nothing, or must leave no trace."""
@@ -142,7 +146,7 @@ class Turn:
     def make_again(self, made: Sequence[Made], reading: Reading) -> None:
         """The same requests, from what is known now."""
         for old, new in zip(made, self.make([m.ask for m in made], reading), strict=True):
-            old.ask, old.record, old.state = new.ask, new.record, new.state
+            old.ask, old.record, old.state, old.entry = new.ask, new.record, new.state, None
 
     def _request(
         self, ask: Ask, customer: CustomerState, exhausted: tuple[str, ...], needed: tuple[str, ...]

@@ -1,8 +1,6 @@
 """The sentence as code: read, decide, claim, append, answer. Requests that arrive together are decided together."""
 
 import asyncio
-import heapq
-import itertools
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
@@ -26,7 +24,7 @@ MOST_TURNS = 8  # of the loop, that a batch is gathered in: of 32 connections 21
 GATHERED_S = 0.001  # for which it is, at most: with a crowd at the door a turn takes milliseconds, and an answer ten turns
 FEW = 8  # requests that wait for the batch before theirs to end: beside it they would take longer, and make it longer
 OVERDUE_S = 0.005  # of Redis: 98 of 100 batches are told sooner at 1,400 a second; past it nobody else begins to wait for it
-FEW_DEADLINES = 256  # that are kept without a look at who was answered
+FEW_DUE = 256  # that are kept without a look at who was answered
 REMEMBERED_IDS = 10_000  # client-chosen decision ids whose answer is kept for a retry: about 20 MB
 
 
@@ -124,9 +122,8 @@ class Pipeline:
         self._is_held = False  # whether somebody waits for such a batch
         self._begun = 0.0  # when the last batch did, the loop's time
         self._look: asyncio.Handle | None = None  # rings when those who wait for that batch have waited long enough
-        self._deadlines: list[tuple[float, int, _Waiting]] = []  # a heap
-        self._most_deadlines = FEW_DEADLINES
-        self._numbers = itertools.count()  # of requests, in the order of their coming
+        self._due: list[_Waiting] = []  # whose deadline is to come, in the order of their coming
+        self._most_due = FEW_DUE
         self._alarm: asyncio.Handle | None = None
         self._rings_at = float("inf")  # when the alarm does, the loop's time: uvloop's handle of what is due now cannot tell
         self._remembered: OrderedDict[str, tuple[str, asyncio.Future[Answer]]] = OrderedDict()
@@ -192,11 +189,10 @@ class Pipeline:
 
     def _set_alarm(self, loop: asyncio.AbstractEventLoop, waiting: _Waiting) -> None:
         """One for all: to take one back for each request took 7 us."""
-        if len(self._deadlines) >= self._most_deadlines:  # most have been answered long before
-            self._deadlines = [one for one in self._deadlines if not one[2].answer.done()]
-            heapq.heapify(self._deadlines)
-            self._most_deadlines = max(FEW_DEADLINES, 2 * len(self._deadlines))
-        heapq.heappush(self._deadlines, (waiting.due, next(self._numbers), waiting))
+        if len(self._due) >= self._most_due:  # most have been answered long before
+            self._due = [one for one in self._due if not one.answer.done()]
+            self._most_due = max(FEW_DUE, 2 * len(self._due))
+        self._due.append(waiting)
         if waiting.due < self._rings_at:
             if self._alarm is not None:
                 self._alarm.cancel()
@@ -208,13 +204,13 @@ class Pipeline:
     def _ring(self, loop: asyncio.AbstractEventLoop) -> None:
         """Answer whoever is due; what was answered before is forgotten."""
         self._alarm, self._rings_at, now = None, float("inf"), loop.time()
-        due: list[_Waiting] = []
-        while self._deadlines and (self._deadlines[0][0] <= now or self._deadlines[0][2].answer.done()):
-            due.append(heapq.heappop(self._deadlines)[2])
-        if self._deadlines:
-            self._ring_at(loop, self._deadlines[0][0])
-        for waiting in due:
-            self._expire(waiting)
+        left = [one for one in self._due if not one.answer.done()]
+        self._due = [one for one in left if one.due > now]
+        if self._due:
+            self._ring_at(loop, min(one.due for one in self._due))
+        for waiting in left:
+            if waiting.due <= now:
+                self._expire(waiting)
 
     def _expire(self, waiting: _Waiting) -> None:
         """The deadline is here: answer with what there is."""
@@ -296,7 +292,9 @@ class Pipeline:
             made = turn.make([w.ask for w, _ in pairs], reading._replace(states=[s for _, s in pairs]))
         with self._stage("claim", laps):
             awaited = {m.ask.decision_id: w.answer for (w, _), m in zip(pairs, made, strict=True)}
+            meanwhile = asyncio.get_running_loop().call_soon(self._spell_out, made)  # once the claims are on their way
             held = await self._claims.settle(turn, made, lambda m: awaited[m.ask.decision_id].done())
+            meanwhile.cancel()
         waiting = [w for w, _ in pairs]
         # answered from nothing when their deadline came
         late = {m.ask.decision_id for w, m in zip(waiting, made, strict=True) if w.answer.done()}
@@ -307,9 +305,9 @@ class Pipeline:
         """Write down, then answer."""
         for waiting, made in decided:
             waiting.decided = Answer(made.record, turn.engine)
-        records = [m.record for w, m in decided if not w.ask.dry_run]
+        written = [m for w, m in decided if not w.ask.dry_run]
         with self._stage("append", laps):
-            missing = await self._append(records)
+            missing = await self._append(written)
         answered: list[DecisionRecord] = []
         for waiting, made in decided:
             if not waiting.answer.done():
@@ -317,7 +315,7 @@ class Pipeline:
                 answered.append(made.record)
         self._count(answered, missing)
         if not missing:
-            self._parts.shadows.offer(records, is_busy=bool(self._waiting))
+            self._parts.shadows.offer([m.record for m in written], is_busy=bool(self._waiting))
 
     async def _read(self, batch: Sequence[_Waiting], now: float) -> Reading | None:
         terms, since = terms_of(self._parts.engine()), asyncio.get_running_loop().time()
@@ -333,10 +331,19 @@ class Pipeline:
             if self._is_held:
                 self._start()
 
-    async def _append(self, records: Sequence[DecisionRecord]) -> tuple[str, ...]:
+    def _spell_out(self, made: Sequence[Made]) -> None:
+        """For the log, while Redis works: 32 connections are answered 7 % more often than by a batch that does it afterwards.
+
+        What does not hold is spelt out again.
+        """
+        for one in made:
+            if not one.ask.dry_run:
+                one.entry = self._parts.log.entry(one.record)
+
+    async def _append(self, made: Sequence[Made]) -> tuple[str, ...]:
         try:
-            if records:
-                await self._parts.log.append_decisions(records)
+            if made:
+                await self._parts.log.append_decisions([m.entry or self._parts.log.entry(m.record) for m in made])
         except LogUnavailable:
             return (NOT_LOGGED,)
         return ()

@@ -157,10 +157,21 @@ class ContactHistory(Protocol):
         """Add what came of decisions. Raises DependencyFailed; the log has it all, and the history can be built again."""
 
 
+class Entry(NamedTuple):
+    """A decision as it will be written. `line` is joined from its parts; `id`: its hash, and the checksum of what was sent."""
+
+    record: DecisionRecord
+    line: tuple[bytes, ...]
+    id: tuple[int, int]
+
+
 class DecisionLog(Protocol):
     """Keeps decisions and outcomes: when a call returns, its records are on disk."""
 
-    async def append_decisions(self, records: Sequence[DecisionRecord]) -> None:
+    def entry(self, record: DecisionRecord) -> Entry:
+        """What is written of a decision, spelt out by whoever waits for something else. Nothing is written yet."""
+
+    async def append_decisions(self, entries: Sequence[Entry]) -> None:
         """Write down decisions. Raises LogUnavailable, having acknowledged nothing."""
 
     async def append_outcomes(self, records: Sequence[OutcomeRecord]) -> Acknowledgement:

@@ -259,7 +259,7 @@ class _Decider:
         await self._claims.settle(turn, made)
         records = [m.record for m in made]
         if not self._campaign.dry_run:
-            await self._log.append_decisions(records)
+            await self._log.append_decisions([self._log.entry(record) for record in records])
         return _rows(records)
 
     def _asks(self, part: Part, customers: pa.Table) -> list[Ask]:

@@ -9,12 +9,13 @@ customers comes first, then what they are shown, then what can be sent again.
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.api.door import Door, Response, check_size
+from service.api.stepping import Stepping
 from service.metrics import Metrics
 
 TARGET_S = 0.05  # nine of ten answers: half of the deadline that a request has unless it says otherwise
@@ -44,6 +45,9 @@ REJECTION = (
 HEAD = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: %d\r\ncontent-length: %d\r\n"
 KEPT = HEAD % (RETRY_AFTER_S, len(REJECTION)) + b"\r\n" + REJECTION
 CLOSED = HEAD % (RETRY_AFTER_S, len(REJECTION)) + b"connection: close\r\n\r\n" + REJECTION
+
+
+Headers = Sequence[tuple[bytes, bytes]]
 
 
 class Limiter:
@@ -179,6 +183,10 @@ class Heads:
 HEADS = Heads()
 
 
+def _lines(headers: Headers) -> bytes:
+    return b"".join([b"%b: %b\r\n" % header for header in headers])
+
+
 class AdmittingProtocol(HttpToolsProtocol):
     """uvicorn's protocol, with a look at each request before it."""
 
@@ -188,6 +196,7 @@ class AdmittingProtocol(HttpToolsProtocol):
         self._limiter: Limiter = getattr(app, "app", app).state.limiter
         self._inside = False  # a request has begun and not ended
         self._quiet_since = 0.0  # the loop's time
+        self._default: tuple[Headers, bytes] = ([], b"")  # headers that every answer has, and their lines
         self._was_rejected = False  # since the alarm rang last: when, it did not take the time to see
 
     def data_received(self, data: bytes) -> None:
@@ -264,9 +273,7 @@ class AdmittingProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:  # noqa: ANN401  # uvicorn's own types are not public
         since = self._limiter.start()
         if isinstance(app, Door) and app.is_for(cycle.scope) and not cycle.waiting_for_100_continue:
-            task = self.loop.create_task(self._past_asgi(cycle, app, since))
-            task.add_done_callback(self.tasks.discard)
-            self.tasks.add(task)
+            self.tasks.add(Stepping(self.loop, self._past_asgi(cycle, app, since), self.tasks.discard))  # type: ignore[arg-type]  # asked for no more than to be cancelled
             return
 
         async def counted(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401  # handed on as they are
@@ -301,11 +308,12 @@ class AdmittingProtocol(HttpToolsProtocol):
         return None if cycle.disconnected else bytes(cycle.body)
 
     def _answer(self, cycle: Any, response: Response) -> None:  # noqa: ANN401  # as above
-        headers = [*self.server_state.default_headers, *response.headers, (b"content-length", b"%d" % len(response.body))]
-        if not cycle.keep_alive:
-            headers.append((b"connection", b"close"))
-        told = b"".join([b"%b: %b\r\n" % header for header in headers])
-        self.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[response.status], told, response.body))
+        default, close = self.server_state.default_headers, b"" if cycle.keep_alive else b"connection: close\r\n"
+        if self._default[0] is not default:  # once a second: it has the date
+            self._default = default, _lines(default)
+        self.transport.write(b"%b%b%bcontent-length: %d\r\n%b\r\n%b" % (
+            STATUS_LINE[response.status], self._default[1], _lines(response.headers), len(response.body), close, response.body
+        ))  # fmt: skip
         cycle.response_started = cycle.response_complete = True
         cycle.message_event.set()
         if not cycle.keep_alive:

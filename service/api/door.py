@@ -14,7 +14,10 @@ from litestar.types import HTTPScope, Receive, Scope, Send
 from service.api.guarding import DECIDE, NEEDS, Guard
 from service.api.problems import MEDIA_TYPE, Refusal, refusal, unexpected
 from service.api.recommend import answered
+from service.decision.engine import Engine
 from service.errors import NextbestError, TooLarge
+from service.metrics import Metrics
+from service.pipeline import Pipeline
 
 PATH, METHOD, ORIGIN = "/recommend", "POST", b"origin"
 JSON = [(b"content-type", b"application/json")]
@@ -35,6 +38,9 @@ class Door:
         self.state: Any = app.state
         self._app = app
         self._guard: Guard = app.state.guard
+        self._pipeline: Pipeline = app.state.pipeline
+        self._engine: Callable[[], Engine] = app.state.parts.engine
+        self._metrics: Metrics = app.state.metrics
         self.body_limit = self._guard.body_limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -47,7 +53,7 @@ class Door:
 
     def is_for(self, scope: HTTPScope) -> bool:
         """Whether this request goes the shorter way."""
-        return scope["path"] == PATH and scope["method"] == METHOD and not any(name == ORIGIN for name, _ in scope["headers"])
+        return scope["path"] == PATH and scope["method"] == METHOD and ORIGIN not in dict(scope["headers"])
 
     async def respond(self, scope: HTTPScope, body: Callable[[], Awaitable[bytes | None]]) -> Response | None:
         """What to answer; None where the client left. `body` is asked for once the request may come in, and raises TooLarge."""
@@ -56,11 +62,11 @@ class Door:
             asked = await body()
             if asked is None:
                 return None
-            return Response(200, JSON, await answered(self.state.pipeline, self.state.parts.engine, asked))
+            return Response(200, JSON, await answered(self._pipeline, self._engine, asked))
         except NextbestError as error:
-            return _refused(refusal(error, self.state.metrics))
+            return _refused(refusal(error, self._metrics))
         except Exception as error:  # noqa: BLE001  # as the framework does: nobody is left without an answer
-            return _refused(unexpected(error, PATH, self.state.metrics))
+            return _refused(unexpected(error, PATH, self._metrics))
 
 
 async def _body(receive: Receive, limit: int) -> bytes | None:

@@ -14,7 +14,7 @@ from service.decision.records import (
     QuarantinedRecord,
     ShadowRecord,
 )
-from service.ports import Acknowledgement, LogStatus, Taken, acknowledged, reused_of
+from service.ports import Acknowledgement, Entry, LogStatus, Taken, acknowledged, reused_of
 
 
 class MemoryDecisionLog:
@@ -33,9 +33,12 @@ class MemoryDecisionLog:
         self._events_sent: dict[str, int] = {}
         self._outcomes_sent: dict[str, int] = {}
 
-    async def append_decisions(self, records: Sequence[DecisionRecord]) -> None:
-        self.decisions.extend(records)
-        self._decision_ids.update(r.decision_id for r in records)
+    def entry(self, record: DecisionRecord) -> Entry:
+        return Entry(record, (), (0, 0))
+
+    async def append_decisions(self, entries: Sequence[Entry]) -> None:
+        self.decisions.extend(entry.record for entry in entries)
+        self._decision_ids.update(entry.record.decision_id for entry in entries)
 
     async def append_outcomes(self, records: Sequence[OutcomeRecord]) -> Acknowledgement:
         new, reused = _taken(self._outcomes_sent, [(r.outcome_id, r.sent) for r in records])

@@ -24,7 +24,7 @@ from service.decision.records import (
 )
 from service.errors import LogUnavailable
 from service.files import DISK, Files
-from service.ports import Acknowledgement, LogStatus, Position, Taken, acknowledged, reused_of
+from service.ports import Acknowledgement, Entry, LogStatus, Position, Taken, acknowledged, reused_of
 from service.stores.id_index import hash_id
 from service.stores.known_ids import KEPT_S, KnownIds
 from service.stores.segments import SegmentWriter
@@ -89,10 +89,14 @@ class SegmentLog:
         segments = {kind: Position(*position) for kind, position in found.items() if position is not None}
         return LogStatus(mode, window, self._waiting_bytes, self._failures, segments)
 
-    async def append_decisions(self, records: Sequence[DecisionRecord]) -> None:
+    def entry(self, record: DecisionRecord) -> Entry:
+        """A decision spelt out, which is most of what is done here before the disk: 13 us."""
+        return Entry(record, line_parts(self._encoder.encode(record)), (hash_id(record.decision_id), _check(record.sent)))
+
+    async def append_decisions(self, entries: Sequence[Entry]) -> None:
         """Write down decisions. Raises LogUnavailable, having acknowledged nothing."""
-        ids = [(hash_id(r.decision_id), _check(r.sent)) for r in records]
-        await self._write(DECISIONS, records, ids)
+        ids = [entry.id for entry in entries]
+        await self._write_lines(DECISIONS, [entry.line for entry in entries], ids)
         self._known_decisions.add(dict(ids))
 
     def has_decision(self, decision_id: str) -> bool:
@@ -149,14 +153,17 @@ class SegmentLog:
         return {hashed[one] for one in found}
 
     async def _write(self, kind: str, records: Sequence[msgspec.Struct], ids: Sequence[Sent] = ()) -> None:
-        data = b"".join(itertools.chain.from_iterable([line_parts(self._encoder.encode(r)) for r in records]))
+        await self._write_lines(kind, [line_parts(self._encoder.encode(record)) for record in records], ids)
+
+    async def _write_lines(self, kind: str, lines: Sequence[tuple[bytes, ...]], ids: Sequence[Sent]) -> None:
+        data = b"".join(itertools.chain.from_iterable(lines))
         if self._waiting_bytes + len(data) > self._queue_bytes:
             raise LogUnavailable(f"Expected the disk to keep up, found {self._waiting_bytes} bytes waiting for it")
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="segment-log", daemon=True)
             self._thread.start()
         loop = asyncio.get_running_loop()
-        write = _Write(kind, data, len(records), ids, loop, loop.create_future())
+        write = _Write(kind, data, len(lines), ids, loop, loop.create_future())
         self._waiting_bytes += len(data)
         self._queue.put(write)
         await write.done

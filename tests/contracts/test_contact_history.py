@@ -248,3 +248,17 @@ async def test_a_value_that_feast_did_not_write_is_a_failed_read_that_names_it(a
     with pytest.raises(DependencyFailed, match=r"at `profile:age` - of customer `c1`"):
         await reader.read(["c1"], NOW)
     await reader.close()
+
+
+async def test_several_claims_need_nothing_that_redis_remembers(redis_url):
+    """The first of a call brings the script, the others name it; a Redis that has forgotten all scripts knows it again."""
+    link = open_link(redis_url, timeout_ms=5000)
+    history, names = RedisContactHistory(link), ("c1", "c2", "c3")
+    with redis_client(redis_url) as client:
+        for seen in (None, b""):
+            client.flushall()
+            client.script_flush()
+            claims = [claim(names[0], seen), *(claim(name) for name in names[1:])]
+            assert await history.claim(claims, NOW, 900.0) == [True] * 3
+            assert await history.claim([claim(name) for name in names], NOW, 900.0) == [False] * 3
+    await link.close()

@@ -28,14 +28,14 @@ async def log(request, tmp_path):
 
 async def test_new_outcomes_are_accepted_and_known_ones_are_duplicates(log):
     """Sending the same id again changes nothing, in another call or in the same."""
-    await log.append_decisions([decision("d1")])
+    await log.append_decisions([log.entry(decision("d1"))])
     assert await log.append_outcomes([outcome("a"), outcome("b"), outcome("a")]) == Acknowledgement(2, 1, 0)
     assert await log.append_outcomes([outcome("b"), outcome("c")]) == Acknowledgement(1, 1, 0)
 
 
 async def test_an_outcome_of_an_unknown_decision_is_an_accepted_orphan(log):
     """Kept and counted: the decision may be elsewhere."""
-    await log.append_decisions([decision("d1")])
+    await log.append_decisions([log.entry(decision("d1"))])
     assert await log.append_outcomes([outcome("a", "d1"), outcome("b", "elsewhere")]) == Acknowledgement(2, 0, 1)
 
 
@@ -58,7 +58,7 @@ async def test_an_id_that_stood_for_something_else_is_no_duplicate(log):
 
 async def test_a_decision_is_known_by_its_id(log):
     """As the outcomes that name it."""
-    await log.append_decisions([decision("d1")])
+    await log.append_decisions([log.entry(decision("d1"))])
     assert (log.has_decision("d1"), log.has_decision("d2")) == (True, False)
 
 
@@ -70,7 +70,7 @@ async def test_nothing_to_append_is_no_error(log):
 
 async def test_closing_twice_does_no_harm(log):
     """Shutdown paths meet; what was written before is known after."""
-    await log.append_decisions([decision("d1")])
+    await log.append_decisions([log.entry(decision("d1"))])
     await log.close()
     await log.close()
     assert await log.append_outcomes([outcome("a", "d1")]) == Acknowledgement(1, 0, 0)

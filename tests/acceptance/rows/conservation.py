@@ -117,7 +117,9 @@ async def conserved(folder: Path, plan: Sequence[Step], make: Log) -> list[str]:
     clock, told, happened = Clock(), Told(), dict[int, float]()
     history, metrics = MemoryContactHistory(), Metrics()
     log = make(folder, clock)
-    await log.append_decisions([DecisionRecord(d, "c1", START, {}, {}, (), Versions(1, None, "x"), ()) for d in DECISIONS])
+    await log.append_decisions(
+        [log.entry(DecisionRecord(d, "c1", START, {}, {}, (), Versions(1, None, "x"), ())) for d in DECISIONS]
+    )
     applied = Counter[str]()
     for step in plan:
         now = clock.pass_by(step.passes)

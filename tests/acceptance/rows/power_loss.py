@@ -63,7 +63,7 @@ async def _run(home: Path, files: RecordingFiles) -> None:
 async def _write(log: SegmentLog, files: RecordingFiles, name: str, calls: int) -> None:
     for call in range(calls):
         names = [f"{name}{call}-{n}" for n in range(3)]
-        await log.append_decisions([decision(one) for one in names])
+        await log.append_decisions([log.entry(decision(one)) for one in names])
         for one in names:
             files.promise(f"decisions {one}")
         await log.append_outcomes([OutcomeRecord(one, one, "click", START, START) for one in names])

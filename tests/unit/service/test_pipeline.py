@@ -16,8 +16,8 @@ from service.decision.entities import CustomerState, PlacementRequest
 from service.decision.records import DecisionRecord, OutcomeRecord
 from service.errors import DependencyFailed, DependencyRefused, IdReused, LogUnavailable, NotReady, UnknownPlacement
 from service.metrics import Metrics
-from service.pipeline import FEW, FEW_DEADLINES, NOT_LOGGED, OVERDUE_S, Answer, Limits, Parts, Pipeline
-from service.ports import NO_TERMS, Acknowledgement, Claim, Reading, Terms
+from service.pipeline import FEW, FEW_DUE, NOT_LOGGED, OVERDUE_S, Answer, Limits, Parts, Pipeline
+from service.ports import NO_TERMS, Acknowledgement, Claim, Entry, Reading, Terms
 from service.stores.contact_history import MemoryContactHistory
 from service.stores.customer_reader import MemoryCustomerReader
 from service.stores.memory_log import MemoryDecisionLog
@@ -64,8 +64,11 @@ class DeadReader(SlowReader):
 class FullLog:
     """A disk that takes nothing any more."""
 
-    async def append_decisions(self, records: Sequence[DecisionRecord]) -> None:
-        raise LogUnavailable(f"Expected room for {len(records)} records, found none")
+    def entry(self, record: DecisionRecord) -> Entry:
+        return Entry(record, (), (0, 0))
+
+    async def append_decisions(self, entries: Sequence[Entry]) -> None:
+        raise LogUnavailable(f"Expected room for {len(entries)} records, found none")
 
     async def append_outcomes(self, records: Sequence[OutcomeRecord]) -> Acknowledgement:
         raise LogUnavailable(f"Expected room for {len(records)} records, found none")
@@ -77,9 +80,9 @@ class FullLog:
 class StuckLog(MemoryDecisionLog):
     """A disk that hangs."""
 
-    async def append_decisions(self, records: Sequence[DecisionRecord]) -> None:
+    async def append_decisions(self, entries: Sequence[Entry]) -> None:
         await asyncio.sleep(5)
-        await super().append_decisions(records)
+        await super().append_decisions(entries)
 
 
 def ask(decision_id: str = "d1", placement: str = "hero", **given) -> Ask:
@@ -249,7 +252,7 @@ async def test_what_was_answered_is_not_kept_until_its_deadline(make):
         await pipeline.recommend(ask(f"d{number}", deadline=60.0))
     gc.collect()
     kept = sum(type(one).__name__ == "_Waiting" for one in gc.get_objects())
-    assert 0 < kept <= FEW_DEADLINES
+    assert 0 < kept <= FEW_DUE
     await pipeline.close()
 
 
@@ -486,6 +489,51 @@ async def test_a_cap_holds_for_requests_of_one_customer_that_arrive_together(mak
     assert actions_of(answers) == ["gold", "news"] + ["welcome"] * 8
     assert sorted(log.decisions, key=lambda r: r.decision_id) == sorted((a.record for a in answers), key=lambda r: r.decision_id)
     assert "nextbest_reclaims_total 0.0" not in counted.text().decode()
+
+
+class UnhurriedHistory(MemoryContactHistory):
+    """Contacts that take a moment to claim."""
+
+    async def claim(self, claims: Sequence[Claim], now: float, reservation: float) -> list[bool]:
+        await asyncio.sleep(0.01)
+        return await super().claim(claims, now, reservation)
+
+
+class SpellingLog(MemoryDecisionLog):
+    """Tells which records were spelt out, and when they were written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[DecisionRecord | str] = []
+
+    def entry(self, record: DecisionRecord) -> Entry:
+        self.told.append(record)
+        return super().entry(record)
+
+    async def append_decisions(self, entries: Sequence[Entry]) -> None:
+        self.told.append("written")
+        await super().append_decisions(entries)
+
+
+async def test_what_did_not_hold_is_not_what_is_written(make_capped):
+    """Records are spelt out while claims are under way; one that was made again is spelt out again."""
+    log, history = SpellingLog(), UnhurriedHistory()
+    pipeline = make_capped(log=log, history=history, reader=MemoryCustomerReader(STATES, history))
+    answers = await asyncio.gather(*(pipeline.recommend(ask(f"d{i}")) for i in range(3)))
+    answered = {a.record.decision_id: a.record for a in answers}
+    assert {r.decision_id: r for r in log.decisions} == answered
+    assert {r.decision_id for r in log.told[:3]} == answered.keys()
+    replaced = [r for r in log.told[:3] if r != answered[r.decision_id]]
+    assert len(replaced) == 2
+    assert log.told.index("written") == 3 + len(replaced)
+
+
+async def test_a_trial_is_not_spelt_out(make_capped):
+    """Nothing is written of a dry run."""
+    log, history = SpellingLog(), UnhurriedHistory()
+    pipeline = make_capped(log=log, history=history, reader=MemoryCustomerReader(STATES, history))
+    await asyncio.gather(pipeline.recommend(ask("d1", dry_run=True)), pipeline.recommend(ask("d2", customer_id="c2")))
+    assert {r if r == "written" else r.decision_id for r in log.told} == {"d2", "written"}
 
 
 async def test_a_reservation_that_nobody_sees_ends_with_its_time(make_capped):

@@ -43,7 +43,7 @@ def fill(home, prefix: str, count: int = 6, *, close: bool = True) -> SegmentLog
         log = SegmentLog(home / "log", segment_bytes=800)
         for n in range(count):
             at = AT + n * DAY / 3
-            await log.append_decisions([decision(f"{prefix}{n}", at)])
+            await log.append_decisions([log.entry(decision(f"{prefix}{n}", at))])
             await log.append_outcomes([OutcomeRecord(f"{prefix}{n}", f"{prefix}{n}", "click", at, at)])
             await log.append_events([EventRecord(f"{prefix}{n}", "c1", "viewed", "web", at, at, {"price": 1.5})])
             await log.append_identities([IdentityRecord(f"{prefix}{n}", "c1", at)])

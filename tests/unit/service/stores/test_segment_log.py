@@ -37,7 +37,9 @@ def ids_on_disk(folder) -> list[str]:
 async def test_what_is_acknowledged_can_be_read_back(tmp_path):
     """Every record, in order, whole."""
     log = SegmentLog(tmp_path)
-    await asyncio.gather(*(log.append_decisions([decision(f"d{i}"), decision(f"e{i}")]) for i in range(100)))
+    await asyncio.gather(
+        *(log.append_decisions([log.entry(decision(f"d{i}")), log.entry(decision(f"e{i}"))]) for i in range(100))
+    )
     await log.append_outcomes([outcome("o1")])
     await log.close()
     assert ids_on_disk(tmp_path) == [f"{letter}{i}" for i in range(100) for letter in "de"]
@@ -49,7 +51,7 @@ async def test_a_full_segment_is_followed_by_another(tmp_path):
     """Nothing is lost at the seam."""
     log = SegmentLog(tmp_path, segment_bytes=500)
     for i in range(20):
-        await log.append_decisions([decision(f"d{i}")])
+        await log.append_decisions([log.entry(decision(f"d{i}"))])
     await log.close()
     assert len(segment_paths(tmp_path / "decisions")) > 3
     assert ids_on_disk(tmp_path) == [f"d{i}" for i in range(20)]
@@ -58,7 +60,7 @@ async def test_a_full_segment_is_followed_by_another(tmp_path):
 async def test_a_new_process_knows_what_the_old_one_wrote(tmp_path):
     """Duplicates and decisions are recognised after a restart, from what is on disk."""
     first = SegmentLog(tmp_path)
-    await first.append_decisions([decision("d1")])
+    await first.append_decisions([first.entry(decision("d1"))])
     await first.append_outcomes([outcome("a")])
     await first.close()
     second = SegmentLog(tmp_path)
@@ -69,7 +71,7 @@ async def test_a_new_process_knows_what_the_old_one_wrote(tmp_path):
 async def test_a_decision_of_another_process_is_no_orphan(tmp_path):
     """Workers share the folder: a decision that one made is known to the other when its outcome arrives."""
     mine, theirs = SegmentLog(tmp_path), SegmentLog(tmp_path)
-    await theirs.append_decisions([decision("theirs")])
+    await theirs.append_decisions([theirs.entry(decision("theirs"))])
     assert await mine.append_outcomes([outcome("a", "theirs")]) == Acknowledgement(1, 0, 0)
     await mine.close()
     await theirs.close()
@@ -79,8 +81,8 @@ async def test_a_full_queue_refuses_at_once_and_recovers(tmp_path):
     """More than may wait is not accepted to wait; when the disk has caught up, all goes on."""
     log = SegmentLog(tmp_path, queue_bytes=1000)
     with pytest.raises(LogUnavailable, match="keep up"):
-        await log.append_decisions([decision(f"d{i}") for i in range(100)])
-    await log.append_decisions([decision("small")])
+        await log.append_decisions([log.entry(decision(f"d{i}")) for i in range(100)])
+    await log.append_decisions([log.entry(decision("small"))])
     await log.close()
     assert ids_on_disk(tmp_path) == ["small"]
 
@@ -92,7 +94,7 @@ async def test_a_folder_that_cannot_be_written_acknowledges_nothing_until_it_can
     good = SegmentLog(tmp_path / "free")
     log = SegmentLog(tmp_path / "log")
     with pytest.raises(LogUnavailable):
-        await log.append_decisions([decision("d1")])
+        await log.append_decisions([log.entry(decision("d1"))])
     with pytest.raises(LogUnavailable):
         await log.append_outcomes([outcome("a")])
     (tmp_path / "log").unlink()
@@ -116,7 +118,7 @@ WRITES_UNTIL_FULL = """
         refused = 0
         for i in range(40):
             try:
-                await log.append_decisions([DecisionRecord(f"d{i}", "c", 1.0, {}, {}, (), Versions(1, None, "x"), ())])
+                await log.append_decisions([log.entry(DecisionRecord(f"d{i}", "c", 1.0, {}, {}, (), Versions(1, None, "x"), ()))])
                 print(f"d{i}", flush=True)
             except LogUnavailable:
                 refused += 1
@@ -148,7 +150,8 @@ WRITES_FOR_EVER = """
         log = SegmentLog(Path(sys.argv[1]))
         async def write(name):
             for i in range(1_000_000):
-                await log.append_decisions([DecisionRecord(f"{name}-{i}", "c", 1.0, {}, {}, (), Versions(1, None, "x"), ())])
+                record = DecisionRecord(f"{name}-{i}", "c", 1.0, {}, {}, (), Versions(1, None, "x"), ())
+                await log.append_decisions([log.entry(record)])
                 print(f"{name}-{i}", flush=True)
         await asyncio.gather(*(write(f"{sys.argv[2]}-{n}") for n in range(4)))
 
@@ -214,12 +217,12 @@ async def test_after_a_failed_sync_nothing_is_acknowledged_on_that_segment_again
     """The sync fails once: that append is refused, and the next one goes to another file."""
     files = FailingFiles()
     log = SegmentLog(tmp_path, files=files)
-    await log.append_decisions([decision("before")])
+    await log.append_decisions([log.entry(decision("before"))])
     files.fail("sync", errno.EIO)
     with pytest.raises(LogUnavailable):
-        await log.append_decisions([decision("refused")])
+        await log.append_decisions([log.entry(decision("refused"))])
     files.heal()
-    await log.append_decisions([decision("after")])
+    await log.append_decisions([log.entry(decision("after"))])
     await log.close()
     first, second = segment_paths(tmp_path / "decisions")
     assert [b'"after"' in path.read_bytes() for path in (first, second)] == [False, True]
@@ -231,7 +234,7 @@ async def test_the_interval_mode_acknowledges_before_the_sync_and_syncs_within_t
     """Its status says so; nothing is synced at once, and everything at the latest when the window ends."""
     files = FailingFiles()
     log = SegmentLog(tmp_path, files=files, interval_s=0.05)
-    await log.append_decisions([decision("d1")])
+    await log.append_decisions([log.entry(decision("d1"))])
     written, synced = (tmp_path / "decisions").iterdir(), files.counts["sync"]
     assert (synced, len(list(written)), ids_on_disk(tmp_path)) == (0, 1, ["d1"])
     await asyncio.sleep(0.3)
@@ -243,7 +246,7 @@ async def test_the_interval_mode_acknowledges_before_the_sync_and_syncs_within_t
 async def test_the_default_mode_has_no_loss_window_and_says_where_it_stands(tmp_path):
     """The status names the open segment of each kind that was written to, and its length."""
     log = SegmentLog(tmp_path)
-    await log.append_decisions([decision("d1")])
+    await log.append_decisions([log.entry(decision("d1"))])
     [path] = segment_paths(tmp_path / "decisions")
     assert log.status() == LogStatus("fsync", 0.0, 0, 0, {"decisions": Position(path.name, path.stat().st_size)})
     await log.close()
