@@ -11,6 +11,7 @@ import numpy as np
 from service.catalog.alerting import SEVERITIES
 from service.decision.records import AlertFollowUp, AlertRaised
 from service.errors import AlertSettled, UnknownAlert
+from training.event_history import is_erased, read_erasures
 from training.live_log import payloads, sources, write_segment
 
 KIND = "alerts"
@@ -67,9 +68,13 @@ class Wanted(NamedTuple):
         return fits and (self.settled or one.closed is None)
 
 
-def read_alerts(home: Path) -> dict[str, Followed]:
-    """Every alert by its id, in the order in which they were raised; an id that was written twice is one alert."""
-    records = list(_records(home))
+def read_alerts(home: Path, *, forgotten: bool = False) -> dict[str, Followed]:
+    """Every alert by its id, in the order in which they were raised; an id that was written twice is one alert.
+
+    `forgotten`: also those about customers who were erased since.
+    """
+    erased = {} if forgotten else read_erasures(home)
+    records = [r for r in _records(home) if isinstance(r, AlertFollowUp) or not is_erased(erased, r.customer_id, r.at)]
     found: dict[str, Followed] = {}
     for raised in sorted((r for r in records if isinstance(r, AlertRaised)), key=lambda r: r.at):
         found.setdefault(raised.alert_id, Followed(raised))

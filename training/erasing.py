@@ -1,13 +1,15 @@
 """Forgetting a customer: out of Redis, and written down, so that nothing that reads the log counts what was before."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 from features.contract import Contract
 from features.homes import home_contract
 from features.layout import CustomerLayout
-from service.decision.records import ErasureRecord
+from service.decision.records import AlertRaised, ErasureRecord
 from service.ids import customer_key
+from service.stores.alert_stream import RedisAlerts
 from service.stores.aliases import alias_key
 from service.stores.consents import consents_key
 from service.stores.contact_history import contacts_key
@@ -15,6 +17,7 @@ from service.stores.identities import joined_key
 from service.stores.links import open_link
 from service.stores.live_features import live_key
 from service.stores.resp import encode
+from training.alerts import read_alerts
 from training.event_history import ERASURES, read_aliases
 from training.live_log import write_segment
 
@@ -30,13 +33,14 @@ def erase(home: Path, redis_url: str, name: str, now: float) -> tuple[str, ...]:
     aliases, contract = read_aliases(home), home_contract(home)
     customer = aliases.get(name, name)
     ids = (customer, *sorted(alias for alias, leads_to in aliases.items() if leads_to == customer))
-    asyncio.run(_forget(redis_url, ids, contract))
+    alerts = [one.alert for one in read_alerts(home, forgotten=True).values() if one.alert.customer_id in ids]
+    asyncio.run(_forget(redis_url, ids, contract, alerts))
     write_segment(home, ERASURES, "erase", [ErasureRecord(one, now) for one in ids], now)
-    asyncio.run(_forget(redis_url, ids, contract))  # what a rebuild has put back meanwhile
+    asyncio.run(_forget(redis_url, ids, contract, alerts))  # what a rebuild has put back meanwhile
     return ids
 
 
-async def _forget(redis_url: str, ids: tuple[str, ...], contract: Contract) -> None:
+async def _forget(redis_url: str, ids: tuple[str, ...], contract: Contract, alerts: Sequence[AlertRaised]) -> None:
     link, layout = open_link(redis_url, timeout_ms=TIMEOUT_MS), CustomerLayout(contract.batch)
     names: list[str | bytes] = []
     for alias in ids[1:]:
@@ -45,5 +49,6 @@ async def _forget(redis_url: str, ids: tuple[str, ...], contract: Contract) -> N
         names += [layout.key(one), live_key(one), contacts_key(customer_key(one)), consents_key(one)]
     try:
         await link.ask(b"".join(encode("DEL", name) for name in names), len(names))
+        await RedisAlerts(link).forget(alerts)
     finally:
         await link.close()

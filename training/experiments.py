@@ -22,6 +22,7 @@ from service.decision.experiments import CANARY, NOT_PERSONALISED, PLAIN_ARM, As
 from service.decision.records import OutcomeRecord
 from service.errors import NotReady
 from service.registry import Registry
+from training.event_history import is_erased, read_erasures
 from training.judging import Gain
 from training.live_log import payloads, read_log, sources
 
@@ -110,6 +111,7 @@ class _Decided(msgspec.Struct, frozen=True):
 
     decision_id: str
     customer_id: str
+    at: float
     experiment: Assigned | None = None
 
 
@@ -120,10 +122,12 @@ def experiments(home: Path, objective: str, progress: Progress = lambda _done, _
     """
     successes = {o.decision_id for o in read_log(home, "outcomes", OutcomeRecord) if o.type == objective}
     counts: defaultdict[Assigned, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(lambda: [0.0, 0.0]))
-    decoder, parts = msgspec.json.Decoder(_Decided), sources(home, "decisions")
+    decoder, parts, erased = msgspec.json.Decoder(_Decided), sources(home, "decisions"), read_erasures(home)
     for done, part in enumerate(parts, 1):
         for payload in payloads(part):
             decided = decoder.decode(payload)
+            if is_erased(erased, decided.customer_id, decided.at):
+                continue
             arm = decided.experiment
             if arm is None or arm.id == CANARY:  # `nextbest guard` compares canaries
                 arm = EVERYBODY_ELSE

@@ -20,6 +20,7 @@ from service.decision.experiments import CANARY, CANARY_FAILED, Assigned, Canary
 from service.decision.records import OutcomeRecord
 from service.registry import Challenger, Registry
 from training.evaluate import current_catalog, engine_of
+from training.event_history import is_erased, read_erasures
 from training.examples import FOREVER, Objective
 from training.experiments import FEWEST, Difference, arm_sums, difference
 from training.gate import TIMED, Check, scoring_ms
@@ -231,12 +232,13 @@ class _Log:
 
 
 def _decisions(home: Path, since: float) -> Iterator[_Decided]:
-    """Of customers who are in no experiment."""
-    decoder = msgspec.json.Decoder(_Decided)
+    """Of customers who are in no experiment, and were not erased since."""
+    decoder, erased = msgspec.json.Decoder(_Decided), read_erasures(home)
     for source in sources_since(home, "decisions", since):
         for payload in payloads(source):
             decided = decoder.decode(payload)
-            if decided.at >= since and (decided.experiment is None or decided.experiment.id == CANARY):
+            is_of_experiment = decided.experiment is not None and decided.experiment.id != CANARY
+            if decided.at >= since and not is_of_experiment and not is_erased(erased, decided.customer_id, decided.at):
                 yield decided
 
 

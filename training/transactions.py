@@ -18,7 +18,7 @@ from features.live import CHANNEL
 from features.offline import EVENT_TIMESTAMP, MOMENT, view_schema, write_view
 from features.transactions import buyers, sources_of, transaction_values
 from service.decision.records import EventRecord
-from training.event_history import EVENT_COLUMNS, EVENTS, read_aliases
+from training.event_history import EVENT_COLUMNS, EVENTS, read_aliases, read_erasures
 from training.lake import read_tables
 from training.live_log import read_log
 
@@ -32,7 +32,8 @@ WITH written AS (
 )
 SELECT coalesce(a.customer, e.customer_id) AS customer_id, e."at",
     TRY_CAST(json_extract_string(e.properties, $path) AS DOUBLE) AS amount
-FROM written e LEFT JOIN aliases a ON a.alias = e.customer_id WHERE e.declared{conditions}
+FROM written e LEFT JOIN aliases a ON a.alias = e.customer_id LEFT JOIN erased x ON x.customer = e.customer_id
+WHERE e.declared AND (x.until IS NULL OR e."at" > x.until){conditions}
 QUALIFY row_number() OVER (PARTITION BY e.event_id ORDER BY e.place, e."at") = 1
 """
 
@@ -71,16 +72,19 @@ def add_snapshot(home: Path, at: float) -> Snapshot | None:
 def read_ledger(home: Path, types: Sequence[str], amount: str | None, where: Mapping[str, float | str] | None = None) -> Ledger:
     """All declared events of these types, each id once, under whom their customers are now. A property gives the amounts.
 
-    `where`: only those with these properties. What was ingested is read as columns, what came in live line by line.
+    `where`: only those with these properties. What was ingested is read as columns, what came in live line by line. Customers who
+    were erased have bought nothing before.
     """
     schema = pa.schema(EVENT_COLUMNS)
     ingested = [table.select(schema.names).cast(schema) for table in read_tables(home, EVENTS)]
-    aliases = read_aliases(home)
+    aliases, erased = read_aliases(home), read_erasures(home)
     with duckdb.connect() as database:
         database.execute(f"SET threads = {THREADS}")
         database.register("lake", pa.concat_tables(ingested) if ingested else schema.empty_table())
         database.register("log", _log(home))
         database.register("aliases", pa.table({"alias": _texts(aliases), "customer": _texts(aliases.values())}))
+        until = pa.array(list(erased.values()), pa.float64())
+        database.register("erased", pa.table({"customer": _texts(erased), "until": until}))
         conditions, parameters = _conditions(where or {})
         known = {"path": _path(amount or ""), "types": list(types), **parameters}
         found = database.execute(ONE_EACH.replace("{conditions}", conditions), known).to_arrow_table()

@@ -21,6 +21,7 @@ from service.decision.records import OutcomeRecord
 from service.errors import NotReady
 from service.registry import Registry
 from training import off_policy
+from training.event_history import read_erasures
 from training.judging import Gain
 from training.live_log import read_log, sources
 from training.tallies import Item, Part, Tally, parts_of, tally_part
@@ -90,8 +91,8 @@ def what_if(
 
 def _tallies(home: Path, draft: Draft, parts: Sequence[Part], workers: int) -> Iterator[Tally]:
     if workers == 1 or len(parts) == 1:
-        engine = build(home, draft)
-        yield from (tally_part(engine, part) for part in parts)
+        engine, erased = build(home, draft), read_erasures(home)
+        yield from (tally_part(engine, part, erased) for part in parts)
         return
     told = (str(home), msgspec.json.encode(draft))
     with ProcessPoolExecutor(workers, get_context("spawn"), _start, told) as pool:
@@ -99,15 +100,16 @@ def _tallies(home: Path, draft: Draft, parts: Sequence[Part], workers: int) -> I
             yield done.result()
 
 
-_engines: list[Engine] = []  # the one of this worker process
+_given: list[tuple[Engine, dict[str, float]]] = []  # the engine of this worker process, and who was erased
 
 
 def _start(home: str, draft: bytes) -> None:
-    _engines.append(build(Path(home), msgspec.json.decode(draft, type=Draft)))
+    _given.append((build(Path(home), msgspec.json.decode(draft, type=Draft)), read_erasures(Path(home))))
 
 
 def _work(part: Part) -> Tally:
-    return tally_part(_engines[0], part)
+    engine, erased = _given[0]
+    return tally_part(engine, part, erased)
 
 
 def build(home: Path, draft: Draft) -> Engine:

@@ -12,6 +12,7 @@ from service.stores.resp import encode
 STREAM = "nb:alerts"
 LONGEST = 100_000  # entries, about: 21 MB, and 12 MB for the marks of their ids; the oldest go, and stay in the log
 MARKED_S = 30 * 86_400  # how long an id is remembered as sent
+PAGE = 1_000  # entries that are looked through at once
 
 # KEYS: the stream, the mark of this id. ARGV: seconds to keep the mark, most entries, then fields and values.
 SEND = """
@@ -62,6 +63,22 @@ class RedisAlerts:
     async def publish(self, alerts: Sequence[AlertRaised]) -> None:
         """Add to the stream. Raises DependencyFailed."""
         await self._link.ask(b"".join(map(send_command, alerts)), len(alerts))
+
+    async def forget(self, alerts: Sequence[AlertRaised]) -> None:
+        """Take alerts out of the stream, and let their customers raise the same again. Raises DependencyFailed."""
+        if not alerts:
+            return
+        held = b"".join(encode("DEL", held_key(alert)) for alert in alerts)
+        await self._link.ask(held, len(alerts))
+        start, ids = "-", {alert.alert_id.encode() for alert in alerts}
+        while True:
+            [page] = await self._link.ask(encode("XRANGE", STREAM, start, "+", "COUNT", str(PAGE)), 1)
+            found = [entry for entry, fields in page if ids & set(fields)]
+            if found:
+                await self._link.ask(encode("XDEL", STREAM, *found), 1)
+            if len(page) < PAGE:
+                return
+            start = page[-1][0].decode()  # seen twice: servers before 6.2 know of no page that begins after an entry
 
 
 class MemoryAlerts:

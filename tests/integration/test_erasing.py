@@ -11,13 +11,16 @@ from features.layout import CustomerLayout
 from features.redis_client import redis_client
 from service.catalog.policies import Purpose
 from service.cli import main
-from service.decision.records import ConsentRecord, EventRecord, IdentityRecord, encode_line
+from service.decision.records import AlertRaised, ConsentRecord, EventRecord, IdentityRecord, encode_line
 from service.ids import customer_key
 from service.ports import Terms
+from service.stores import alert_stream
 from service.stores.contact_history import contacts_key
 from service.stores.customer_reader import RedisCustomerReader
 from service.stores.links import open_link
+from training.alerts import read_alerts
 from training.event_history import read_aliases
+from training.live_log import write_segment
 from training.rebuild import rebuild
 
 NOW = 1_790_000_000.0
@@ -76,6 +79,34 @@ def test_an_erased_customer_leaves_redis_and_stays_away(home, any_redis_url, cap
     later = [EventRecord("e-new", "c1", "product_viewed", "web", NOW * 2, NOW * 2, {})]
     (home / "log" / "events" / "2-t-1.log").write_bytes(b"".join(encode_line(msgspec.json.encode(one)) for one in later))
     assert rebuild(home, any_redis_url).customers_of_events == 2
+
+
+def test_alerts_about_an_erased_customer_go_from_stream_and_queue(home, any_redis_url, capsys):
+    """On every page of the stream; the same may be raised again."""
+    others = [f"other-{number}" for number in range(2 * alert_stream.PAGE)]
+    names = ["c1", *others[: alert_stream.PAGE - 1], "a1", *others[alert_stream.PAGE - 1 :], "c1"]
+    alerts = [
+        AlertRaised(
+            f"al-{number}", "unhappy", "high", "desk", name, f"e-{number}", "said", NOW + number, {"event.mood": -1.0}, 1e9
+        )
+        for number, name in enumerate(names)
+    ]
+    write_segment(home, "alerts", "test", alerts, NOW)
+    rebuild(home, any_redis_url)
+    key = alert_stream.held_key(alerts[0])
+
+    def told() -> tuple[list[str], list[str], bool]:
+        with redis_client(any_redis_url) as client:
+            entries = [fields[b"customer_id"].decode() for _, fields in client.xrange(alert_stream.STREAM)]
+            return entries, [one.alert.customer_id for one in read_alerts(home).values()], bool(client.exists(key))
+
+    assert told() == (names, names, True)
+    assert main(["--home", str(home), "--redis-url", any_redis_url, "erase", "c1"]) == 0
+    assert told() == (others, others, False)
+    rebuild(home, any_redis_url)
+    assert told() == (others, others, False)
+    assert main(["--home", str(home), "alerts", "close", "al-0"]) == 1
+    assert "al-0" in capsys.readouterr().err
 
 
 def test_where_redis_does_not_answer_nothing_is_written_down(home, capsys):

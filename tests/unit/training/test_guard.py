@@ -13,12 +13,13 @@ from service.bundles.engines import EngineSource
 from service.cli import main
 from service.decision.decide import decide
 from service.decision.experiments import CANARY, Canary
-from service.decision.records import DecisionRecord, OutcomeRecord
+from service.decision.records import DecisionRecord, ErasureRecord, OutcomeRecord
 from service.registry import Registry
 from tests.unit.training.conftest import write_log
 from training.experiments import experiments
 from training.guard import Seen, guard, judge_canary
 from training.learning_rules import GateRules, GuardRules
+from training.live_log import write_segment
 from training.promotion import promote_without_evidence, stage_canary
 from training.sealing import seal
 
@@ -173,6 +174,20 @@ def test_a_canary_that_does_no_harm_goes_on(climbing, shop, capsys):
     assert told.count("holds") == 4
     assert "nothing speaks against it" in told
     assert [one.bundle for one in Registry(climbing / "registry").current().challengers] == ["twin"]
+
+
+def test_a_canary_is_not_judged_by_customers_who_were_erased(climbing, shop):
+    """Of all of its failures those count whose customers are still known."""
+    canary = Canary("twin", SHARE)
+    records = [
+        msgspec.structs.replace(r, degraded=("canary_failed:twin",)) if canary.takes(r.customer_id) else r
+        for r in decided(climbing, shop)
+    ]
+    write_log(climbing, records)
+    own = {r.customer_id for r in records if canary.takes(r.customer_id)}
+    gone = {r.customer_id for r in records} - set(sorted(own)[:3])
+    write_segment(climbing, "erasures", "test", [ErasureRecord(name, 1e11) for name in gone], 1e11)
+    assert guard(climbing, time.time()).decisions == sum(r.customer_id in own - gone for r in records)
 
 
 def test_customers_of_a_canary_that_failed_count_as_its_own(climbing, shop):

@@ -10,7 +10,7 @@ from features.contract import ContractError, parse_contract
 from features.homes import features_folder, write_home_contract
 from features.ledger import Ledger
 from features.offline import read_view
-from service.decision.records import EventRecord, IdentityRecord
+from service.decision.records import ErasureRecord, EventRecord, IdentityRecord
 from training.event_history import write_events
 from training.live_log import write_segment
 from training.transactions import add_snapshot, read_ledger
@@ -59,6 +59,16 @@ def test_lake_and_log_are_read_once_each_under_whom_customers_are_now(home):
     write_segment(home, "identities", "test", [IdentityRecord("anonymous", "a", NOW)], NOW)
     found = entries(read_ledger(home, ["purchased"], "amount"))
     assert found == [("a", NOW, 10.0), ("a", NOW + 1, 10.0), ("b", NOW + 2, 0.0), ("b", NOW + 4, 10.0)]
+
+
+def test_who_was_erased_has_bought_nothing_before(home):
+    """Under the id that was erased, in lake and log; what comes afterwards is of somebody new."""
+    write_events(home, "old", [event("1", "a", NOW), event("2", "b", NOW)])
+    live = [event("3", "a", NOW + 1), event("4", "a", NOW + 3), event("5", "a", NOW + 9, received_at=NOW + 1)]
+    write_segment(home, "events", "test", live, NOW)
+    write_segment(home, "erasures", "test", [ErasureRecord("a", NOW + 2)], NOW)
+    found = entries(read_ledger(home, ["purchased"], "amount"))
+    assert found == [("a", NOW + 3, 10.0), ("b", NOW, 10.0)]
 
 
 def test_a_home_without_a_lake_or_without_events_is_read_as_well(home):

@@ -55,7 +55,7 @@ def test_two_processes_count_what_one_counts(busy_home, unchanged):
     engine = build(busy_home, draft)
     total = None
     for part in parts_of(sources(busy_home, "decisions"), 50_000):
-        found = tally_part(engine, part)
+        found = tally_part(engine, part, {})
         if total is None:
             total = found
         else:
