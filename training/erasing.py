@@ -33,11 +33,14 @@ def erase(home: Path, redis_url: str, name: str, now: float) -> tuple[str, ...]:
     aliases, contract = read_aliases(home), home_contract(home)
     customer = aliases.get(name, name)
     ids = (customer, *sorted(alias for alias, leads_to in aliases.items() if leads_to == customer))
-    alerts = [one.alert for one in read_alerts(home, forgotten=True).values() if one.alert.customer_id in ids]
-    asyncio.run(_forget(redis_url, ids, contract, alerts))
+    asyncio.run(_forget(redis_url, ids, contract, _alerts_about(home, ids)))
     write_segment(home, ERASURES, "erase", [ErasureRecord(one, now) for one in ids], now)
-    asyncio.run(_forget(redis_url, ids, contract, alerts))  # what a rebuild has put back meanwhile
+    asyncio.run(_forget(redis_url, ids, contract, _alerts_about(home, ids)))  # what has come, or was put back, meanwhile
     return ids
+
+
+def _alerts_about(home: Path, ids: tuple[str, ...]) -> list[AlertRaised]:
+    return [one.alert for one in read_alerts(home, forgotten=True).values() if one.alert.customer_id in ids]
 
 
 async def _forget(redis_url: str, ids: tuple[str, ...], contract: Contract, alerts: Sequence[AlertRaised]) -> None:

@@ -15,7 +15,6 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.api.door import Door, Response, check_size
-from service.api.stepping import Stepping
 from service.metrics import Metrics
 
 TARGET_S = 0.05  # nine of ten answers: half of the deadline that a request has unless it says otherwise
@@ -28,6 +27,8 @@ QUIET_S = 1.0  # a batch that is answered together leaves nobody waiting for a m
 NEARLY = 0.8  # of the limit: where fewer are under way, a good latency proves nothing
 LARGE_BYTES = 65_536  # bodies that count as bulk
 RETRY_AFTER_S = 1
+
+Headers = Sequence[tuple[bytes, bytes]]
 
 OUTCOMES, RECOMMEND, EVENTS, BULK = "outcomes", "recommend", "events", "bulk"
 SHARES = {OUTCOMES: 4.0, RECOMMEND: 1.0, EVENTS: 0.75, BULK: 0.5}  # of the limit, up to which each is let in
@@ -45,9 +46,6 @@ REJECTION = (
 HEAD = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: %d\r\ncontent-length: %d\r\n"
 KEPT = HEAD % (RETRY_AFTER_S, len(REJECTION)) + b"\r\n" + REJECTION
 CLOSED = HEAD % (RETRY_AFTER_S, len(REJECTION)) + b"connection: close\r\n\r\n" + REJECTION
-
-
-Headers = Sequence[tuple[bytes, bytes]]
 
 
 class Limiter:
@@ -273,7 +271,9 @@ class AdmittingProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:  # noqa: ANN401  # uvicorn's own types are not public
         since = self._limiter.start()
         if isinstance(app, Door) and app.is_for(cycle.scope) and not cycle.waiting_for_100_continue:
-            self.tasks.add(Stepping(self.loop, self._past_asgi(cycle, app, since), self.tasks.discard))  # type: ignore[arg-type]  # asked for no more than to be cancelled
+            task = self.loop.create_task(self._past_asgi(cycle, app, since))
+            task.add_done_callback(self.tasks.discard)
+            self.tasks.add(task)
             return
 
         async def counted(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401  # handed on as they are

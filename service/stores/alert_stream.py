@@ -73,7 +73,7 @@ class RedisAlerts:
         start, ids = "-", {alert.alert_id.encode() for alert in alerts}
         while True:
             [page] = await self._link.ask(encode("XRANGE", STREAM, start, "+", "COUNT", str(PAGE)), 1)
-            found = [entry for entry, fields in page if ids & set(fields)]
+            found = [entry for entry, fields in page if fields[1] in ids]  # its first field is the alert's id
             if found:
                 await self._link.ask(encode("XDEL", STREAM, *found), 1)
             if len(page) < PAGE:

@@ -250,11 +250,11 @@ async def test_a_value_that_feast_did_not_write_is_a_failed_read_that_names_it(a
     await reader.close()
 
 
-async def test_several_claims_need_nothing_that_redis_remembers(redis_url):
+async def test_several_claims_need_nothing_that_redis_remembers(any_redis_url):
     """The first of a call brings the script, the others name it; a Redis that has forgotten all scripts knows it again."""
-    link = open_link(redis_url, timeout_ms=5000)
+    link = open_link(any_redis_url, timeout_ms=5000)
     history, names = RedisContactHistory(link), ("c1", "c2", "c3")
-    with redis_client(redis_url) as client:
+    with redis_client(any_redis_url) as client:
         for seen in (None, b""):
             client.flushall()
             client.script_flush()

@@ -22,9 +22,9 @@ def records(own_busy_home):
     return [logged.record for logged in read_decisions(own_busy_home)]
 
 
-def erase(home, records, share: int) -> list:
-    """Every so-manieth customer; the decisions that are left."""
-    gone = set(sorted({r.customer_id for r in records})[::share])
+def erase(home, records, every: int) -> list:
+    """One customer of so many; the decisions that are left."""
+    gone = set(sorted({r.customer_id for r in records})[::every])
     write_segment(home, "erasures", "test", [ErasureRecord(name, LATER) for name in gone], LATER)
     return [r for r in records if r.customer_id not in gone]
 

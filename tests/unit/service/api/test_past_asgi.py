@@ -176,3 +176,14 @@ async def test_a_connection_on_which_nothing_happens_is_closed(service, path):
         quiet_since = loop.time() - 0.6
         assert await asyncio.wait_for(reader.read(), 5.0) == b""
         assert 0.9 < loop.time() - quiet_since < 1.6
+
+
+async def test_the_date_is_that_of_the_answer(service):
+    """The lines that all answers of a second share are made anew with the next."""
+    async with connected(service) as (reader, writer, _):
+        dates = []
+        for _ in range(2):
+            writer.write(request(GOOD))
+            dates.append((await answer(reader))[1]["date"])
+            await asyncio.sleep(1.2)
+    assert dates[0] != dates[1]
