@@ -23,6 +23,13 @@ PATH, METHOD, ORIGIN = "/recommend", "POST", b"origin"
 JSON = [(b"content-type", b"application/json")]
 
 
+class Asked(NamedTuple):
+    """What is looked at of a request beside its body."""
+
+    headers: dict[bytes, bytes]
+    query: bytes
+
+
 class Response(NamedTuple):
     """What goes over the wire, its length aside."""
 
@@ -44,25 +51,28 @@ class Door:
         self.body_limit = self._guard.body_limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == ScopeType.HTTP and self.is_for(scope):
-            response = await self.respond(scope, lambda: _body(receive, self.body_limit))
-            if response is not None:
-                await _send(response, send)
+        asked = self.asked(scope) if scope["type"] == ScopeType.HTTP else None
+        if asked is None:
+            await self._app(scope, receive, send)
             return
-        await self._app(scope, receive, send)
+        response = await self.respond(asked, lambda: _body(receive, self.body_limit))
+        if response is not None:
+            await _send(response, send)
 
-    def is_for(self, scope: HTTPScope) -> bool:
-        """Whether this request goes the shorter way."""
-        return scope["path"] == PATH and scope["method"] == METHOD and ORIGIN not in dict(scope["headers"])
+    def asked(self, scope: HTTPScope) -> Asked | None:
+        """A request that goes the shorter way; None where it is another."""
+        headers = dict(scope["headers"])
+        is_ours = scope["path"] == PATH and scope["method"] == METHOD and ORIGIN not in headers
+        return Asked(headers, scope["query_string"]) if is_ours else None
 
-    async def respond(self, scope: HTTPScope, body: Callable[[], Awaitable[bytes | None]]) -> Response | None:
+    async def respond(self, asked: Asked, body: Callable[[], Awaitable[bytes | None]]) -> Response | None:
         """What to answer; None where the client left. `body` is asked for once the request may come in, and raises TooLarge."""
         try:
-            self._guard.check(DECIDE[NEEDS], dict(scope["headers"]), scope["query_string"])
-            asked = await body()
-            if asked is None:
+            self._guard.check(DECIDE[NEEDS], asked.headers, asked.query)
+            wanted = await body()
+            if wanted is None:
                 return None
-            return Response(200, JSON, await answered(self._pipeline, self._engine, asked))
+            return Response(200, JSON, await answered(self._pipeline, self._engine, wanted))
         except NextbestError as error:
             return _refused(refusal(error, self._metrics))
         except Exception as error:  # noqa: BLE001  # as the framework does: nobody is left without an answer

@@ -5,11 +5,14 @@ import contextlib
 import gc
 import json
 
+import msgspec
 import pytest
 import uvicorn
 
 from service.api.admission import AdmittingProtocol
 from service.api.door import Door
+from service.keys import Key, KeyRing, digest
+from service.stores.memory_log import MemoryDecisionLog
 from tests.unit.service.api.conftest import publish, until
 
 GOOD = json.dumps({"customer_id": "c42", "placement": "home_hero", "context": {"device": "mobile"}}).encode()
@@ -29,18 +32,17 @@ class Watched(Door):
 
 
 @contextlib.asynccontextmanager
-async def connected(service, **given):
+async def connected(service, keys=KeyRing, http=AdmittingProtocol, **given):
     """A service that listens; a connection to it, and the application."""
     publish(service.registry)
-    app = service.app()
+    app = service.app(keys=keys)
     async with app.lifespan():
         server = uvicorn.Server(
-            uvicorn.Config(
-                Watched(app), port=0, http=AdmittingProtocol, lifespan="off", log_config=None, proxy_headers=False, **given
-            )
+            uvicorn.Config(Watched(app), port=0, http=http, lifespan="off", log_config=None, proxy_headers=False, **given)
         )
         running = asyncio.create_task(server.serve())
         await until(lambda: server.started)
+        app.state.connections = server.server_state.connections
         reader, writer = await asyncio.open_connection("127.0.0.1", server.servers[0].sockets[0].getsockname()[1])
         yield reader, writer, app
         writer.close()
@@ -187,3 +189,133 @@ async def test_the_date_is_that_of_the_answer(service):
             dates.append((await answer(reader))[1]["date"])
             await asyncio.sleep(1.2)
     assert dates[0] != dates[1]
+
+
+class SlowLog(MemoryDecisionLog):
+    """A disk that leaves time to do something before customers whose name begins with an s are answered."""
+
+    async def append_decisions(self, entries) -> None:
+        if any(entry.record.customer_id.startswith("s") for entry in entries):
+            await asyncio.sleep(0.1)
+        await super().append_decisions(entries)
+
+
+@pytest.fixture
+def slow(service):
+    service.log = SlowLog()
+    return service
+
+
+class Counting(AdmittingProtocol):
+    """Counts the requests that its parser saw."""
+
+    parsed = 0
+
+    def on_message_begin(self) -> None:
+        type(self).parsed += 1
+        super().on_message_begin()
+
+
+def asking(customer: str, *headers: str, version: str = "1.1") -> bytes:
+    """Nobody else in these tests has such a head."""
+    body = json.dumps({"customer_id": customer, "placement": "home_hero", "context": {"device": "mobile"}}).encode()
+    return request(body, "X-Asked: past the parser", *headers, version=version)
+
+
+async def known(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *headers: str) -> None:
+    """From now on these heads go past the parser."""
+    for _ in range(2):
+        writer.write(asking("c42", *headers))
+        await answer(reader)
+
+
+async def test_who_asks_like_others_before_goes_past_the_parser(service):
+    """Each is answered for its own body; a head of the same length is none that is known."""
+    async with connected(service, http=type("Own", (Counting,), {})) as (reader, writer, app):
+        [protocol] = app.state.connections
+        await known(reader, writer)
+        for customer in ("c43", "c44", "c45"):
+            writer.write(asking(customer))
+            assert (await answer(reader))[2]["customer_id"] == customer
+        assert protocol.parsed == 2
+        writer.write(asking("c46").replace(b"past the parser", b"by the parser, "))
+        assert (await answer(reader))[2]["customer_id"] == "c46"
+        assert protocol.parsed == 3
+        writer.write(asking("c4").replace(b'"c4"', b"{}  "))
+        assert (await answer(reader))[0] == 400
+        assert app.state.limiter.under_way == 0
+
+
+async def test_what_comes_before_the_answer_waits_for_it(slow):
+    """Questions on one connection are answered in their order, whoever reads their heads."""
+    async with connected(slow) as (reader, writer, app):
+        await known(reader, writer)
+        writer.write(asking("s11"))
+        await until(lambda: app.state.limiter.under_way == 1)
+        for sent in (asking("c12"), asking("c13") + asking("c14")):
+            writer.write(sent)
+            await asyncio.sleep(0.02)
+        assert [(await answer(reader))[2]["customer_id"] for _ in range(4)] == ["s11", "c12", "c13", "c14"]
+        writer.write(asking("c15"))
+        assert (await answer(reader))[2]["customer_id"] == "c15"
+
+
+@pytest.mark.parametrize(
+    ("headers", "version"), [(("Connection: close",), "1.1"), ((), "1.0")], ids=["as it was asked for", "as of old"]
+)
+async def test_a_connection_is_closed_each_time_its_client_does_not_keep_it(service, headers, version):
+    """Such heads are read each time."""
+    async with connected(service) as (_, first, _):
+        for _ in range(4):
+            reader, writer = await asyncio.open_connection(*first.get_extra_info("peername")[:2])
+            writer.write(asking("c42", *headers, version=version))
+            assert (await answer(reader))[1]["connection"] == "close"
+            assert await asyncio.wait_for(reader.read(), 5.0) == b""
+            writer.close()
+
+
+async def test_a_page_of_another_site_goes_through_the_framework_each_time(service):
+    """Which knows whom to let in."""
+    async with connected(service) as (reader, writer, app):
+        for _ in range(4):
+            writer.write(asking("c42", "Origin: https://elsewhere.example"))
+            await answer(reader)
+    assert app.state.messaged == ["/recommend"] * 4
+
+
+async def test_a_key_is_looked_at_each_time(service):
+    """One that is taken back opens nothing any more."""
+    web = Key("k1", "web", ("decide",), digest("secret"), 0.0)
+    rings = [KeyRing([web])]
+    async with connected(service, keys=lambda: rings[-1]) as (reader, writer, _):
+        await known(reader, writer, "Authorization: Bearer secret")
+        writer.write(asking("c42", "Authorization: Bearer secret"))
+        assert (await answer(reader))[0] == 200
+        rings.append(KeyRing([msgspec.structs.replace(web, revoked=1.0)]))
+        writer.write(asking("c42", "Authorization: Bearer secret"))
+        assert (await answer(reader))[0] == 401
+
+
+async def test_who_is_answered_while_the_service_stops_is_told_that_it_was_the_last_time(slow):
+    """And not cut off."""
+    async with connected(slow) as (reader, writer, app):
+        await known(reader, writer)
+        [protocol] = app.state.connections
+        writer.write(asking("s42"))
+        await until(lambda: app.state.limiter.under_way == 1)
+        protocol.shutdown()
+        status, told, _ = await answer(reader)
+        assert (status, told["connection"]) == (200, "close")
+        assert await asyncio.wait_for(reader.read(), 5.0) == b""
+
+
+async def test_who_leaves_before_the_answer_leaves_nothing_to_the_garbage_collector(slow, uncollected):
+    """A connection whose head was known."""
+    before = uncollected()
+    async with connected(slow) as (reader, writer, app):
+        await known(reader, writer)
+        writer.write(asking("s42"))
+        await until(lambda: app.state.limiter.under_way == 1)
+        writer.transport.abort()
+        await until(lambda: app.state.limiter.under_way == 0)
+        await until(lambda: uncollected() == before)
