@@ -1,6 +1,7 @@
 """Traces for a collector that speaks OTLP over HTTP: the only module that needs the extra `tracing`."""
 
 import contextlib
+import time
 from collections.abc import Iterator, Mapping, Sequence
 
 from opentelemetry import trace
@@ -58,14 +59,14 @@ class OtlpTracer:
             traced.set_status(Status(StatusCode.ERROR))
 
     def decided(self, traced: Sequence[Traced], laps: Sequence[Lap]) -> None:
-        known = {"nextbest.batch_requests": len(traced)}
+        known, since_1970 = {"nextbest.batch_requests": len(traced)}, time.time_ns() - time.perf_counter_ns()
         for parent in traced:
             if parent is None:
                 continue
             context = set_span_in_context(parent)
             for lap in laps:
-                span = self._tracer.start_span(lap.stage, context=context, attributes=known, start_time=lap.begun)
-                span.end(lap.ended)
+                span = self._tracer.start_span(lap.stage, context=context, attributes=known, start_time=since_1970 + lap.begun)
+                span.end(since_1970 + lap.ended)
 
     def close(self) -> None:
         self._provider.shutdown()

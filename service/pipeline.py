@@ -2,21 +2,23 @@
 
 import asyncio
 import time
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import msgspec
 
 from service.asks import Ask, Made, Turn, terms_of
+from service.booking import Booking, count
 from service.claims import Claims, unknown
 from service.decision.engine import Engine
 from service.decision.records import DecisionRecord
 from service.errors import DependencyFailed, DependencyTimedOut, IdReused, LogUnavailable, UnknownPlacement, id_reused
 from service.metrics import Metrics
 from service.ports import ContactHistory, CustomerReader, DecisionLog, Reading
-from service.tracing import Lap, NoTracer, Timed, Traced, Tracer
+from service.tracing import NoTracer, Traced, Tracer
 
 NOT_LOGGED = "not_logged"  # the decision is not on disk (yet): it cannot be learned from
 
@@ -218,7 +220,7 @@ class Pipeline:
             return
         record, engine = waiting.decided or self._decide_blindly(waiting.ask)
         waiting.answer.set_result(Answer(_degrade(record, NOT_LOGGED), engine))
-        self._count([record], (NOT_LOGGED,))
+        count(self._parts.metrics, [record], (NOT_LOGGED,))
 
     def _decide_blindly(self, ask: Ask) -> Answer:
         turn = Turn(self._parts.engine(), self._parts.clock())
@@ -231,9 +233,10 @@ class Pipeline:
             if not batch:
                 return
             self._begun = asyncio.get_running_loop().time()
-            task = asyncio.create_task(self._run(batch))
+            booking = Booking(self._parts.metrics, len(batch))
+            task = asyncio.create_task(self._run(batch, booking))
             self._running.add(task)
-            task.add_done_callback(self._finish)
+            task.add_done_callback(partial(self._finish, booking))
 
     def _may_start(self) -> bool:
         """Not a few beside others, unless those take long."""
@@ -260,37 +263,33 @@ class Pipeline:
         batch, self._waiting = due[: self._parts.limits.coalesce], due[self._parts.limits.coalesce :]
         return batch
 
-    def _finish(self, task: asyncio.Task[None]) -> None:
+    def _finish(self, booking: Booking, task: asyncio.Task[None]) -> None:
         """A turn of the loop after the batch's end: started sooner, the next one comes before the answers of this one go out."""
         self._running.discard(task)
         self._start()
+        asyncio.get_running_loop().call_soon(booking.write)
 
-    async def _run(self, batch: Sequence[_Waiting]) -> None:
-        laps: list[Lap] = []
+    async def _run(self, batch: Sequence[_Waiting], booking: Booking) -> None:
         try:
-            await self._answer(batch, laps)
+            await self._answer(batch, booking)
         except BaseException as error:
             for waiting in batch:  # nobody may be left without an answer
                 if not waiting.answer.done():
                     waiting.answer.set_exception(error)
             if not isinstance(error, Exception):
                 raise
-        self._parts.tracer.decided([w.traced for w in batch], laps)
+        self._parts.tracer.decided([w.traced for w in batch], booking.laps)
 
-    def _stage(self, name: str, laps: list[Lap]) -> Timed:
-        return Timed(name, self._parts.metrics.stages[name], laps if self._parts.tracer.is_on else None)
-
-    async def _answer(self, batch: Sequence[_Waiting], laps: list[Lap]) -> None:
-        self._parts.metrics.batch.observe(len(batch))
+    async def _answer(self, batch: Sequence[_Waiting], booking: Booking) -> None:
         now = self._parts.clock()
-        with self._stage("read", laps):
+        with booking.stage("read"):
             reading = await self._read(batch, now)
         turn = Turn(self._parts.engine(), now)
         reading = unknown(turn, len(batch)) if reading is None else self._claims.believed(turn, reading)
-        with self._stage("decide", laps):
+        with booking.stage("decide"):
             pairs = [(w, s) for w, s in zip(batch, reading.states, strict=True) if not w.answer.done() and _known(w, turn.engine)]
             made = turn.make([w.ask for w, _ in pairs], reading._replace(states=[s for _, s in pairs]))
-        with self._stage("claim", laps):
+        with booking.stage("claim"):
             awaited = {m.ask.decision_id: w.answer for (w, _), m in zip(pairs, made, strict=True)}
             meanwhile = asyncio.get_running_loop().call_soon(self._spell_out, made)  # once the claims are on their way
             held = await self._claims.settle(turn, made, lambda m: awaited[m.ask.decision_id].done())
@@ -299,21 +298,21 @@ class Pipeline:
         # answered from nothing when their deadline came
         late = {m.ask.decision_id for w, m in zip(waiting, made, strict=True) if w.answer.done()}
         await self._claims.release([claim for claim in held if claim.decision_id in late], turn)
-        await self._tell(turn, [(w, m) for w, m in zip(waiting, made, strict=True) if not w.answer.done()], laps)
+        await self._tell(turn, [(w, m) for w, m in zip(waiting, made, strict=True) if not w.answer.done()], booking)
 
-    async def _tell(self, turn: Turn, decided: Sequence[tuple[_Waiting, Made]], laps: list[Lap]) -> None:
+    async def _tell(self, turn: Turn, decided: Sequence[tuple[_Waiting, Made]], booking: Booking) -> None:
         """Write down, then answer."""
         for waiting, made in decided:
             waiting.decided = Answer(made.record, turn.engine)
         written = [m for w, m in decided if not w.ask.dry_run]
-        with self._stage("append", laps):
+        with booking.stage("append"):
             missing = await self._append(written)
         answered: list[DecisionRecord] = []
         for waiting, made in decided:
             if not waiting.answer.done():
                 waiting.answer.set_result(Answer(_degrade(made.record, *missing), turn.engine))
                 answered.append(made.record)
-        self._count(answered, missing)
+        booking.answered(answered, missing)
         if not missing:
             self._parts.shadows.offer([m.record for m in written], is_busy=bool(self._waiting))
 
@@ -348,23 +347,13 @@ class Pipeline:
             return (NOT_LOGGED,)
         return ()
 
-    def _count(self, records: Sequence[DecisionRecord], missing: tuple[str, ...]) -> None:
-        metrics, placements = self._parts.metrics, [placement for record in records for placement in record.placements]
-        reasons = (told for r in records for told in {one.partition(":")[0] for one in (*r.degraded, *missing)})
-        metrics.decisions.inc(len(records))
-        for reason, times in Counter(reasons).items():
-            metrics.degraded.labels(reason).inc(times)
-        for name, times in Counter(placement.id for placement in placements if placement.fallback).items():
-            metrics.fallbacks.labels(name).inc(times)
-        for (name, kind), times in Counter((p.id, item.kind) for p in placements for item in p.items).items():
-            metrics.items.labels(name, kind).inc(times)
-
     async def close(self) -> None:
         """Answer what was asked, then stop."""
         while self._waiting or self._running:
             await asyncio.sleep(0)
             if self._running:
                 await asyncio.wait(self._running)
+        await asyncio.sleep(0)  # what was told last is counted
         for alarm in (self._alarm, self._look):
             if alarm is not None:
                 alarm.cancel()

@@ -164,17 +164,23 @@ async def test_a_few_wait_for_the_batch_before_theirs_and_many_do_not(make, coun
 
 @pytest.mark.parametrize(("turn_s", "fewest", "most"), [(0.0, 10, 12), (0.0015, 2, 6)], ids=["quick", "slow"])
 async def test_a_batch_is_gathered_while_turns_are_quick(make, turn_s, fewest, most):
-    """Twelve requests, two in each turn of the loop: where a turn takes long, those who came first do not wait for the others."""
-    reader = HeldReader()
-    pipeline = make(reader=reader)
-    answers = []
-    for number in range(0, 12, 2):
-        answers += [asyncio.create_task(pipeline.recommend(ask(f"d{n}", deadline=5.0))) for n in (number, number + 1)]
-        time.sleep(turn_s)  # noqa: ASYNC251  # a turn that others fill
-        await asyncio.sleep(0)
-    reader.go.set()
-    await asyncio.gather(*answers)
-    assert fewest <= reader.batches[0] <= most
+    """Twelve requests, two in each turn of the loop: where a turn takes long, those who came first do not wait for the others.
+
+    The median of five: a machine that does something else for a millisecond makes any turn a long one.
+    """
+    sizes = []
+    for _ in range(5):
+        reader = HeldReader()
+        pipeline = make(reader=reader)
+        answers = []
+        for number in range(0, 12, 2):
+            answers += [asyncio.create_task(pipeline.recommend(ask(f"d{n}", deadline=5.0))) for n in (number, number + 1)]
+            time.sleep(turn_s)  # noqa: ASYNC251  # a turn that others fill
+            await asyncio.sleep(0)
+        reader.go.set()
+        await asyncio.gather(*answers)
+        sizes.append(reader.batches[0])
+    assert fewest <= sorted(sizes)[2] <= most
 
 
 async def test_a_few_do_not_wait_for_a_disk_that_hangs(make):
@@ -447,8 +453,9 @@ async def test_closing_answers_what_was_asked(make):
 async def test_what_is_counted_is_what_happened(make):
     """One good answer, one without features."""
     counted = Metrics()
-    await make(metrics=counted).recommend(ask())
-    await make(metrics=counted, reader=DeadReader(0)).recommend(ask())
+    for pipeline in (make(metrics=counted), make(metrics=counted, reader=DeadReader(0))):
+        await pipeline.recommend(ask())
+        await pipeline.close()  # nobody who asks waits for the counting
     text = counted.text().decode()
     assert "nextbest_decisions_total 2.0" in text
     assert 'nextbest_degraded_total{reason="no_customer_features"} 1.0' in text
