@@ -13,7 +13,11 @@ from setuptools.errors import BaseError, CCompilerError
 
 LIMITED = ("Py_LIMITED_API", "0x030B0000")  # one build for Python 3.11 and all that follow
 PLATFORM = sysconfig.get_platform().replace("-", "_").replace(".", "_")
-EXTENSIONS = {"service.bundles._leaves": "service/bundles/leaves.c", "features._rows": "features/rows.c"}
+EXTENSIONS = {
+    "service.bundles._leaves": "service/bundles/leaves.c",
+    "service.decision._contacts": "service/decision/contacts.c",
+    "features._rows": "features/rows.c",
+}
 
 
 class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg,misc]  # hatchling's, at build time alone

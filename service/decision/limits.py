@@ -104,11 +104,14 @@ class Limit:
         self._scope = scope
         self._left = left
         self._shrinks = shrinks
+        self._least: int | None = None  # of what is left, where somebody has looked
 
     @property
     def is_reached(self) -> bool:
         """Whether nothing is left of some unit, for some request."""
-        return bool(np.count_nonzero(self._left <= 0))
+        if self._least is None:
+            self._least = int(self._left.min(initial=1))
+        return self._least <= 0
 
     def blocks(self, rows: Rows, placement: int) -> Mask:
         """The actions of which no more may be chosen at a placement: bool (rows, actions)."""
@@ -128,3 +131,4 @@ class Limit:
         units = self._scope.unit_of(chosen, np.full(len(chosen), placement))
         counted = units != NO_UNIT
         self._left[rows[counted], units[counted]] -= 1
+        self._least = None
