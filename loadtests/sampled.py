@@ -20,7 +20,9 @@ EVERY_S = 0.002
 LOOP = "event loop, sockets, kernel"
 STAGES = {  # by what a path contains; the first that fits
     "HTTP: parse, admit, render, encode": ("/service/api/", "/uvicorn/protocols/"),
-    "batches, metrics, claims' bookkeeping": ("/service/pipeline.py", "/service/claims.py", "/service/metrics.py"),
+    "batches, metrics, claims' bookkeeping": (
+        "/service/pipeline.py", "/service/booking.py", "/service/claims.py", "/service/metrics.py",
+    ),
     "requests to the decision's terms": ("/service/asks.py", "/service/ids.py", "/features/request_time.py"),
     "customers read: ask, decode": ("/service/stores/customer_reader.py", "/features/layout.py", "/features/protobuf.py"),
     "contacts claimed": ("/service/stores/contact_history.py", "/service/stores/budgets.py"),
@@ -29,7 +31,7 @@ STAGES = {  # by what a path contains; the first that fits
         "/service/stores/segment", "/service/stores/known_ids.py", "/service/stores/id_index.py", "/service/decision/again.py",
     ),
     "rules": ("/service/decision/eligibility.py", "/service/decision/conditions.py", "/service/catalog/"),
-    "contact policy": ("/service/decision/contact", "/service/decision/limits.py"),
+    "contact policy": ("/service/decision/contact", "/service/decision/past.py", "/service/decision/limits.py"),
     "scoring": ("/service/bundles/", "/features/vectors.py", "/service/decision/scoring.py"),
     "worth, exploration, slates": (
         "/service/decision/arbitration.py", "/service/decision/worth.py", "/service/decision/slates.py",
