@@ -149,16 +149,36 @@ async def asked_in_a_moment(pipeline: Pipeline, numbers: range) -> list[asyncio.
     return tasks
 
 
+async def asked_while_nobody_is_impatient(build, first: range, others: range):
+    """The tasks of those who ask, first these and a moment later those, and the batches by then.
+
+    `build` makes a pipeline and its reader. A machine that is busy may take longer than patience lasts: then it is tried again.
+    """
+    loop = asyncio.get_running_loop()
+    for _ in range(20):
+        pipeline, reader = build()
+        started = loop.time()
+        tasks = await asked_in_a_moment(pipeline, first) + await asked_in_a_moment(pipeline, others)
+        batches = list(reader.batches)
+        if loop.time() - started < OVERDUE_S:
+            return tasks, reader, batches
+        for task in tasks:
+            task.cancel()
+    raise AssertionError
+
+
 @pytest.mark.parametrize(("count", "batches"), [(FEW - 1, [1]), (FEW, [1, FEW])], ids=["a few", "many"])
 async def test_a_few_wait_for_the_batch_before_theirs_and_many_do_not(make, count, batches):
     """Beside it a few would take longer, and make it longer; all of them are decided together then."""
-    reader = HeldReader()
-    pipeline = make(reader=reader)
-    first = await asked_in_a_moment(pipeline, range(1))
-    others = await asked_in_a_moment(pipeline, range(1, 1 + count))
-    assert reader.batches == batches
+
+    def build():
+        reader = HeldReader()
+        return make(reader=reader), reader
+
+    tasks, reader, found = await asked_while_nobody_is_impatient(build, range(1), range(1, 1 + count))
+    assert found == batches
     reader.go.set()
-    assert len(await asyncio.gather(*first, *others)) == 1 + count
+    assert len(await asyncio.gather(*tasks)) == 1 + count
     assert reader.batches == [1, count]
 
 
@@ -185,15 +205,17 @@ async def test_a_batch_is_gathered_while_turns_are_quick(make, turn_s, fewest, m
 
 async def test_a_few_do_not_wait_for_a_disk_that_hangs(make):
     """They are decided from what is known of them, whatever becomes of those before."""
-    reader = SlowReader(0.0)
-    pipeline = make(reader=reader, log=StuckLog())
-    answers = await asked_in_a_moment(pipeline, range(1))
-    answers += await asked_in_a_moment(pipeline, range(1, 3))
-    assert reader.batches == [1]
+
+    def build():
+        reader = SlowReader(0.0)
+        return make(reader=reader, log=StuckLog()), reader
+
+    tasks, reader, found = await asked_while_nobody_is_impatient(build, range(1), range(1, 3))
+    assert found == [1]
     await asyncio.sleep(4 * OVERDUE_S)
     assert reader.batches == [1, 2]
-    for answer in answers:
-        answer.cancel()
+    for task in tasks:
+        task.cancel()
 
 
 async def test_a_dead_feature_store_degrades_the_answer(make):
