@@ -4,7 +4,7 @@ import asyncio
 import gc
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 IDLE_S = 3.0  # servers close connections that were idle for 5 s
@@ -66,7 +66,13 @@ class OpenLoop:
             if wait > 0:
                 await asyncio.sleep(wait)
             tasks.append(asyncio.create_task(self._one(next(calls), due)))
-        return list(await asyncio.gather(*tasks))
+        await self._answered(tasks)
+        return [task.result() for task in tasks]
+
+    async def _answered(self, tasks: Sequence[asyncio.Task[Answer]]) -> None:
+        """Wait for the last ones alone: to gather 160,000 takes a fifth of a second, which would be told as the server's."""
+        if under_way := [task for task in tasks if not task.done()]:
+            await asyncio.wait(under_way)
 
     async def _one(self, call: Call, due: float) -> Answer:
         try:
