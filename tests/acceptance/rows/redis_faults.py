@@ -26,7 +26,7 @@ from tests.acceptance.rows.footprint import serving
 
 DEADLINE_MS = 200
 FAULT_S = 10.0
-LONGEST_S = 60.0  # a rebuild is a process that shares the cores
+LONGEST_S = 180.0  # a rebuild is a process that shares the cores: beside 500,000 decisions in the log it took more than 40 s
 HEALED_WITHIN_S = 5.0
 MOST_WAITING = 20
 MOST_COMMANDS = 1.1
@@ -171,12 +171,13 @@ def judged(answers: Sequence[Answer], rung: str, when: Moments, waited: int, com
     named = sum(any(d == rung or d.startswith(rung) for d in r.degraded) for r in during)
     missing = [a.due for a, r in good if a.due > when.mended and any(d.startswith(rung) for d in r.degraded)]
     back = max(missing, default=when.mended) - when.mended
+    healed = sum(a.due > when.mended for a in answers)
     return [
         f"{len(bad)} of {len(answers)} bad" + f" ({kinds})!" * bool(bad),
         f"{len(late)} late" + "!" * bool(late),
         f"{rung} named in {named / max(1, len(during)):.0%}" + "!" * (named == 0),
         f"{waited} waited" + "!" * (waited > MOST_WAITING),
-        f"back after {back:.1f} s" + "!" * (back > HEALED_WITHIN_S),
+        f"back after {back:.1f} s" + "!" * (back > HEALED_WITHIN_S) + ", nobody asked any more!" * (not healed),
         f"commands x{commands:.2f}" + "!" * (commands > MOST_COMMANDS),
     ]
 
