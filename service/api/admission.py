@@ -262,7 +262,7 @@ class AdmittingProtocol(HttpToolsProtocol):
         self.tasks.add(task)
 
     async def _past_asgi(self, cycle: Any, door: Door, asked: Asked, since: float) -> None:  # noqa: ANN401  # as above
-        """No messages between server and application, and one write: HTTP takes 58 us of a decision, and took 80."""
+        """No messages between server and application, and one write: with them HTTP took 80 us of a decision, without them 58."""
         try:
             response = await door.respond(asked, lambda: self._body_of(cycle, door.body_limit))
             if self.flow.write_paused and not cycle.disconnected:

@@ -61,9 +61,10 @@ class Door:
 
     def asked(self, scope: HTTPScope) -> Asked | None:
         """A request that goes the shorter way; None where it is another."""
+        if scope["path"] != PATH or scope["method"] != METHOD:
+            return None
         headers = dict(scope["headers"])
-        is_ours = scope["path"] == PATH and scope["method"] == METHOD and ORIGIN not in headers
-        return Asked(headers, scope["query_string"]) if is_ours else None
+        return None if ORIGIN in headers else Asked(headers, scope["query_string"])
 
     async def respond(self, asked: Asked, body: Callable[[], Awaitable[bytes | None]]) -> Response | None:
         """What to answer; None where the client left. `body` is asked for once the request may come in, and raises TooLarge."""

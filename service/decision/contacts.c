@@ -1,6 +1,6 @@
 /* Histories of contacts in terms of a catalog, and what caps leave of its units: what `past.py` says in numpy, in one pass.
 
-   Of a history of 50 contacts numpy looks at each entry some thirty times, and a request that comes alone pays for each time. */
+   numpy takes some forty calls for it, most of which pass over all entries, and a request that comes alone pays for each call. */
 
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x030B0000
@@ -23,7 +23,7 @@ static uint32_t four(const unsigned char *at)
 static uint16_t two(const unsigned char *at) { return (uint16_t)(at[0] | at[1] << 8); }
 
 /* Hashes that are known, in their order, and the place of each; of what is not there: one beyond the last. `starts`: where those
-   begin whose first bits are so many. As many bits as there are hashes leave one or two to look at, where halving takes 20 ns. */
+   begin whose first bits are so many. As many bits as there are hashes leave one or two to look at; halving took 30 ns more. */
 struct names {
     const int64_t *sorted;
     const Py_ssize_t *places, *starts;

@@ -14,6 +14,7 @@ import redis
 from features.redis_server import resolve_redis
 from service.registry import Registry
 from tests.acceptance.flood import Flood
+from tests.acceptance.open_loop import Answer
 from tests.acceptance.redis_proxy import ProxyProcess
 from tests.acceptance.row import Context
 from tests.acceptance.rows import (
@@ -222,3 +223,11 @@ def test_with_everything_down_at_once_a_started_worker_goes_on_from_what_it_has(
 
 
 OUTCOME = {"outcome_id": "o1", "decision_id": "d1", "type": "click", "at": "2026-01-01T00:00:00Z"}
+
+
+@pytest.mark.parametrize(("due", "is_told"), [(1.0, True), (3.0, False)], ids=["before it was mended alone", "after it, too"])
+def test_a_fault_after_whose_mending_nobody_asks_is_red(due, is_told):
+    """Nothing is known then of how soon the service was whole again."""
+    when = redis_faults.Moments(began=0.0, mending=1.0, mended=2.0)
+    told = redis_faults.judged([Answer("/recommend", 200, b"", due, 0.01)], "no_customer_features", when, 0, 1.0)
+    assert any(one.endswith("nobody asked any more!") for one in told) == is_told

@@ -316,6 +316,8 @@ async def test_who_leaves_before_the_answer_leaves_nothing_to_the_garbage_collec
         await known(reader, writer)
         writer.write(asking("s42"))
         await until(lambda: app.state.limiter.under_way == 1)
+        assert uncollected() == before + 1
         writer.transport.abort()
         await until(lambda: app.state.limiter.under_way == 0)
         await until(lambda: uncollected() == before)
+    assert app.state.messaged == []
