@@ -12,7 +12,7 @@ COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY service service
 COPY features features
 RUN /opt/nextbest/bin/pip install --no-deps . \
- && cd / && /opt/nextbest/bin/python -c 'from features import _rows; from service.bundles import _leaves; from service.decision import _contacts'
+ && cd / && /opt/nextbest/bin/python -c 'from features import _rows; from service.bundles import _leaves; from service.decision import _contacts, _figures'
 
 FROM python:3.12-slim
 # A numeric user, so that an orchestrator can verify that it is not root.

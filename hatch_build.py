@@ -16,6 +16,7 @@ PLATFORM = sysconfig.get_platform().replace("-", "_").replace(".", "_")
 EXTENSIONS = {
     "service.bundles._leaves": "service/bundles/leaves.c",
     "service.decision._contacts": "service/decision/contacts.c",
+    "service.decision._figures": "service/decision/figures.c",
     "features._rows": "features/rows.c",
 }
 

@@ -25,6 +25,7 @@ from service.decision.eligibility import NOT_SHOWN_HERE, Shown
 from service.decision.engine import Engine, PlacementPlan, actions_named
 from service.decision.entities import Batch, DecisionRequest
 from service.decision.experiments import HOLDOUT, Assigned
+from service.decision.figures import spelt
 from service.decision.limits import Mask, Rows
 from service.decision.records import DecisionRecord, PlacementRecord, ServedItem, seal
 from service.decision.scoring import Rates
@@ -238,14 +239,13 @@ def _choose(board: Board, stage: _Stage, allowed: Mask) -> tuple[Probabilities, 
 
 
 def _placement_records(board: Board, stage: _Stage, slots: _Slots) -> list[PlacementRecord]:
-    """One for each row of the stage. Figures leave the arrays for all rows at once: 7 us a record, and row by row 11."""
+    """One for each row of the stage. Names and figures leave the arrays for all rows at once."""
     plan, rows, width = stage.plan, stage.rows, slots.candidates.shape[1]
     found = slots.candidates.ravel().nonzero()[0]
     names = tuple(board.engine.names.take(found % width).tolist())
-    rates = tuple(board.rates[rows].take(found).tolist())
-    utilities = tuple(stage.utilities.take(found).tolist())
-    ends = found.searchsorted(np.arange(1, len(rows) + 1) * width).tolist()
-    spans = map(slice, [0, *ends], ends)
+    ends = found.searchsorted(np.arange(1, len(rows) + 1) * width)
+    rates, utilities = spelt(board.rates[rows].take(found), ends), spelt(stage.utilities.take(found), ends)
+    spans = map(slice, [0, *ends[:-1].tolist()], ends.tolist())
     has_more: Mask = np.logical_or.reduce(board.ruled[rows] & ~slots.candidates, axis=1)
     dropped = [
         _dropped(board, stage, here) if more else board.eligible[row].dropped
@@ -258,11 +258,13 @@ def _placement_records(board: Board, stage: _Stage, slots: _Slots) -> list[Place
             items=items or (_fallback_item(plan),),
             fallback=not items,
             candidates=names[span],
-            predicted_rates=rates[span],
-            utilities=utilities[span],
+            rates_spelt=predicted,
+            utilities_spelt=worth,
             dropped=reasons,
         )
-        for asked, items, span, reasons in zip(stage.slots, _items(board, stage, slots), spans, dropped, strict=True)
+        for asked, items, span, predicted, worth, reasons in zip(
+            stage.slots, _items(board, stage, slots), spans, rates, utilities, dropped, strict=True
+        )
     ]
 
 

@@ -13,6 +13,7 @@ import msgspec
 from features.live import CHANNEL, Event
 from service.catalog.entities import Kind, Scalar
 from service.decision.experiments import Assigned
+from service.decision.figures import NO_FIGURES, figures
 from service.decision.scoring import Predicts
 
 
@@ -33,7 +34,7 @@ class PlacementRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """What was decided for one placement, and among what.
 
     `candidates` are the action ids that could have been chosen for the first slot, in catalog order, with their
-    `predicted_rates` and `utilities`; `dropped` maps a rule's name to the action ids it removed.
+    `predicted_rates` and `utilities`, as JSON until somebody asks; `dropped` maps a rule's name to the action ids it removed.
     """
 
     id: str
@@ -41,9 +42,17 @@ class PlacementRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     items: tuple[ServedItem, ...]
     fallback: bool
     candidates: tuple[str, ...] = ()
-    predicted_rates: tuple[float, ...] = ()
-    utilities: tuple[float, ...] = ()
+    rates_spelt: msgspec.Raw = msgspec.field(default=NO_FIGURES, name="predicted_rates")
+    utilities_spelt: msgspec.Raw = msgspec.field(default=NO_FIGURES, name="utilities")
     dropped: dict[str, tuple[str, ...]] = {}
+
+    @property
+    def predicted_rates(self) -> tuple[float, ...]:
+        return figures(self.rates_spelt)
+
+    @property
+    def utilities(self) -> tuple[float, ...]:
+        return figures(self.utilities_spelt)
 
 
 class Versions(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -5,6 +5,7 @@ import datetime as dt
 import msgspec
 import pyarrow as pa
 import pytest
+from msgspec import Raw
 
 from features.contract import parse_contract
 from features.homes import write_home_contract
@@ -29,7 +30,9 @@ def item(rank: int, action: str, probability: float = 0.5) -> ServedItem:
 
 
 def decision(name: str, *items: ServedItem, fallback: bool = False, **changes) -> DecisionRecord:
-    placement = PlacementRecord("hero", len(items), items or (item(1, "gold"),), fallback, ("gold",), (0.1,), (0.1,), {})
+    placement = PlacementRecord(
+        "hero", len(items), items or (item(1, "gold"),), fallback, ("gold",), Raw(b"[0.1]"), Raw(b"[0.1]")
+    )
     known = {"customer": {"age": 40.0, "region": "north"}, "context": {"device": "mobile"}, **changes}
     return DecisionRecord(name, "c1", AT, known["customer"], known["context"], (placement,), Versions(1, None, "x"), ())
 
