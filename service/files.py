@@ -3,6 +3,7 @@
 A test puts a disk in its place that loses power, fills up, fails or stalls.
 """
 
+import contextlib
 import fcntl
 import os
 import secrets
@@ -36,6 +37,9 @@ class Files(Protocol):
         """Within a folder; replaces what has the name."""
 
     def unlink(self, path: Path) -> None: ...
+
+    def forget(self, path: Path) -> None:
+        """What a file holds on disk need not stay in memory: whoever reads it waits for the disk. No error where it is gone."""
 
 
 class DiskFiles:
@@ -71,6 +75,16 @@ class DiskFiles:
 
     def unlink(self, path: Path) -> None:
         path.unlink()
+
+    def forget(self, path: Path) -> None:
+        if not hasattr(os, "posix_fadvise"):  # macOS has none
+            return
+        with contextlib.suppress(FileNotFoundError):
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            finally:
+                os.close(descriptor)
 
 
 DISK = DiskFiles()

@@ -72,6 +72,10 @@ class FailingFiles:
         self._pass("unlink")
         DISK.unlink(path)
 
+    def forget(self, path: Path) -> None:
+        self._pass("forget")
+        DISK.forget(path)
+
 
 class Step(NamedTuple):
     """One operation. Names are relative to the root; `inode`: of create, write and sync.
@@ -137,6 +141,9 @@ class RecordingFiles:
     def unlink(self, path: Path) -> None:
         DISK.unlink(path)
         self.steps.append(Step("unlink", self._name(path)))
+
+    def forget(self, path: Path) -> None:
+        DISK.forget(path)
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """What everything durable is made of."""
 
 import errno
+import os
 import subprocess
 import sys
 
@@ -49,6 +50,32 @@ def test_a_file_counts_as_written_for_as_long_as_its_writer_lives(root_folder, t
         while_alive = is_written(path)
         process.kill()
     assert (while_alive, is_written(path)) == (True, False)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says whether a file is in memory")
+def test_what_is_forgotten_is_on_disk_and_not_in_memory_any_more(tmp_path):
+    """Whoever reads it gets all of it."""
+    path = tmp_path / "segment"
+    put_file(DISK, path, 2**20 * b"x")
+    if not is_in_memory(path):
+        pytest.skip("this file system does not say whether a file is in memory")
+    DISK.forget(path)
+    assert (is_in_memory(path), path.read_bytes()) == (False, 2**20 * b"x")
+
+
+def test_nobody_minds_that_a_file_to_be_forgotten_is_gone(tmp_path):
+    """Somebody may have removed what was sealed."""
+    DISK.forget(tmp_path / "gone")
+    assert not (tmp_path / "gone").exists()
+
+
+def is_in_memory(path) -> bool:
+    """Whether a read of its first page needs no disk."""
+    with path.open("rb") as file:
+        try:
+            return os.preadv(file.fileno(), [bytearray(4096)], 0, os.RWF_NOWAIT) > 0
+        except OSError:  # EAGAIN, or a file system that cannot tell
+            return False
 
 
 @pytest.fixture

@@ -57,6 +57,33 @@ async def test_a_full_segment_is_followed_by_another(tmp_path):
     assert ids_on_disk(tmp_path) == [f"d{i}" for i in range(20)]
 
 
+class Forgetful(FailingFiles):
+    """Notes what it was told to forget."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forgotten: list[str] = []
+
+    def forget(self, path) -> None:
+        self.forgotten.append(path.name)
+        super().forget(path)
+
+
+async def test_of_full_segments_the_last_stays_in_memory(tmp_path):
+    """Those before it are forgotten once each, and one that is not full never; a refusal loses nothing."""
+    files = Forgetful()
+    files.fail("forget", errno.EIO)
+    log = SegmentLog(tmp_path, segment_bytes=500, files=files)
+    for i in range(20):
+        await log.append_decisions([log.entry(decision(f"d{i}"))])
+    await log.close()
+    written = [path.name for path in segment_paths(tmp_path / "decisions")]
+    full = [name for name in written if (tmp_path / "decisions" / name).stat().st_size >= 500]
+    assert len(full) > 3
+    assert files.forgotten == full[:-1]
+    assert ids_on_disk(tmp_path) == [f"d{i}" for i in range(20)]
+
+
 async def test_a_new_process_knows_what_the_old_one_wrote(tmp_path):
     """Duplicates and decisions are recognised after a restart, from what is on disk."""
     first = SegmentLog(tmp_path)
