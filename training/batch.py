@@ -42,7 +42,7 @@ from service.stores.contact_history import RedisContactHistory
 from service.stores.customer_reader import RedisCustomerReader
 from service.stores.links import open_link
 from service.stores.segment_log import SegmentLog
-from training.batch_parts import COLUMNS, CUSTOMER_ID, Campaign, Part, PartsFolder, Plan
+from training.batch_parts import CUSTOMER_ID, Campaign, Part, PartsFolder, Plan, columns_of
 from training.decision_log import read_decisions_of
 from training.spreading import ALONE, Workers, spread
 
@@ -283,13 +283,11 @@ def _with(state: CustomerState, values: dict[str, Scalar]) -> CustomerState:
 
 
 def _rows(records: Sequence[DecisionRecord]) -> pa.Table:
-    rows = [
+    return columns_of([
         (r.decision_id, r.customer_id, p.id, item.rank, item.action_id, item.treatment_id, item.kind, p.fallback,
          item.predicted_rate, item.utility, item.choice_probability, item.explored)
         for r in records for p in r.placements for item in p.items
-    ]  # fmt: skip
-    columns = zip(*rows, strict=True) if rows else [[] for _ in COLUMNS]
-    return pa.table([pa.array(column, kind) for column, kind in zip(columns, COLUMNS.types, strict=True)], schema=COLUMNS)
+    ])  # fmt: skip
 
 
 def _in_order(decided: pa.Table, asks: Sequence[Ask]) -> pa.Table:
