@@ -26,7 +26,7 @@ from service.api.door import Door
 from service.api.events import events
 from service.api.guarding import Guard, check_routes
 from service.api.identities import identities
-from service.api.openapi import openapi_config
+from service.api.openapi import SpeltFigures, openapi_config
 from service.api.operations import live, metrics, ready
 from service.api.outcomes import outcomes
 from service.api.problems import from_framework, from_nextbest, from_unexpected
@@ -123,6 +123,7 @@ def create_app(
         exception_handlers={NextbestError: from_nextbest, HTTPException: from_framework, Exception: from_unexpected},
         lifespan=[lambda app: _running(app, settings)],
         openapi_config=openapi_config(version("nextbest")),
+        plugins=[SpeltFigures()],
         request_max_body_size=settings.body_limit,
         cors_config=CORSConfig(allow_origins=settings.origins, allow_methods=["GET", "POST"]) if settings.origins else None,
         state=State(state),

@@ -7,7 +7,9 @@ import msgspec
 from litestar import Router
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody
+from litestar.openapi.spec import OpenAPIMediaType, OpenAPIType, Operation, RequestBody, Schema
+from litestar.plugins import OpenAPISchemaPlugin
+from litestar.typing import FieldDefinition
 
 from service.api import examples
 from service.api.guarding import NO_KEY
@@ -106,6 +108,16 @@ class IdentitiesOperation(Operation):
 
     def __post_init__(self) -> None:
         self.request_body = _body(IdentitiesRequest, examples.IDENTITIES_REQUEST)
+
+
+class SpeltFigures(OpenAPISchemaPlugin):
+    """Says what figures are that are JSON already."""
+
+    def is_plugin_supported_field(self, field_definition: FieldDefinition) -> bool:
+        return field_definition.annotation is msgspec.Raw
+
+    def to_openapi_schema(self, field_definition: FieldDefinition, schema_creator: object) -> Schema:  # noqa: ARG002  # Litestar's names
+        return Schema(type=OpenAPIType.ARRAY, items=Schema(type=OpenAPIType.NUMBER))
 
 
 def openapi_config(version: str) -> OpenAPIConfig:

@@ -12,9 +12,10 @@ import numpy.typing as npt
 from features import native
 
 INTERFACE = 1  # of `figures.c`: changes with what its functions take
+EMPTY = b"[]"
 LOWEST, HIGHEST = -292, 324  # powers of ten that a double may have to be scaled by
 
-NO_FIGURES = msgspec.Raw(b"[]")
+Spelt = msgspec.Raw | msgspec.UnsetType  # a JSON array of numbers; unset where there are none
 
 _figures = native.built("service.decision._figures", INTERFACE)
 IS_BUILT = _figures is not None
@@ -22,18 +23,17 @@ _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(tuple[float, ...])
 
 
-def spelt(values: npt.NDArray[np.float64], ends: npt.NDArray[np.int64], *, in_c: bool = IS_BUILT) -> list[msgspec.Raw]:
-    """Float64 values up to the first end, from there to the second, and so on, each as a JSON array; NO_FIGURES for none."""
+def spelt(values: npt.NDArray[np.float64], ends: npt.NDArray[np.int64], *, in_c: bool = IS_BUILT) -> list[Spelt]:
+    """Float64 values up to the first end, from there to the second, and so on, row by row."""
     if in_c:
-        empty = bytes(NO_FIGURES)
-        return [NO_FIGURES if text == empty else msgspec.Raw(text) for text in _figures.spelt(values, ends, POWERS)]
+        return [msgspec.UNSET if text == EMPTY else msgspec.Raw(text) for text in _figures.spelt(values, ends, POWERS)]
     rows = np.split(values, ends)[: len(ends)]
-    return [msgspec.Raw(_encoder.encode(row.tolist())) if len(row) else NO_FIGURES for row in rows]
+    return [msgspec.Raw(_encoder.encode(row.tolist())) if len(row) else msgspec.UNSET for row in rows]
 
 
-def figures(text: msgspec.Raw) -> tuple[float, ...]:
-    """The numbers of a JSON array."""
-    return _decoder.decode(text)
+def figures(text: Spelt) -> tuple[float, ...]:
+    """The numbers that were spelt out."""
+    return () if text is msgspec.UNSET else _decoder.decode(text)
 
 
 def _powers() -> bytes:

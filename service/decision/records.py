@@ -13,7 +13,7 @@ import msgspec
 from features.live import CHANNEL, Event
 from service.catalog.entities import Kind, Scalar
 from service.decision.experiments import Assigned
-from service.decision.figures import NO_FIGURES, figures
+from service.decision.figures import Spelt, figures
 from service.decision.scoring import Predicts
 
 
@@ -42,8 +42,8 @@ class PlacementRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     items: tuple[ServedItem, ...]
     fallback: bool
     candidates: tuple[str, ...] = ()
-    rates_spelt: msgspec.Raw = msgspec.field(default=NO_FIGURES, name="predicted_rates")
-    utilities_spelt: msgspec.Raw = msgspec.field(default=NO_FIGURES, name="utilities")
+    rates_spelt: Spelt = msgspec.field(default=msgspec.UNSET, name="predicted_rates")
+    utilities_spelt: Spelt = msgspec.field(default=msgspec.UNSET, name="utilities")
     dropped: dict[str, tuple[str, ...]] = {}
 
     @property

@@ -209,6 +209,8 @@ async def test_the_document_at_schema_describes_what_the_service_takes(client):
     outcomes = document["paths"]["/outcomes"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert "decision_id" in outcomes["properties"]["outcomes"]["items"]["properties"]
     assert document["paths"]["/recommend"]["post"]["responses"]["200"]["content"]["application/json"]["examples"]
+    record = document["components"]["schemas"]["PlacementRecord"]["properties"]
+    assert record["predicted_rates"] == record["utilities"] == {"oneOf": [{"type": "array", "items": {"type": "number"}}]}
 
 
 def test_the_documented_examples_are_what_the_service_takes_and_gives():

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.decision.figures import IS_BUILT, NO_FIGURES, POWERS, _figures, figures, spelt
+from service.decision.figures import IS_BUILT, POWERS, _figures, figures, spelt
 
 in_c = pytest.mark.skipif(not IS_BUILT, reason="without a compiler there is nothing to compare")
 doubles = st.floats() | st.floats(0.0, 1.0) | st.floats(width=32) | st.integers(-(2**53), 2**53).map(float)
@@ -53,11 +53,11 @@ def test_c_writes_what_msgspec_writes_of_a_million_doubles():
 @pytest.mark.parametrize("native", [pytest.param(True, marks=in_c), False], ids=["in C", "by msgspec"])
 @given(rows=st.lists(st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=4), max_size=5))
 def test_every_row_is_its_own_array_and_reads_back(native, rows):
-    """An empty one is the very thing that records leave out."""
+    """An empty one is what records leave out."""
     values = np.array([number for one in rows for number in one], np.float64)
     found = spelt(values, np.cumsum([len(one) for one in rows], dtype=np.int64), in_c=native)
     assert [figures(text) for text in found] == [tuple(one) for one in rows]
-    assert [text is NO_FIGURES for text in found] == [not one for one in rows]
+    assert [text is msgspec.UNSET for text in found] == [not one for one in rows]
 
 
 @in_c
