@@ -2,7 +2,8 @@
 
 A limit on requests under way follows their latency: it grows by one while answers come in time, and shrinks by as much as they
 are late, a tenth at least and a quarter at most (additive increase, multiplicative decrease: Chiu & Jain 1989); then those who
-come after are judged. What a stall took, quick answers give back. Outcomes may exceed it, and keep the room that they have in a
+come after are judged. In time is within half of the shortest deadline among those who are judged together: where all can wait
+longer, more may. What a stall took, quick answers give back. Outcomes may exceed it, and keep the room that they have in a
 quiet hour however far it shrinks, since no page waits for them; events and large bodies may not fill it: what was promised to
 customers comes first, then what they are shown, then what can be sent again.
 """
@@ -10,6 +11,7 @@ customers comes first, then what they are shown, then what can be sent again.
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -18,12 +20,13 @@ from service.api.door import Asked, Door, Response, check_size
 from service.api.heads import BULK, EVENTS, OUTCOMES, RECOMMEND, Heads
 from service.metrics import Metrics
 
-TARGET_S = 0.05  # nine of ten answers: half of the deadline that a request has unless it says otherwise
+TARGET_S = 0.05  # nine of ten answers: half of the deadline that a request has unless it says otherwise; no shorter one counts
+MOST_TARGET_S = 0.25  # nor one longer than half a second: a crowd that waits is memory
 WINDOW = 50  # answers that are judged together
 FEWEST, MOST = 8, 1024  # the limit stays between
 BEGIN = 200  # what a tenth of a second without an answer leaves waiting at 2,000 a second
 LEAST_KEPT, MOST_KEPT = 0.75, 0.9  # of the limit, where answers are late: who waits after a stall still finds room
-WELL_S = TARGET_S / 2  # below, a limit that shrank in a bad moment grows as fast as it shrank: a full house is never so quick
+WELL = 0.5  # of the target; below, a limit that shrank in a bad moment grows as fast as it shrank: a full house is never so quick
 QUIET_S = 1.0  # a batch that is answered together leaves nobody waiting for a moment: that alone is no quiet
 NEARLY = 0.8  # of the limit: where fewer are under way, a good latency proves nothing
 RETRY_AFTER_S = 1
@@ -42,10 +45,14 @@ CLOSED = HEAD % (RETRY_AFTER_S, len(REJECTION)) + b"connection: close\r\n\r\n" +
 
 
 class Limiter:
-    """How many requests may be under way in this process. `clock`: seconds; `begin`: the limit of a quiet hour."""
+    """How many requests may be under way in this process. `clock`: seconds; `begin`: the limit of a quiet hour.
+
+    Where deadlines are longer than a tenth of a second, that limit is as many times higher.
+    """
 
     def __init__(self, metrics: Metrics, clock: Callable[[], float] = time.perf_counter, *, begin: float = BEGIN) -> None:
-        self._clock, self._begin = clock, begin
+        self._clock, self._begin, self._narrow = clock, begin, begin
+        self._target, self._shortest = TARGET_S, inf
         self._rejected = {priority: metrics.rejected.labels(priority) for priority in SHARES}
         self._uncounted: Counter[str] = Counter()  # turned away, by priority
         self._latencies: list[float] = []
@@ -88,6 +95,10 @@ class Limiter:
         self._fullest = max(self._fullest, self.under_way)
         return now
 
+    def promised(self, deadline: float) -> None:
+        """Somebody who is under way may wait for so many seconds."""
+        self._shortest = min(self._shortest, deadline)
+
     def _count(self, now: float) -> None:
         self._rejected_at = now
         for priority, times in self._uncounted.items():
@@ -106,11 +117,14 @@ class Limiter:
             self._judge()
 
     def _judge(self) -> None:
+        if self._shortest < inf:
+            self._target = min(MOST_TARGET_S, max(TARGET_S, self._shortest / 2))
+            self._begin, self._shortest = min(MOST, self._narrow * self._target / TARGET_S), inf
         slowest = sorted(self._latencies)[int(0.9 * len(self._latencies))]
-        if slowest > TARGET_S:
-            self.limit = max(FEWEST, self.limit * max(LEAST_KEPT, min(MOST_KEPT, TARGET_S / slowest)))
+        if slowest > self._target:
+            self.limit = max(FEWEST, self.limit * max(LEAST_KEPT, min(MOST_KEPT, self._target / slowest)))
             self._changed = self._clock()
-        elif slowest < WELL_S and self.limit < self._begin:
+        elif slowest < WELL * self._target and self.limit < self._begin:
             self.limit = min(self._begin, self.limit / MOST_KEPT)
         elif self._fullest >= NEARLY * self.limit:
             self.limit = min(MOST, self.limit + 1)

@@ -48,6 +48,7 @@ class Door:
         self._pipeline: Pipeline = app.state.pipeline
         self._engine: Callable[[], Engine] = app.state.parts.engine
         self._metrics: Metrics = app.state.metrics
+        self._promised: Callable[[float], None] = app.state.limiter.promised
         self.body_limit = self._guard.body_limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -73,7 +74,7 @@ class Door:
             wanted = await body()
             if wanted is None:
                 return None
-            return Response(200, JSON, await answered(self._pipeline, self._engine, wanted))
+            return Response(200, JSON, await answered(self._pipeline, self._engine, wanted, self._promised))
         except NextbestError as error:
             return _refused(refusal(error, self._metrics))
         except Exception as error:  # noqa: BLE001  # as the framework does: nobody is left without an answer

@@ -54,13 +54,15 @@ RESERVE_S = 0.005  # of the deadline, kept for encoding and sending
 async def recommend(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Choose the next best action for each placement; never later than the deadline."""
     state = request.app.state
-    return Response(await answered(state.pipeline, state.parts.engine, await request.body()), media_type=MediaType.JSON)
+    body = await answered(state.pipeline, state.parts.engine, await request.body(), state.limiter.promised)
+    return Response(body, media_type=MediaType.JSON)
 
 
-async def answered(pipeline: Pipeline, engine: Callable[[], Engine], body: bytes) -> bytes:
-    """From the body of a request to the body of its answer."""
+async def answered(pipeline: Pipeline, engine: Callable[[], Engine], body: bytes, promised: Callable[[float], None]) -> bytes:
+    """From the body of a request to the body of its answer. `promised` is told how many seconds it may take."""
     started = time.perf_counter()
     wanted = decoded(DECODER, body)
+    promised(wanted.deadline_ms / 1000)
     answer = await pipeline.recommend(as_ask(wanted, engine()))
     return ENCODER.encode(render(answer, wanted, started))
 

@@ -104,6 +104,51 @@ def test_once_nobody_waits_the_limit_is_what_it_was_at_first(limiter, clock):
     assert limiter.limit == BEGIN, "with the first of those who come, for the others come with it"
 
 
+def promised(limiter: Limiter, clock: Clock, deadlines: list[float], seconds: float) -> None:
+    """A window of requests with these deadlines, turn by turn, each answered after so long."""
+    begun = [limiter.start() for _ in range(WINDOW)]
+    for number in range(WINDOW):
+        limiter.promised(deadlines[number % len(deadlines)])
+    clock.now += seconds
+    for since in begun:
+        limiter.end(since)
+
+
+@pytest.mark.parametrize(
+    ("deadlines", "in_time"),
+    [([0.1], 0.05), ([0.2], 0.1), ([0.2, 0.3], 0.1), ([0.2] * 49 + [0.1], 0.05), ([0.001], 0.05), ([10.0], 0.25)],
+)
+def test_whoever_can_wait_longer_is_in_time_for_longer(limiter, clock, deadlines, in_time):
+    """Half of the shortest deadline of a window: nobody makes others wait, or has them turned away, and nobody waits forever."""
+    limiter.start()  # somebody waits all the time
+    before = limiter.limit
+    promised(limiter, clock, deadlines, 0.99 * in_time)
+    assert limiter.limit >= before
+    promised(limiter, clock, deadlines, 1.01 * in_time)
+    assert limiter.limit < before
+
+
+def test_where_all_can_wait_twice_as_long_twice_as_many_may(limiter, clock):
+    """Bit by bit; and half as many once somebody cannot."""
+    limiter.start()  # somebody waits all the time
+    for _ in range(20):
+        promised(limiter, clock, [0.2], 0.01)
+    assert limiter.limit == pytest.approx(2 * BEGIN)
+    while limiter.limit > BEGIN:
+        before = limiter.limit
+        promised(limiter, clock, [0.2, 0.1], 0.06)
+        assert limiter.limit == pytest.approx(before * 0.05 / 0.06)
+
+
+def test_what_was_promised_last_holds_where_nobody_is_promised_anything(limiter, clock):
+    """Outcomes have no deadline."""
+    limiter.start()  # somebody waits all the time
+    promised(limiter, clock, [0.2], 0.01)
+    before = limiter.limit
+    answered(limiter, clock, WINDOW, 0.09)
+    assert limiter.limit >= before
+
+
 def test_the_limit_never_closes_the_door(limiter, clock):
     """However slow everything is."""
     limiter.start()  # somebody waits all the time
