@@ -81,8 +81,8 @@ class Limiter:
         return False
 
     def status(self) -> dict[str, float]:
-        """Where the limit stands, and how many are under way."""
-        return {"limit": round(self.limit), "under_way": self.under_way}
+        """Where the limit stands, how many are under way, and how soon nine of ten answers have to come for it to stay."""
+        return {"limit": round(self.limit), "under_way": self.under_way, "in_time_ms": round(self._target * 1000)}
 
     def start(self) -> float:
         """One more is under way: since when. Whoever was turned away before is counted by then: a scrape is a request, too."""

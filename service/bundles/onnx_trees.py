@@ -18,6 +18,7 @@ VARINT, EIGHT, BYTES, FOUR = 0, 1, 2, 5  # wire types
 GRAPH, NODE = 7, 1  # of a model, of a graph
 INPUT, OUTPUT, OPERATOR, ATTRIBUTE = 1, 2, 4, 5  # of a node
 NAME, FLOAT, INT, TEXT, FLOATS, INTS, TEXTS = 1, 2, 3, 4, 7, 8, 9  # of an attribute
+
 ENSEMBLE = "TreeEnsembleRegressor"
 VALUE = [ENSEMBLE, "Neg", "Exp", "Constant", "Add", ENSEMBLE, "Exp", "Div"]  # an amount over 1 + exp(-margin)
 ONE = {"value_float": [1.0]}

@@ -3,8 +3,6 @@
 With C (`figures.c`) in one pass over a batch, else by msgspec, row by row; both write the same bytes.
 """
 
-from typing import Any
-
 import msgspec
 import numpy as np
 import numpy.typing as npt
@@ -47,4 +45,4 @@ def _powers() -> bytes:
     return np.array(found, np.uint64).tobytes()
 
 
-POWERS: Any = _powers()
+POWERS = _powers()

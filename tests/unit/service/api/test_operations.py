@@ -1,6 +1,6 @@
 """What operators ask."""
 
-from service.api.admission import BEGIN
+from service.api.admission import BEGIN, TARGET_S
 from service.api.status import page
 
 
@@ -24,7 +24,7 @@ async def test_the_status_says_what_decides_and_what_answers_had_to_do_without(c
     assert told["store"] == {"answers": True, "problem": None}
     assert 0 < told["stages"]["decide"]["p50_ms"] <= told["stages"]["decide"]["p99_ms"]
     assert told["degraded"] == {"no_model": 1.0}
-    assert told["admission"] == {"limit": BEGIN, "under_way": 0}
+    assert told["admission"] == {"limit": BEGIN, "under_way": 0, "in_time_ms": TARGET_S * 1000}
 
 
 async def test_a_browser_gets_the_status_as_a_page_that_loads_nothing(client):

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 import uvicorn
 
-from service.api.admission import AdmittingProtocol
+from service.api.admission import WINDOW, AdmittingProtocol
 from service.api.door import Door
 from service.keys import Key, KeyRing, digest
 from service.stores.memory_log import MemoryDecisionLog
@@ -244,6 +244,18 @@ async def test_who_asks_like_others_before_goes_past_the_parser(service):
         writer.write(asking("c4").replace(b'"c4"', b"{}  "))
         assert (await answer(reader))[0] == 400
         assert app.state.limiter.under_way == 0
+
+
+@pytest.mark.parametrize("elsewhere", [[], ["Origin: https://elsewhere.example"]], ids=["past the framework", "through it"])
+async def test_the_limit_is_told_how_long_each_question_may_take(service, elsewhere):
+    """Whatever way it comes in."""
+    async with connected(service) as (reader, writer, app):
+        for number in range(WINDOW):
+            body = json.dumps({"customer_id": f"c{number}", "placement": "home_hero", "deadline_ms": 300 + number}).encode()
+            writer.write(request(body, *elsewhere))
+            assert (await answer(reader))[0] == 200
+        await until(lambda: app.state.limiter.status()["in_time_ms"] == 150)
+    assert bool(app.state.messaged) == bool(elsewhere)
 
 
 async def test_what_comes_before_the_answer_waits_for_it(slow):
