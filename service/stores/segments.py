@@ -76,7 +76,7 @@ class SegmentWriter:
         """Of segments that are full the last stays in memory: what was decided a moment ago is asked for again.
 
         Else the log fills all memory there is, and the kernel takes a new page for each 4 kB, which is slow where a virtual
-        machine gets its pages from its host: 100,000 decisions of `nextbest decide` took 1.5 s in the kernel, and take 0.6 to 0.9.
+        machine gets its pages from a host: 100,000 decisions of `nextbest decide` took 1.5 s in the kernel, and take 0.6 to 0.9.
         """
         if path is not None:
             with contextlib.suppress(OSError):  # it costs memory, and nothing else
