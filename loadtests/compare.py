@@ -27,9 +27,9 @@ class Half(NamedTuple):
     p99: float
 
 
-def requests() -> Iterator[bytes]:
-    """One for each customer, encoded beforehand, again and again."""
-    return itertools.cycle([post("/recommend", asked) for asked in itertools.islice(asks(), CUSTOMERS)])
+def requests(**told: object) -> Iterator[bytes]:
+    """One for each customer, encoded beforehand, again and again; `told` is in each of them."""
+    return itertools.cycle([post("/recommend", {**asked, **told}) for asked in itertools.islice(asks(), CUSTOMERS)])
 
 
 @contextlib.contextmanager
@@ -42,12 +42,17 @@ def together(place: Place, names: Sequence[str]) -> Iterator[Servers]:
         yield servers
 
 
-def throughput(servers: Servers, rounds: int = ROUNDS, seconds: float = SECONDS, connections: int = CONNECTIONS) -> Figures:
-    """Answers a second at so many connections, in turn: A B C A B C. Raises RuntimeError where an answer is not 200."""
+def throughput(
+    servers: Servers, rounds: int = ROUNDS, seconds: float = SECONDS, connections: int = CONNECTIONS, **told: object
+) -> Figures:  # fmt: skip
+    """Answers a second at so many connections, in turn: A B C A B C. Raises RuntimeError where an answer is not 200.
+
+    `told` is in each request.
+    """
     found: Figures = {name: [] for name in servers}
     for _ in range(rounds):
         for name, server in servers.items():
-            found[name].append(good(name, closed(server.port, requests(), connections, seconds=seconds)).per_second)
+            found[name].append(good(name, closed(server.port, requests(**told), connections, seconds=seconds)).per_second)
     return found
 
 

@@ -4,6 +4,9 @@ On a machine of two cores Redis and the load generator need a part of them, too,
 one worker shares one core with Redis and the load generator, and two workers share two cores with them: twice of everything.
 Each has as many connections as it answers most at: with as many for both, each of two would decide batches of half the size. What
 two cores are worth is told beside it: of loops that share nothing, two do so much more than one alone.
+
+How soon they are answered is not the subject here: with 128 at once on one core nine of ten answers may take more than half of the
+deadline that is usual, and where clients say no other, some of them are turned away then.
 """
 
 import contextlib
@@ -22,6 +25,7 @@ from tests.acceptance.row import Context, Measured, Row
 CORES = (0, 1)
 TIMES = 1.7
 TRIED = 32, 64, 128, 256  # connections
+DEADLINE_MS = 1000
 ONE, TWO = "one worker", "two workers"
 LOOP = """
 import time
@@ -53,7 +57,7 @@ def measure(context: Context) -> Measured:
             loops.append(_loops(CORES) / _loops(CORES[:1]))
             for name, (cores, server) in servers.items():
                 with _kept_to(cores, redis_process, 0):
-                    found[name] += throughput({name: server}, rounds=1, connections=most[name])[name]
+                    found[name] += throughput({name: server}, rounds=1, connections=most[name], deadline_ms=DEADLINE_MS)[name]
     times = ratio(found, TWO, ONE)
     told = ", ".join(f"{name} {statistics.median(rates):.0f}/s at {most[name]} connections" for name, rates in found.items())
     return Measured(f"{told}: {times:.2f} x; of loops that share nothing two do {statistics.median(loops):.2f} x", times >= TIMES)
@@ -62,7 +66,7 @@ def measure(context: Context) -> Measured:
 def _answered(server: Server, connections: int) -> float:
     """Answers a second; none where some are turned away. The first of them fill caches."""
     try:
-        return throughput({OURS: server}, rounds=2, connections=connections)[OURS][-1]
+        return throughput({OURS: server}, rounds=2, connections=connections, deadline_ms=DEADLINE_MS)[OURS][-1]
     except RuntimeError:
         return 0.0
 
