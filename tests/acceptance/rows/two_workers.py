@@ -5,8 +5,8 @@ one worker shares one core with Redis and the load generator, and two workers sh
 Each has as many connections as it answers most at: with as many for both, each of two would decide batches of half the size. What
 two cores are worth is told beside it: of loops that share nothing, two do so much more than one alone.
 
-How soon they are answered is not the subject here: with 128 at once on one core nine of ten answers may take more than half of the
-deadline that is usual, and where clients say no other, some of them are turned away then.
+How soon they are answered is not the subject here: with 128 at once on one core one answer of ten may take more than half of the
+usual deadline, and where clients ask with no other, some of them are turned away then.
 """
 
 import contextlib
