@@ -51,7 +51,7 @@ class Limiter:
     """
 
     def __init__(self, metrics: Metrics, clock: Callable[[], float] = time.perf_counter, *, begin: float = BEGIN) -> None:
-        self._clock, self._begin, self._narrow = clock, begin, begin
+        self._clock, self._narrow = clock, begin
         self._target, self._shortest = TARGET_S, inf
         self._rejected = {priority: metrics.rejected.labels(priority) for priority in SHARES}
         self._uncounted: Counter[str] = Counter()  # turned away, by priority
@@ -72,6 +72,10 @@ class Limiter:
     def limit(self, limit: float) -> None:
         self._limit = limit
         self._room = {priority: max(limit * share, AT_LEAST[priority]) for priority, share in SHARES.items()}
+
+    @property
+    def _begin(self) -> float:
+        return min(MOST, self._narrow * self._target / TARGET_S)
 
     def admits(self, priority: str) -> bool:
         """Whether one more of this priority may start."""
@@ -119,7 +123,7 @@ class Limiter:
     def _judge(self) -> None:
         if self._shortest < inf:
             self._target = min(MOST_TARGET_S, max(TARGET_S, self._shortest / 2))
-            self._begin, self._shortest = min(MOST, self._narrow * self._target / TARGET_S), inf
+            self._shortest = inf
         slowest = sorted(self._latencies)[int(0.9 * len(self._latencies))]
         if slowest > self._target:
             self.limit = max(FEWEST, self.limit * max(LEAST_KEPT, min(MOST_KEPT, self._target / slowest)))

@@ -182,7 +182,7 @@ class _Run(NamedTuple):
         return cls(re.compile(b"(?:%b){2,%d}" % (one, MOST_AT_ONCE), re.DOTALL), re.compile(one, re.DOTALL), read)
 
     def values(self, spelt: bytes) -> list[Any]:
-        """Few of them differ."""
+        """In their order; each that differs is read once, and few do."""
         found = self.one.findall(spelt)
         known = {one: self.read(one) for one in set(found)}
         return [known[one] for one in found]

@@ -1,7 +1,7 @@
 /* Figures as JSON, row by row: what msgspec writes of the same numbers, without an object for each of them.
 
    The digits are the fewest that name a double and no other, and of several such the nearest to it: R. Giulietti, "The Schubfach way
-   to render doubles" (2020), sections 8 and 9, whose names are used below. */
+   to render doubles" (2020), whose names are used below. */
 
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x030B0000
@@ -57,7 +57,7 @@ static uint64_t shortest(uint64_t bits, const uint64_t *powers, int64_t *exponen
     return s + (v > middle || (v == middle && (s & 1)));
 }
 
-/* Copies 24 bytes, whatever is wanted of them, and room for as many is left: a length that is known takes 5 ns less. */
+/* Copies 24 bytes, whatever is wanted of them, and room for as many is left: a length that is known takes 2 ns less. */
 static char *put_digits(char *at, const char *digits, int64_t count)
 {
     memcpy(at, digits, 24);
@@ -98,7 +98,7 @@ static char *put(char *at, double number, const uint64_t *powers)
     int64_t exponent;
     uint64_t left = shortest(bits, powers, &exponent);
     char buffer[48] = {0}, *digits = buffer + 20;
-    uint32_t upper = (uint32_t)(left / 100000000), lower = (uint32_t)(left % 100000000); /* of 17 digits, each by itself: 5 ns less */
+    uint32_t upper = (uint32_t)(left / 100000000), lower = (uint32_t)(left % 100000000); /* of 17 digits, each by itself: 2 ns less */
     if (upper) {
         digits -= 8;
         put_eight(digits, lower);

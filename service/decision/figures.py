@@ -35,7 +35,7 @@ def figures(text: Spelt) -> tuple[float, ...]:
 
 
 def _powers() -> bytes:
-    """The first 128 bits of each power of ten, rounded up: two uint64 each, the higher first (Giulietti 2020, section 9.6)."""
+    """The first 128 bits of each power of ten, rounded up: two uint64 each, the higher first (Giulietti 2020)."""
     found: list[int] = []
     for exponent in range(LOWEST, HIGHEST + 1):
         over, under = 10 ** max(exponent, 0), 10 ** max(-exponent, 0)
