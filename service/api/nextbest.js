@@ -1,7 +1,11 @@
-// nextbest in the browser: what a visitor does, what to show them, what came of it. No dependencies, 6 kB.
+// nextbest in the browser: what a visitor does, what to show them, what came of it. No dependencies, 8 kB.
 //
 //   <script src="https://decisions.example/nextbest.js" data-consent="granted" defer></script>
 //   nextbest.recommend({placement: "home_hero"}).then(show)
+//
+// An element that says what it shows tells by itself that it was seen, and that it was clicked:
+//
+//   <a data-nextbest-decision="..." data-nextbest-placement="home_hero" data-nextbest-action="gold_card">
 //
 // Nothing is stored and nothing is sent before consent: data-consent="granted" on the tag, or nextbest.consent(true). What happens
 // before it is forgotten. Events and outcomes are queued, and leave together every two seconds, at 50, or with the page. What a
@@ -105,6 +109,7 @@
       since = Date.now();
       visible = 0;
       track("page_viewed", {page: location.pathname});
+      watchAnew();
     } else if (!given) {
       allowed = false;
       queues.events.length = queues.outcomes.length = queues.consents.length = 0;
@@ -121,7 +126,10 @@
       if (since !== null) visible += Date.now() - since;
       since = null;
       flush(true);
-    } else since = Date.now();
+    } else {
+      since = Date.now();
+      watchAnew();
+    }
   });
   addEventListener("pagehide", function () {
     if (since !== null) visible += Date.now() - since;
@@ -130,12 +138,50 @@
     visible = 0;
     flush(true);
   });
-  // <a data-nextbest-decision="..." data-nextbest-placement="..." data-nextbest-action="..."> tells clicks by itself
+  function tell(element, type) {
+    var data = element.dataset;
+    return outcome(data.nextbestDecision, data.nextbestPlacement, data.nextbestAction, type);
+  }
+
+  // an impression, once for each: half of the element was to be seen for a second, or it was clicked
+  var MARKED = "[data-nextbest-decision]", SEEN_MS = 1000, seen = {}, watched = new Map(), clocks = new Map();
+  function what(element) {
+    var data = element.dataset;
+    return [data.nextbestDecision, data.nextbestPlacement, data.nextbestAction].join(" ");
+  }
+  function impression(element) {
+    clocks.delete(element);
+    if (document.visibilityState === "hidden" || seen[what(element)]) return;
+    if (tell(element, "impression")) seen[what(element)] = true;
+  }
+  var watcher = typeof IntersectionObserver === "undefined" ? null : new IntersectionObserver(function (entries) {
+    entries.forEach(function (entry) {
+      var element = entry.target;
+      clearTimeout(clocks.get(element));
+      clocks.delete(element);
+      if (entry.intersectionRatio >= 0.5) clocks.set(element, setTimeout(impression, SEEN_MS, element));
+    });
+  }, {threshold: 0.5});
+  function watch() {
+    if (!watcher) return;
+    watched.forEach(function (_, element) { if (!element.isConnected) watched.delete(element); });
+    document.querySelectorAll(MARKED).forEach(function (element) {
+      if (watched.get(element) === what(element)) return;
+      watched.set(element, what(element));
+      watcher.unobserve(element); // whoever is watched anew is looked at at once
+      watcher.observe(element);
+    });
+  }
+  function watchAnew() { watched.clear(); watch(); }
+  if (watcher) {
+    var marks = ["data-nextbest-decision", "data-nextbest-placement", "data-nextbest-action"];
+    new MutationObserver(watch).observe(document.documentElement, {subtree: true, childList: true, attributeFilter: marks});
+  }
   document.addEventListener("click", function (event) {
-    var shown = event.target.closest && event.target.closest("[data-nextbest-decision]");
+    var shown = event.target.closest && event.target.closest(MARKED);
     if (!shown) return;
-    var data = shown.dataset;
-    outcome(data.nextbestDecision, data.nextbestPlacement, data.nextbestAction, "click");
+    impression(shown);
+    tell(shown, "click");
     flush(true);
   }, true);
 

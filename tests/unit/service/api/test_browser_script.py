@@ -12,16 +12,31 @@ import service.api.browser
 from service.api.wire import ConsentSent, ConsentsRequest, EventSent, EventsRequest, Outcome, OutcomesRequest, RecommendRequest
 
 SCRIPT = Path(service.api.browser.__file__).with_name("nextbest.js")
-MOST_BYTES = 8000
+MOST_BYTES = 9000
 PAGE = """
 const listeners = {}, sent = [], stored = {};
 const on = (name, run) => { (listeners[name] = listeners[name] || []).push(run); };
 const fire = (name, event) => (listeners[name] || []).forEach(run => run(event || {}));
 let status = 202;
+let marked = [], look = null, mutate = null;
 globalThis.document = {
   currentScript: {dataset: CONSENT ? {consent: "granted"} : {}, src: "https://d.example/nextbest.js"},
-  visibilityState: "visible", addEventListener: on,
+  visibilityState: "visible", addEventListener: on, documentElement: {}, querySelectorAll: () => marked,
 };
+globalThis.IntersectionObserver = function (told) {
+  look = told;
+  this.observe = target => told([{target, intersectionRatio: target.ratio}]);
+  this.unobserve = () => {};
+};
+globalThis.MutationObserver = function (told) { mutate = told; this.observe = () => {}; };
+const mark = (action, ratio) => {
+  const dataset = {nextbestDecision: "d1", nextbestPlacement: "home_hero", nextbestAction: action};
+  const element = {dataset, ratio, isConnected: true, closest: () => element};
+  marked.push(element);
+  mutate();
+  return element;
+};
+const after = ms => new Promise(done => setTimeout(done, ms));
 globalThis.location = {pathname: "/home", origin: "https://shop.example"};
 globalThis.addEventListener = on;
 globalThis.innerWidth = 500;
@@ -128,15 +143,81 @@ def test_a_recommendation_is_asked_with_context_and_answers_or_is_null(page):
     page("globalThis.fetch = () => Promise.reject(1); if (await nextbest.recommend({}) !== null) throw 1;")
 
 
-def test_a_click_on_what_was_shown_is_an_outcome(page):
-    """From attributes of the element or of one around it."""
-    shown = "{dataset: {nextbestDecision: 'd1', nextbestPlacement: 'home_hero', nextbestAction: 'gold'}}"
-    clicks = (f"fire('click', {{target: {{closest: () => {found}}}}});" for found in (f"({shown})", "null"))
-    sent, _ = page("".join(clicks))
-    [call] = [one for one in sent if one["url"].endswith("/outcomes")]
-    [raw] = decoded(call, OutcomesRequest).outcomes
-    outcome = msgspec.json.decode(raw, type=Outcome)
-    assert (outcome.decision_id, outcome.placement, outcome.action_id, outcome.type) == ("d1", "home_hero", "gold", "click")
+def outcomes_in(sent) -> list[Outcome]:
+    calls = [decoded(call, OutcomesRequest) for call in sent if call["url"].endswith("/outcomes")]
+    return [msgspec.json.decode(outcome, type=Outcome) for call in calls for outcome in call.outcomes]
+
+
+def told(sent) -> list[tuple[str, str]]:
+    return [(outcome.action_id, outcome.type) for outcome in outcomes_in(sent)]
+
+
+def test_a_click_on_what_was_shown_is_an_outcome_and_says_that_it_was_seen(page):
+    """From attributes of the element or of one around it; a click beside them is nothing."""
+    sent, _ = page("const gold = mark('gold', 0); fire('click', {target: gold}); fire('click', {target: {closest: () => null}});")
+    seen, clicked = outcomes_in(sent)
+    assert (clicked.decision_id, clicked.placement, clicked.action_id, clicked.type) == ("d1", "home_hero", "gold", "click")
+    assert (seen.decision_id, seen.placement, seen.action_id, seen.type) == ("d1", "home_hero", "gold", "impression")
+
+
+def test_what_was_to_be_seen_for_a_second_is_an_impression(page):
+    """Once, however often it comes into view; what was there for a moment, or a corner of it, is none."""
+    code = """
+    const gold = mark('gold', 0.5), corner = mark('corner', 0.4), moment = mark('moment', 1);
+    await after(300);
+    look([{target: moment, intersectionRatio: 0}]);
+    await after(900);
+    look([{target: gold, intersectionRatio: 0}, {target: gold, intersectionRatio: 1}]);
+    await after(1100);
+    nextbest.flush();
+    """
+    assert told(page(code)[0]) == [("gold", "impression")]
+
+
+def test_a_page_that_moves_all_the_time_does_not_keep_an_impression_from_being_told(page):
+    """And an element that shows something else is looked at again."""
+    code = """
+    const gold = mark('gold', 1);
+    for (let i = 0; i < 6; i++) { await after(200); mutate(); }
+    gold.dataset.nextbestAction = 'silver';
+    mutate();
+    await after(1100);
+    nextbest.flush();
+    """
+    assert told(page(code)[0]) == [("gold", "impression"), ("silver", "impression")]
+
+
+def test_nothing_is_seen_before_consent_or_in_a_tab_behind_another(page):
+    """What is in view when consent comes, or the page comes back, is seen from then on."""
+    code = """
+    mark('gold', 1);
+    await after(1100);
+    nextbest.consent(true);
+    nextbest.flush();
+    if (sent.some(call => call.url.endsWith('/outcomes'))) throw 1;
+    await after(1100);
+    nextbest.flush();
+    """
+    assert told(page(code, consent=False)[0]) == [("gold", "impression")]
+    code = """
+    const behind = visibility => { document.visibilityState = visibility; fire('visibilitychange'); };
+    mark('gold', 1);
+    behind('hidden');
+    await after(1100);
+    nextbest.flush();
+    if (sent.some(call => call.url.endsWith('/outcomes'))) throw 1;
+    behind('visible');
+    await after(1100);
+    nextbest.flush();
+    """
+    assert told(page(code)[0]) == [("gold", "impression")]
+
+
+def test_a_browser_that_cannot_watch_tells_clicks_still(page):
+    """An old one has no IntersectionObserver; the script is run again without."""
+    again = f"delete globalThis.IntersectionObserver; {SCRIPT.read_text()} nextbest.consent(true);"
+    sent, _ = page(f"{again} fire('click', {{target: mark('old', 1)}});", consent=False)
+    assert told(sent) == [("old", "impression"), ("old", "click")]
 
 
 def test_what_was_not_taken_is_sent_again_with_the_same_ids(page):
