@@ -13,7 +13,7 @@ from service.decision.records import DecisionRecord, decode_lines, encode_line
 from service.files import DISK, put_file
 from training.lake import table_of
 from training.lake_store import Lake, open_lake
-from training.sealing import read_manifests, sealed_payloads, unsealed
+from training.sealing import holders, sealed_payloads, unsealed
 
 Record = TypeVar("Record", bound=msgspec.Struct)
 
@@ -31,15 +31,16 @@ class Source(NamedTuple):
     spoiled: int = 0
 
 
-def sources(home: Path, kind: str) -> list[Source]:
+def sources(home: Path, kind: str, lake: Lake | None = None) -> list[Source]:
     """All of a kind (`decisions`, `outcomes`, ...), oldest first. Raises ManifestInvalid."""
-    found, lake = [], open_lake(home)
-    for manifest in read_manifests(lake, kind):
+    found, lake = [], lake or open_lake(home)
+    held = holders(home, kind, lake)
+    for manifest in held.manifests:
         spoiled = sum(segment.damaged + segment.torn for segment in manifest.segments)
         for file in manifest.files:
             found.append(Source(home, file.name, file.bytes, lake, spoiled))
             spoiled = 0
-    return found + [Source(home, str(path), path.stat().st_size, None) for path in unsealed(home, kind, lake)]
+    return found + [Source(home, str(path), path.stat().st_size, None) for path in held.segments]
 
 
 def sources_since(home: Path, kind: str, since: float) -> list[Source]:

@@ -29,13 +29,14 @@ from service.decision.records import (
     ShadowRecord,
     decode_lines,
 )
-from service.files import DISK, Files, is_written
+from service.files import DISK, Files, is_written, locked
 from training.lake import MOMENT, SEALED, parquet, table_of
 from training.lake_store import Lake, open_lake
 
 SCHEMA = 1  # of sealed files and their manifest
 AT_ONCE = 128 * 2**20  # bytes of segments under one manifest: about 1 GB of memory
 SUFFIX = ".log"
+LOCK = "seal.lock"
 RECORDS: dict[str, type[msgspec.Struct]] = {
     "decisions": DecisionRecord, "outcomes": OutcomeRecord, "events": EventRecord, "identities": IdentityRecord,
     "quarantine": QuarantinedRecord, "consents": ConsentRecord, "shadows": ShadowRecord, "erasures": ErasureRecord,
@@ -143,16 +144,23 @@ def seal(
 ) -> SealReport:
     """Seal every segment that grows no more, and whose last record was written before a moment (seconds since 1970 UTC).
 
-    One process at a time; a second one would do the same work again, with the same names. Raises OSError, ManifestInvalid.
+    One process at a time on this machine: a second one waits, since two lists of segments that differ would become two manifests
+    that name the same records. Raises OSError, ManifestInvalid.
     """
+    with locked(home / LOCK):
+        return _seal_all(home, before, files, progress)
+
+
+def _seal_all(home: Path, before: float, files: Files, progress: Progress) -> SealReport:
     lake, growing = open_lake(home, files), 0
     made: list[Manifest] = []
     ready: defaultdict[str, list[Path]] = defaultdict(list)
     for kind in log_kinds(home):
         for path in unsealed(home, kind, lake):
+            found = path.stat()  # first: who has written something by now had locked the file before
             if is_written(path):
                 growing += 1
-            elif path.stat().st_size and path.stat().st_mtime < before:
+            elif found.st_size and found.st_mtime < before:
                 ready[kind].append(path)
     batches = [(kind, batch) for kind, paths in ready.items() for batch in _batches(paths)]
     for done, (kind, batch) in enumerate(batches):
@@ -164,11 +172,24 @@ def seal(
     )
 
 
+class Holders(NamedTuple):
+    """What holds the records of a kind, each of them once: manifests, and segments that none of them names; oldest first."""
+
+    manifests: list[Manifest]
+    segments: list[Path]
+
+
+def holders(home: Path, kind: str, lake: Lake) -> Holders:
+    """As of one moment, whatever is sealed meanwhile. Raises ManifestInvalid."""
+    paths = log_segments(home, kind)  # first: what is sealed from here on is named by a manifest that is read, or still listed
+    manifests = read_manifests(lake, kind)
+    named = {segment.name for manifest in manifests for segment in manifest.segments}
+    return Holders(manifests, [path for path in paths if path.name not in named])
+
+
 def unsealed(home: Path, kind: str, lake: Lake | None = None) -> list[Path]:
     """Segments that no manifest names, oldest first."""
-    manifests = read_manifests(lake or open_lake(home), kind)
-    named = {segment.name for manifest in manifests for segment in manifest.segments}
-    return [path for path in log_segments(home, kind) if path.name not in named]
+    return holders(home, kind, lake or open_lake(home)).segments
 
 
 def _batches(paths: Sequence[Path]) -> Iterator[list[Path]]:

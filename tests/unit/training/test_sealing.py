@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import duckdb
 import msgspec
@@ -11,6 +12,7 @@ import pytest
 from features.homes import home_contract
 from service.cli import main
 from service.decision.records import DecisionRecord, EventRecord, IdentityRecord, OutcomeRecord, Versions
+from service.files import locked
 from service.registry import Registry
 from service.stores.decisions import find_decision as find_served
 from service.stores.segment_log import SegmentLog
@@ -19,11 +21,11 @@ from training import decision_log
 from training.event_history import read_aliases, read_events
 from training.examples import Objective, load_examples
 from training.experiments import experiments
-from training.lake_store import POINTER, RemoteLake, open_lake
-from training.live_log import read_log, read_payloads, segments
+from training.lake_store import POINTER, FolderLake, RemoteLake, open_lake
+from training.live_log import payloads, read_log, read_payloads, segments, sources
 from training.rebuild import contacts_in
 from training.replay import replay
-from training.sealing import ManifestInvalid, manifest_names, read_manifests, remove_sealed, seal
+from training.sealing import LOCK, ManifestInvalid, manifest_names, read_manifests, remove_sealed, seal
 from training.verifying import verify
 from training.whatif import Draft, what_if
 
@@ -81,6 +83,42 @@ def test_files_lie_by_day_in_order_of_time_with_plain_fields_as_columns(tmp_path
     rows = files.select("outcome_id", "value", "orphan", "written_at").fetchall()
     assert [row[:3] for row in rows] == [(f"a{n}", 0.0, False) for n in range(6)]
     assert [row[3] for row in rows] == sorted(row[3] for row in rows)
+
+
+class SealedMeanwhile(FolderLake):
+    """Somebody seals while names are read: before they are told, or after."""
+
+    def __init__(self, home, *, before: bool) -> None:
+        super().__init__(home / "lake")
+        self._home, self._before, self._done = home, before, False
+
+    def names(self, folder: str) -> list[str]:
+        told = super().names(folder)
+        if not self._done:
+            self._done = True
+            seal(self._home)
+        return super().names(folder) if self._before else told
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_reader_beside_a_seal_reads_each_record_once(tmp_path, before):
+    """Whether the seal ends before or after it has looked for manifests."""
+    fill(tmp_path, "a")
+    written = sorted(read_payloads(tmp_path, "decisions"))
+    found = sources(tmp_path, "decisions", SealedMeanwhile(tmp_path, before=before))
+    assert sorted(payload for source in found for payload in payloads(source)) == written
+    assert segments(tmp_path, "decisions") == []
+
+
+def test_who_seals_beside_somebody_who_seals_waits(tmp_path):
+    """Two lists of segments that differ would become two manifests that name the same records."""
+    fill(tmp_path, "a")
+    with ThreadPoolExecutor() as pool:
+        with locked(tmp_path / LOCK):
+            second = pool.submit(seal, tmp_path)
+            with pytest.raises(TimeoutError):
+                second.result(timeout=0.3)
+        assert second.result(timeout=10).records == 24
 
 
 def test_a_segment_that_a_living_process_writes_to_is_not_sealed(tmp_path):
