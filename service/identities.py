@@ -31,11 +31,12 @@ class IdentityIntake:
     async def take(self, links: Sequence[tuple[str, str]]) -> Linked:
         """(alias, customer) each. Raises LogUnavailable, and DependencyFailed; sending them again is harmless.
 
-        A link that was known is written down, too, unless it was lately: whoever made it may not have come so far.
+        A link that was known is written down, too, unless it was lately: whoever made it may not have come so far. A new
+        one always is: it may have been taken back since.
         """
         answers = [await self.store.link(alias, customer) for alias, customer in links]
-        valid = [link for link, answer in zip(links, answers, strict=True) if answer != TAKEN]
-        new = [link for link in dict.fromkeys(valid) if link not in self._written]
+        told = [link for link, answer in zip(links, answers, strict=True) if answer == LINKED or self._is_unwritten(link, answer)]
+        new = list(dict.fromkeys(told))
         if new:
             now = self.clock()
             await self.log.append_identities([IdentityRecord(alias, customer, now) for alias, customer in new])
@@ -44,3 +45,6 @@ class IdentityIntake:
             self._written.popitem(last=False)
         taken = [n for n, answer in enumerate(answers) if answer == TAKEN]
         return Linked(answers.count(LINKED), answers.count(KNOWN), taken)
+
+    def _is_unwritten(self, link: tuple[str, str], answer: str) -> bool:
+        return answer == KNOWN and link not in self._written

@@ -99,10 +99,13 @@ def is_erased(erased: Mapping[str, float], customer_id: str, at: float) -> bool:
 
 
 def read_aliases(home: Path) -> dict[str, str]:
-    """Whom each alias leads to, as the log has it now; what linked an id that was erased since is forgotten."""
+    """Whom each alias leads to, as the log has it now; what linked an id that was erased since is forgotten.
+
+    By the moment of each link, since a segment that was opened before others may hold what came after them.
+    """
     found: dict[str, str] = {}
     erased = read_erasures(home)
-    for record in read_log(home, "identities", IdentityRecord):
+    for record in sorted(read_log(home, "identities", IdentityRecord), key=lambda record: record.at):
         if is_erased(erased, record.alias, record.at):
             found.pop(record.alias, None)
         elif record.linked:

@@ -37,6 +37,8 @@ AT_ONCE = 50_000  # events: a file in the lake for each of their days, fed while
 FEEDERS = 2  # of the 2 cores that were measured: 19,000 to 20,500 events a second, 17,000 to 19,500 with one
 PLAIN = (str, float, bool)  # properties that are taken as they are
 TIMEOUT_MS = 60_000.0
+EARLIEST = dt.datetime(1, 1, 2, tzinfo=dt.UTC).timestamp()
+FARTHEST = 1e12  # seconds: beyond any calendar, and still whole microseconds in 64 bits
 
 Progress = Callable[[int, int], None]
 Row = Mapping[str, Any]
@@ -106,7 +108,7 @@ def _take_in(ingestion: "_Ingestion", redis_url: str, rows: Iterator[Row], name:
         while chunk := list(islice(rows, AT_ONCE)):
             new = ingestion.take(chunk)
             if new:
-                write_events(home, f"{name}-{done:010d}", new)
+                write_events(home, f"{name}-{done:010d}-{_digest(new)}", new)
                 store.feed(new, last=len(chunk) < AT_ONCE)
             done += len(chunk)
             progress(done, 0)
@@ -118,6 +120,14 @@ def _fingerprint(path: Path) -> str:
         raise ImportInvalid([f"Expected a file of events, found none - at `{path}`"])
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def _digest(records: Sequence[EventRecord]) -> str:
+    """Of their ids, for the name of their file: the same rows may bring other events later, which must not replace these."""
+    ids = hashlib.blake2b(digest_size=6)
+    for record in records:
+        ids.update(record.event_id.encode() + b"\0")
+    return ids.hexdigest()
 
 
 def _quarantined(home: Path) -> Iterator[Row]:
@@ -210,7 +220,7 @@ class _Ingestion:
         for row in rows:
             try:
                 record = self._record(row)
-            except (ValueError, TypeError, KeyError) as error:
+            except (ValueError, TypeError, KeyError, OverflowError) as error:
                 reason = f"Expected `{error.args[0]}`, got none" if isinstance(error, KeyError) else str(error)
                 self.spoiled.append(QuarantinedRecord(reason, self._now, msgspec.json.encode(row, enc_hook=str).decode()))
                 continue
@@ -232,7 +242,9 @@ class _Ingestion:
         customer = str(
             _found(row, m.customer_id if row.get(m.customer_id) or _maybe(row, m.customer_id) is not None else "anonymous_id")
         )
-        problem = personal(customer) or ahead(at, self._now) or self._types.problem(kind, channel, properties)
+        problem = (
+            personal(customer) or _before_history(at) or ahead(at, self._now) or self._types.problem(kind, channel, properties)
+        )
         if problem is not None:
             raise ValueError(problem)
         given = _maybe(row, m.event_id) if m.event_id else None
@@ -247,7 +259,10 @@ class _Ingestion:
             return round((value if value.tzinfo else value.replace(tzinfo=dt.UTC)).timestamp() * 1e6) / 1e6
         if isinstance(value, dt.date):
             return dt.datetime(value.year, value.month, value.day, tzinfo=dt.UTC).timestamp()
-        return round((self._start + float(value) * self._mapping.at_unit) * 1e6) / 1e6
+        seconds = self._start + float(value) * self._mapping.at_unit
+        if not abs(seconds) <= FARTHEST:
+            raise ValueError(f"Expected seconds since 1970, got `{value}` - at `$.at`")
+        return round(seconds * 1e6) / 1e6
 
     def _properties(self, row: Row) -> dict[str, float | str | bool]:
         m = self._mapping
@@ -319,6 +334,11 @@ def _scalar(key: str, value: Any) -> float | str | bool:  # noqa: ANN401  # a fi
     if isinstance(value, int | float):
         return float(value)
     raise ValueError(f"Expected a number, a text or a truth, got `{value}` - at `{key}`")
+
+
+def _before_history(at: float) -> str | None:
+    """What is wrong with a moment that no calendar here can tell; None where it can be told. Seconds since 1970 UTC."""
+    return None if at >= EARLIEST else f"Expected a time from the year 1 on, got {at:.0f} s since 1970 - at `$.at`"
 
 
 def _content_id(content: tuple[Any, ...]) -> str:

@@ -47,7 +47,7 @@ from training.batch import serving_engine
 from training.event_commands import live_differences
 from training.event_history import read_events
 from training.ingest import ingest
-from training.live_log import segments, write_segment
+from training.live_log import read_log, segments, write_segment
 from training.rebuild import rebuild
 
 NOW = 1_790_000_000.0
@@ -169,6 +169,26 @@ def test_rows_that_cannot_be_taken_are_set_aside_with_their_reasons(home, redis_
     text = path.read_text()
     for reason in ("Expected `channel`, got none", "Expected a number, got `much`", "at most 300 s ahead"):
         assert reason in text
+
+
+def test_the_same_file_again_adds_what_it_brings_now_and_loses_nothing(home, redis_url, tmp_path):
+    """What was ahead of the clock the first time comes in the second, beside what had come."""
+    here, ahead = rows(2)[0], {**rows(2)[1], "at": NOW + 3600}
+    file = written(tmp_path / "events.jsonl", [here, ahead])
+    assert ingest(home, redis_url, file, now=NOW)[1:4] == (1, 0, 1)
+    assert ingest(home, redis_url, file, now=NOW + 3600)[1:4] == (1, 1, 0)
+    assert sorted(event.event_id for event in read_events(home)) == ["e0", "e1"]
+    assert ingest(home, redis_url, file, now=NOW + 3600)[1:4] == (0, 2, 0)
+    assert sorted(event.event_id for event in read_events(home)) == ["e0", "e1"]
+
+
+@pytest.mark.parametrize("at", [1e305, -62_135_596_800, int("1" * 310), "0000-00-00", "9" * 30])
+def test_a_moment_that_no_calendar_has_is_set_aside_alone(home, redis_url, tmp_path, at):
+    """With its reason; the other rows come in."""
+    file = written(tmp_path / "events.jsonl", [rows(2)[0], {**rows(2)[1], "at": at}])
+    assert ingest(home, redis_url, file, now=NOW)[1:4] == (1, 0, 1)
+    [spoiled] = read_log(home, "quarantine", QuarantinedRecord)
+    assert spoiled.reason
 
 
 def test_what_was_set_aside_is_taken_once_its_reason_is_mended(home, redis_url, tmp_path, capsys):
