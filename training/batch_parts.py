@@ -24,6 +24,7 @@ from training.lake import parquet
 from training.tables import read_table
 
 CUSTOMER_ID = "customer_id"
+LOCK = "lock"
 PART_ROWS = 4096  # customers: what is in memory for each process, and what an interruption has to do again
 ROW_GROUP = 131_072  # rows of the result
 COLUMNS = pa.schema([
@@ -85,7 +86,7 @@ class PartsFolder(NamedTuple):
     def held(self) -> Iterator[None]:
         """Nobody else works on this batch meanwhile. Raises NotReady where somebody does."""
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / "lock").open("wb") as lock:
+        with (self.path / LOCK).open("wb") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
@@ -105,6 +106,7 @@ class PartsFolder(NamedTuple):
                     f"another table: ask for the same, or take the folder away - at `{self.path}`"
                 )
             return begun
+        self._clear()
         try:
             _cut(table, features, self._customers)
         except ImportInvalid:
@@ -112,6 +114,12 @@ class PartsFolder(NamedTuple):
             raise
         put_file(DISK, self._plan, msgspec.json.encode(plan))
         return plan
+
+    def _clear(self) -> None:
+        """Take away what a batch left that has no plan: it was cut up in part, or joined, and its parts not all taken away."""
+        for path in self.path.iterdir():
+            if path.name != LOCK:
+                path.unlink()
 
     def begun(self) -> Plan | None:
         """What was begun here; None where nothing was."""
@@ -152,14 +160,20 @@ class PartsFolder(NamedTuple):
         return self.path / f"{part.number:06d}.parquet"
 
     def join(self, out: Path) -> int:
-        """One file of all parts, which go; how many customers got a fallback at one placement or more."""
+        """One file of all parts, which go once it is on disk; how many customers got a fallback at one placement or more."""
         fallbacks, unfinished = 0, out.with_name(f".{out.name}.unfinished")
-        with pq.ParquetWriter(unfinished, COLUMNS, compression="zstd") as writer:
-            for table in self._together():
-                fell = table.filter(table["fallback"])
-                fallbacks += len(fell["decision_id"].unique())
-                writer.write_table(table)
-        unfinished.replace(out)
+        with unfinished.open("wb") as sink:
+            with pq.ParquetWriter(sink, COLUMNS, compression="zstd") as writer:
+                for table in self._together():
+                    fell = table.filter(table["fallback"])
+                    fallbacks += len(fell["decision_id"].unique())
+                    writer.write_table(table)
+            sink.flush()
+            DISK.sync(sink.fileno())
+        DISK.rename(unfinished, out)
+        DISK.sync_folder(out.parent)
+        DISK.unlink(self._plan)  # first: parts without a plan belong to no batch
+        DISK.sync_folder(self.path)
         shutil.rmtree(self.path)
         return fallbacks
 
@@ -213,6 +227,8 @@ def _cut(table: Path, features: Sequence[str], out: Path) -> None:
         if writer is None:
             writer = pq.ParquetWriter(sink, pa.schema([(CUSTOMER_ID, pa.string())]))
         writer.close()
+        sink.flush()
+        DISK.sync(sink.fileno())  # before there is a plan
     if empty:
         raise ImportInvalid([f"{table.name}: Expected a value in every row, found {empty} nulls"])
 

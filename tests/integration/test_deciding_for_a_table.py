@@ -2,6 +2,7 @@
 
 import gc
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -264,6 +265,29 @@ def test_another_campaign_does_not_go_on_with_what_is_left_of_one(home, customer
     with pytest.raises(NotReady, match=r"campaign `one` for `all.parquet`"):
         decide_table(home, customers_url, Campaign("two", HERO, {}), table, tmp_path / "out")
     assert not list(read_decisions(home))
+
+
+def test_what_was_left_of_a_batch_that_ended_is_nobodys(home, customers_url, tmp_path):
+    """Killed while its parts were taken away: the next batch with this result decides for itself."""
+    table = write_table(tmp_path / "all.parquet", customer_id=["c1", "c2"])
+    before = Campaign("before", HERO, {}, dry_run=True)
+    folder, known = PartsFolder.beside(tmp_path / "out"), table.stat()
+    with folder.held():
+        pointer = Registry(home / "registry").current()
+        folder.begin(Plan(before, (table.name, known.st_size, known.st_mtime_ns), pointer.catalog, pointer.champion), table, ())
+    kept = tmp_path / "kept"
+    shutil.copytree(folder.path, kept)
+    decide_table(home, customers_url, before, table, tmp_path / "out")
+    [part] = PartsFolder(kept).parts()
+    PartsFolder(kept).put(part, pq.read_table(tmp_path / "out"))
+    (kept / "plan.json").unlink()
+    kept.rename(folder.path)
+    (tmp_path / "out").rename(tmp_path / "moved")
+    decide_table(home, customers_url, before._replace(name="after"), table, tmp_path / "out")
+    ids = [{row["decision_id"] for row in rows_of(tmp_path / out)} for out in ("moved", "out")]
+    assert [len(some) for some in ids] == [2, 2]
+    assert not ids[0] & ids[1]
+    assert not folder.path.exists()
 
 
 def test_a_batch_goes_on_after_midnight(home, customers_url, tmp_path):
