@@ -1,6 +1,9 @@
 """Offline tables: one Parquet file per view under `<home>/features/offline`, the history that everything else derives from."""
 
-from collections.abc import Sequence
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -46,16 +49,38 @@ def write_view(home: Path, view: str, table: pa.Table) -> Path:
     """Add rows to a view's history; null is missing. A row with the same customer and moment replaces the older one.
 
     Columns may come in any order; numbers of any width are taken as float64. Raises ContractError naming the column that the
-    contract does not know, that is absent, or that holds something else. One writer at a time.
+    contract does not know, that is absent, or that holds something else. One writer at a time: others wait. On disk when
+    this returns.
     """
     schema = view_schema(home_contract(home), view)
     added = _conform(table, schema, where=view)
     path = offline_path(home, view)
-    merged = _latest_written(pa.concat_tables([read_view(home, view), added])) if path.exists() else _latest_written(added)
+    with _alone(path):
+        before = [read_view(home, view)] if path.exists() else []
+        _replace(path, _latest_written(pa.concat_tables([*before, added])))
+    return path
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
+    with path.parent.with_suffix(".lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _replace(path: Path, table: pa.Table) -> None:
     unfinished = path.with_suffix(".unfinished")
-    pq.write_table(merged, unfinished, compression="zstd")
-    return unfinished.replace(path)
+    with unfinished.open("wb") as sink:
+        pq.write_table(table, sink, compression="zstd")
+        sink.flush()
+        os.fsync(sink.fileno())
+    unfinished.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the name is lost with the power, too
+    finally:
+        os.close(folder)
 
 
 def read_view(home: Path, view: str) -> pa.Table:

@@ -13,6 +13,7 @@ from features.contract import Contract, Feature, parse_contract
 from features.homes import contract_path, home_contract, home_journey, write_home_contract
 from features.offline import write_view
 from service.errors import ImportInvalid
+from service.files import DISK, put_file
 from training.drafting import draft_catalog
 from training.lake import DECISION_COLUMNS, IMPRESSION, MOMENT, OUTCOME_COLUMNS, imported_rows, write_by_day
 from training.mapping import LITERAL, TableMapping, read_mapping
@@ -72,7 +73,7 @@ def import_table(home: Path, table: Path, mapping: Path, progress: Progress = la
     write_by_day(home, "outcomes", name, outcomes, "at")
     progress(5, STEPS)
     if catalog is not None:
-        report.catalog.write_text(catalog)
+        put_file(DISK, report.catalog, catalog.encode())  # whole or not at all: what is there is somebody's work
     write_by_day(home, "decisions", name, decisions, "decided_at")  # last: all of them there says that the import is complete
     progress(STEPS, STEPS)
     return report
@@ -114,12 +115,13 @@ def _read(path: Path, mapping: Path, meaning: TableMapping, name: str) -> _Log:
 def _decision_columns(columns: Columns, meaning: TableMapping, name: str) -> dict[str, pa.Array]:
     rows = columns.table.num_rows
     ids, first = pa.array([f"{name}-{row}" for row in range(rows)]), pa.repeat(pa.scalar(1, pa.int32()), rows)
+    # a moment to come would make all other decisions look old enough for their outcomes to be known
     now = dt.datetime.now(dt.UTC).replace(microsecond=0)
     known = isinstance(meaning.choice_probability, str)
     return {
         "decision_id": ids,
         "customer_id": columns.text(meaning.customer_id, required=True) if meaning.customer_id else ids,
-        "decided_at": columns.moment(meaning.decided_at) if meaning.decided_at else pa.repeat(pa.scalar(now, MOMENT), rows),
+        "decided_at": columns.moment(meaning.decided_at, now) if meaning.decided_at else pa.repeat(pa.scalar(now, MOMENT), rows),
         "placement": _literal_or_column(columns, meaning.placement),
         "slot": columns.slot(meaning.slot) if meaning.slot else first,
         "action_id": _literal_or_column(columns, meaning.action_id),

@@ -17,6 +17,7 @@ SHOWN = 3  # rows that a problem names
 MISSING = ["", "NA", "NULL", "nan", "NaN"]
 IDENTIFIER = rf"^[^\p{{Cc}}]{{1,{LONGEST_ID}}}$"  # what a catalog takes
 EXACT = 2.0**53  # from here on a float says no longer which whole number it was
+WIDEST_ZONE = dt.timedelta(hours=14)  # ahead of UTC: a local time whose zone nobody wrote down may be as much
 LAST = 253_402_300_800.0  # seconds since 1970, the year 10000: what looks later is in milliseconds
 LAST_SLOT = 2.0**31 - 1  # int32
 
@@ -123,8 +124,11 @@ class Columns:
         self._refuse(name, "a probability above 0 and at most 1", pc.invert(pc.fill_null(right, fill_value=False)), values)
         return values
 
-    def moment(self, name: str) -> pa.Array:
-        """timestamp, microseconds, UTC. Text without a zone is UTC; numbers are seconds since 1970."""
+    def moment(self, name: str, now: dt.datetime | None = None) -> pa.Array:
+        """timestamp, microseconds, UTC. Text without a zone is UTC; numbers are seconds since 1970.
+
+        `now`: what lies after it, by more than zones differ, is refused.
+        """
         column = self._column(name)
         wanted = pa.timestamp("us", tz="UTC")
         if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
@@ -140,6 +144,8 @@ class Columns:
             self.problems.append(f"{self._where}: Expected times, got {column.type} - in column `{name}`")
             return pa.array([0] * len(column), wanted)
         self._refuse(name, "a time such as `2026-01-31T09:00:00Z`, or seconds since 1970", pc.is_null(values), column)
+        if now is not None:
+            self._refuse(name, "a time that has come", pc.greater(values, pa.scalar(now + WIDEST_ZONE, wanted)), column)
         return pc.fill_null(values, pa.scalar(0, wanted))
 
     def _column(self, name: str) -> pa.Array:

@@ -1,5 +1,6 @@
 """The history of a view: rows are added, corrected, validated; nothing else gets in."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -27,6 +28,15 @@ def rows(*entries, **replaced) -> pa.Table:
     names = ["customer_id", "event_timestamp", "age", "region"]
     columns = {name: pa.array([entry[i] for entry in entries]) for i, name in enumerate(names)}
     return pa.table({name: column for name, column in (columns | replaced).items() if column is not None})
+
+
+def test_two_who_write_at_once_lose_nothing(home):
+    """Each of them reads what is there and puts all of it back."""
+    with ThreadPoolExecutor(4) as pool:
+        done = [pool.submit(write_view, home, "profile", rows((f"c{n}", MONDAY, n, "north"))) for n in range(24)]
+        for one in done:
+            one.result()
+    assert sorted(read_view(home, "profile")["age"].to_pylist()) == [float(n) for n in range(24)]
 
 
 def test_rows_are_added_to_the_history_and_the_last_word_on_a_moment_counts(home):

@@ -81,6 +81,7 @@ SPOILED = [
     ("log.csv", "none", "n" * 129, f"log.csv: row 2: Expected {ID}, got `{'n' * 129}` - in column `shown`"),
     ("log.csv", "mail", "a\tb", f"log.csv: row 2: Expected {ID}, got `a\tb` - in column `spot`"),
     ("log.csv", "2026-11-03", "soon", f"log.csv: row 2: Expected {TIME}, got `soon` - in column `at`"),
+    ("log.csv", "2026-11-03", "2999-11-03", "log.csv: row 2: Expected a time that has come, got `2999-11-03` - in column `at`"),
     ("log.csv", "mail,2", "mail,0", "log.csv: row 2: Expected a slot, counted from 1, got `0.0` - in column `rank`"),
     ("log.csv", "l,2,0.5", "l,2,0", "row 2: Expected a probability above 0 and at most 1, got `0.0` - in column `p`"),
     ("log.csv", "41", "old", "log.csv: row 2: Expected a finite number, got `old` - in column `age`"),

@@ -296,9 +296,9 @@ def test_a_second_table_adds_to_the_home(tmp_path):
     """Decisions of both; a customer's history grows."""
     world = source(tmp_path)
     world.imported()
-    world.table.write_text(TABLE.replace("2026", "2027"))
+    world.table.write_text(TABLE.replace("2026", "2025"))
     world.imported()
-    assert [moment.year for moment in column(world.home, "decided_at")] == [2026, 2026, 2026, 2027, 2027, 2027]
+    assert [moment.year for moment in column(world.home, "decided_at")] == [2025, 2025, 2025, 2026, 2026, 2026]
     assert read_view(world.home, "profile").num_rows == 6
 
 
@@ -342,7 +342,8 @@ def test_features_of_a_home_without_a_document_are_those_of_the_package(tmp_path
     assert import_features(world.home, world.table, world.mapping) == 3
     assert read_view(world.home, "activity")["visits_30d"].to_pylist() == [3.0, 4.0, None]
     assert set(tree(world.home)) == {
-        "features", "features/offline", "features/offline/profile.parquet", "features/offline/activity.parquet",
+        "features", "features/offline", "features/offline.lock", "features/offline/profile.parquet",
+        "features/offline/activity.parquet",
     }  # fmt: skip
 
 
