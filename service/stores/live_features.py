@@ -149,10 +149,13 @@ class RedisLiveFeatures:
 
     async def _settle(self, waiting: dict[str, list[Event]]) -> None:
         for _ in range(ATTEMPTS):
-            for customer, owner in await self._attempt(waiting):
-                events = waiting.pop(customer)
+            found = await self._attempt(waiting)
+            for customer, owner in found:
+                if owner is None:
+                    del waiting[customer]
+            for customer, owner in found:  # after what was written is gone, lest an owner's new events go with it
                 if owner is not None:
-                    waiting.setdefault(owner, []).extend(events)
+                    waiting.setdefault(owner, []).extend(waiting.pop(customer))
             if not waiting:
                 return
         raise DependencyFailed(f"Expected to be the only one who adds to {len(waiting)} customers, found others at every attempt")

@@ -10,9 +10,10 @@ from features.layout import CustomerLayout
 from features.live import CHANNEL, Event, encode_state
 from features.redis_client import redis_client
 from service.errors import DependencyFailed
+from service.stores.aliases import alias_key
 from service.stores.customer_reader import RedisCustomerReader
 from service.stores.links import open_link
-from service.stores.live_features import RedisLiveFeatures, live_key
+from service.stores.live_features import AT_ONCE, RedisLiveFeatures, live_key
 
 LAST = "{aggregate: recent, type: viewed, property: category}"
 CONTRACT = parse_contract(f"""
@@ -82,6 +83,17 @@ async def test_a_thousand_customers_at_once_and_closing_while_they_are_written(n
     states = (await new_process()[0].read([f"many{n}" for n in range(1000)], NOW)).states
     assert all(state.values["views_24h"] == 1.0 for state in states)
     await reader.close()
+
+
+async def test_what_came_under_another_id_is_not_lost_where_its_customer_is_in_a_later_slice(new_process, any_redis_url):
+    """The alias leads to its customer after that one's own events were written: both are counted."""
+    reader, store = new_process()
+    with redis_client(any_redis_url) as client:
+        client.set(alias_key("other"), "c1")
+    crowd = [(f"many{n}", event(f"m{n}")) for n in range(AT_ONCE)]
+    await store.apply([("other", event("e1")), *crowd, ("c1", event("e2"))])
+    assert (await values(reader))["views_24h"] == 2.0
+    assert (await values(reader, "many7"))["views_24h"] == 1.0
 
 
 async def test_feast_finds_the_values_as_of_the_last_event(new_process, any_redis_url):
