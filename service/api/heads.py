@@ -17,14 +17,12 @@ SHORT_HEAD, KNOWN_HEADS = 1024, 1024  # bytes, and how many are remembered
 
 def content_length(head: bytes) -> int | None:
     """What a request says of the length of its body; None where that is for the parser to judge."""
-    start = head.find(b"ontent-")
-    while start >= 0:
-        name = head[start : start + 14].lower()
-        if name == b"ontent-length:":
-            value = head[start + 14 : head.find(b"\r\n", start)].strip()
-            return int(value) if value.isdigit() and len(value) <= MOST_DIGITS else None
-        start = head.find(b"ontent-", start + 1)
-    return None
+    spelt = head.lower()
+    _, found, rest = spelt.partition(b"\r\ncontent-length:")
+    if not found or spelt.count(b"content-length") != 1 or b"transfer-encoding" in spelt:
+        return None  # read otherwise than the parser does, the rest of a body would be taken for a request
+    value = rest.partition(b"\r\n")[0].strip()
+    return int(value) if value.isdigit() and len(value) <= MOST_DIGITS else None
 
 
 def size_of(data: bytes) -> int | None:

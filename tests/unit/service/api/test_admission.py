@@ -3,8 +3,12 @@
 import asyncio
 import contextlib
 
+import h11
+import httptools
 import pytest
 import uvicorn
+from hypothesis import given
+from hypothesis import strategies as st
 
 from service.api.admission import (
     BEGIN,
@@ -258,15 +262,67 @@ def test_a_long_head_is_read_each_time():
     [
         (b"POST / HTTP/1.1\r\nContent-Length: 112\r\n", 112),
         (b"POST / HTTP/1.1\r\ncontent-length:7\r\nHost: a\r\n", 7),
-        (b"POST / HTTP/1.1\r\nContent-Type: a\r\nCONTENT-LENGTH: 3\r\n", None),
+        (b"POST / HTTP/1.1\r\nContent-Type: a\r\nCONTENT-LENGTH: 3\r\n", 3),
         (b"POST / HTTP/1.1\r\nContent-Type: a\r\nContent-Length: 3\r\n", 3),
         (b"POST / HTTP/1.1\r\nContent-Length: -3\r\n", None),
         (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n", None),
+        (b"POST / HTTP/1.1\r\nContent-Length: 3\r\nTRANSFER-ENCODING: chunked\r\n", None),
+        (b"POST / HTTP/1.1\r\nX-Content-Length: 0\r\nContent-Length: 40\r\n", None),
+        (b"POST / HTTP/1.1\r\nX-Content-Length: 0\r\n", None),
+        (b"POST / HTTP/1.1\r\nContent-Length: 0\r\nCONTENT-LENGTH: 40\r\n", None),
+        (b"POST / HTTP/1.1\r\nA: Content-Length: 3\r\n", None),
     ],
 )
 def test_a_length_is_read_where_it_is_plain(head, length):
     """Anything else is for the parser; then the connection is closed after the answer."""
     assert content_length(head) == length
+
+
+class Parsed:
+    """What httptools makes of some bytes: of how many bytes a body is, once all of it is there."""
+
+    def __init__(self, data: bytes) -> None:
+        self.bodies, self._body = [], 0
+        httptools.HttpRequestParser(self).feed_data(data)
+
+    def on_body(self, body: bytes) -> None:
+        self._body += len(body)
+
+    def on_message_complete(self) -> None:
+        self.bodies.append(self._body)
+
+
+def h11_bodies(data: bytes) -> list[int]:
+    """The same by h11, of the first request."""
+    connection = h11.Connection(h11.SERVER)
+    connection.receive_data(data)
+    size = 0
+    while not isinstance(event := connection.next_event(), h11.EndOfMessage):
+        if event is h11.NEED_DATA:
+            return []
+        size += len(event.data) if isinstance(event, h11.Data) else 0
+    return [size]
+
+
+NAMES = ["Content-Length", "CONTENT-LENGTH", "X-Content-Length", "Transfer-Encoding", "transfer-encoding", "Content-Type", "A"]
+HEADER_LINES = st.builds(
+    "{}{}{}{}".format, st.sampled_from(NAMES), st.sampled_from([":", ": ", " : ", ":\t"]),
+    st.sampled_from(["0", "7", "40", "07", "chunked", "Content-Length: 0", "-1", ""]),
+    st.sampled_from(["\r\n", " \r\n", "\n", "\r\n "]),
+)  # fmt: skip
+
+
+@given(st.lists(HEADER_LINES, max_size=4))
+def test_a_length_that_is_read_is_what_parsers_read(lines):
+    """Whatever the head says: a request ends where they say it does, or they refuse it."""
+    head = f"POST /recommend HTTP/1.1\r\nHost: a\r\n{''.join(lines)}".encode()
+    length = content_length(head)
+    if length is None:
+        return
+    with contextlib.suppress(httptools.HttpParserError):
+        assert Parsed(head + b"\r\n" + length * b"1").bodies == [length]
+    with contextlib.suppress(h11.RemoteProtocolError):
+        assert h11_bodies(head + b"\r\n" + length * b"1") == [length]
 
 
 class Held:
@@ -330,6 +386,23 @@ async def test_a_connection_is_kept_however_the_length_is_spelt(name):
             answer = await asyncio.wait_for(reader.readuntil(b"[]}"), 5.0)
             assert answer.startswith(b"HTTP/1.1 503")
             assert b"connection: close" not in answer
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    "headers",
+    ["X-Content-Length: 0\r\nContent-Length: 40\r\n", "Content-Length: 0\r\nTransfer-Encoding: chunked\r\n"],
+    ids=["a name that ends like it", "in chunks"],
+)
+async def test_a_connection_is_closed_where_the_end_of_a_body_is_not_plain(headers):
+    """What would come next is the body, and must not be taken for a request."""
+    app = Held(begin=0.0)
+    async with listening(app) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(f"POST /recommend HTTP/1.1\r\nHost: a\r\n{headers}\r\n".encode())
+        answer = await asyncio.wait_for(reader.read(), 5.0)
+        assert answer.startswith(b"HTTP/1.1 503")
+        assert b"connection: close" in answer
         writer.close()
 
 
