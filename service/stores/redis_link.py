@@ -98,7 +98,8 @@ class RedisLink:
         if self._connection is not None and self._connection.is_open:
             return self._connection
         if self._opening is None or self._opening.done():
-            self._opening = asyncio.create_task(connect(self._address))
+            patience = max(self._timeout, LONGEST_PAUSE_S)  # where packets are dropped, the kernel would go on and on
+            self._opening = asyncio.create_task(asyncio.wait_for(connect(self._address), patience))
             self._opening.add_done_callback(retrieve)
         self._connection = await asyncio.shield(self._opening)
         return self._connection

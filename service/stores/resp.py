@@ -120,7 +120,11 @@ async def connect(address: Address) -> Connection:
         _, connection = await loop.create_connection(Connection, address.host, address.port, ssl=secure)
     greeting = _greeting(address)
     if greeting:
-        check(await connection.ask(b"".join(encode(*command) for command in greeting), len(greeting)))
+        try:
+            check(await connection.ask(b"".join(encode(*command) for command in greeting), len(greeting)))
+        except BaseException:
+            connection.abort()  # also where nobody waits any more: the loop would keep it open
+            raise
     return connection
 
 

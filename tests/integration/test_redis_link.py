@@ -94,6 +94,27 @@ async def test_a_server_that_is_back_is_noticed_without_anybody_asking():
         await link.close()
 
 
+async def test_a_server_that_is_back_is_noticed_where_the_connection_before_was_never_greeted():
+    """Nobody waits for an answer to AUTH on a line that carries nothing any more: another connection is tried."""
+    held = asyncio.Event()
+
+    async def answer(data, writer):
+        if held.is_set():
+            writer.write(b"+OK\r\n" if b"AUTH" in data else answer_to(data))
+
+    async with server_that(answer) as (port, connections):
+        link = RedisLink(f"redis://:secret@127.0.0.1:{port}", timeout_ms=20)
+        with pytest.raises(DependencyFailed, match="within 20 ms"):
+            await link.ask(PING, 1)
+        await asyncio.sleep(2.5 * LONGEST_PAUSE_S)
+        assert len(connections) > 1
+        assert connections[0].done(), "nobody holds on to a line that was given up"
+        held.set()
+        await asyncio.sleep(2.5 * LONGEST_PAUSE_S)
+        assert await link.ask(PING, 1) == [b"PONG"]
+        await link.close()
+
+
 async def test_a_line_that_carries_a_few_bytes_a_second_is_not_taken_for_a_server_that_is_back():
     """A short answer would pass; one as long as real answers does not."""
 
