@@ -146,7 +146,7 @@ class DependencyDown(DependencyFailed):
 
 
 class DependencyRefused(DependencyFailed):
-    """A store answered with an error: read-only, or out of memory."""
+    """A store answered with an error, and did nothing of what was asked: read-only, or out of memory."""
 
     title = "Dependency refused"
 

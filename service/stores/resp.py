@@ -135,10 +135,10 @@ def _greeting(address: Address) -> list[tuple[str, ...]]:
 
 
 def check(replies: Sequence[Any]) -> Sequence[Any]:
-    """The replies, none of them an error. Raises DependencyRefused."""
-    for reply in replies:
-        if isinstance(reply, hiredis.ReplyError):
-            raise DependencyRefused(REFUSED.format(reply))
+    """The replies, none of them an error. Raises DependencyRefused where each is one, else DependencyFailed: some was done."""
+    errors = [reply for reply in replies if isinstance(reply, hiredis.ReplyError)]
+    if errors:
+        raise (DependencyRefused if len(errors) == len(replies) else DependencyFailed)(REFUSED.format(errors[0]))
     return replies
 
 

@@ -5,7 +5,7 @@ import contextlib
 
 import pytest
 
-from service.errors import BadRequest, DependencyFailed
+from service.errors import BadRequest, DependencyFailed, DependencyRefused, no_answer
 from service.stores.redis_link import LONGEST_PAUSE_S, RedisLink
 from service.stores.resp import encode
 
@@ -57,6 +57,17 @@ async def test_an_error_reply_is_a_failure_that_quotes_it(redis_url):
     with pytest.raises(DependencyFailed, match="unknown command"):
         await link.ask(encode("NONSENSE"), 1)
     assert await link.ask(PING, 1) == [b"PONG"]
+    await link.close()
+
+
+async def test_redis_has_refused_only_where_it_did_nothing_of_what_was_asked(redis_url):
+    """Where some of it was done, as when memory ran out on the way, whoever asked must not take it for undone."""
+    link, wrong = RedisLink(redis_url, timeout_ms=5000), encode("LPUSH", "text", "1")
+    with pytest.raises(DependencyFailed, match="WRONGTYPE") as some:
+        await link.ask(encode("SET", "text", "1") + wrong, 2)
+    assert no_answer(some.value)
+    with pytest.raises(DependencyRefused, match="WRONGTYPE"):
+        await link.ask(2 * wrong, 2)
     await link.close()
 
 
