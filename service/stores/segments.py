@@ -59,6 +59,8 @@ class SegmentWriter:
             if wait:
                 self.sync()
         except OSError:
+            with contextlib.suppress(OSError):  # a write that fails leaves what was acknowledged before it; a sync, nothing to do
+                self.sync()
             self._end()  # after a failed fsync nobody knows what is on disk: never write behind it
             raise
         self._written += len(data)

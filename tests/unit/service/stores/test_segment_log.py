@@ -270,6 +270,25 @@ async def test_the_interval_mode_acknowledges_before_the_sync_and_syncs_within_t
     await log.close()
 
 
+@pytest.mark.parametrize("also", [[], ["sync"]], ids=["the sync holds", "it is refused, too"])
+async def test_in_the_interval_mode_a_disk_that_fills_up_is_synced_before_the_segment_ends(tmp_path, also):
+    """What was acknowledged on it is not left to a power loss; once, whatever comes of it, and the next append has a new file."""
+    files = FailingFiles()
+    log = SegmentLog(tmp_path, files=files, interval_s=60.0)
+    await log.append_decisions([log.entry(decision("acknowledged"))])
+    assert files.counts["sync"] == 0
+    for operation in ["write", *also]:
+        files.fail(operation, errno.ENOSPC)
+    with pytest.raises(LogUnavailable, match="injected into write"):
+        await log.append_decisions([log.entry(decision("refused"))])
+    assert (files.counts["sync"], log.status().failures) == (1, 1)
+    files.heal()
+    await log.append_decisions([log.entry(decision("after"))])
+    await log.close()
+    assert ids_on_disk(tmp_path) == ["acknowledged", "after"]
+    assert len(segment_paths(tmp_path / "decisions")) == 2
+
+
 async def test_the_default_mode_has_no_loss_window_and_says_where_it_stands(tmp_path):
     """The status names the open segment of each kind that was written to, and its length."""
     log = SegmentLog(tmp_path)
