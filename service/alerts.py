@@ -85,7 +85,7 @@ class AlertDesk:
             return True  # as the event said
         state = known.states.get(case.record.customer_id)
         trusted = fed and state is not None and state.contacts is not None  # an emptied store gives no contacts
-        if state is None or (case.rule.live and not trusted):
+        if state is None or state.is_unread or (case.rule.live and not trusted):
             self.metrics.alerts.labels("unjudged").inc()
             return False
         return case.rule.holds(case.values, state.values)

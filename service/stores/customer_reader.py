@@ -13,6 +13,7 @@ from service.catalog.policies import Budget, Purpose
 from service.decision.entities import UNKNOWN_CUSTOMER, CustomerState
 from service.errors import DependencyFailed
 from service.ids import customer_key
+from service.logs import logger
 from service.ports import NO_TERMS, Reading, Terms
 from service.stores.aliases import alias_key_of
 from service.stores.budgets import budget_keys, is_exhausted, read_commands
@@ -36,9 +37,12 @@ class RedisCustomerReader:
     def __init__(self, link: Link, contract: Contract, nothing_written: Callable[[], bool], *, in_parts: bool = False) -> None:
         """`nothing_written` is asked where Redis has lost its mark: whether that does not matter.
 
-        `in_parts`: where some nodes of a cluster do not answer, what they hold is unknown, and the rest is read all the same.
+        `in_parts`: where some nodes of a cluster do not answer, or something of a customer is malformed, that is unknown, and the
+        rest is read all the same.
         """
         self._link = link
+        self._is_strict = not in_parts
+        self._has_warned = False  # of what is malformed
         self._in_parts = in_parts and link.has_slots
         self._has_lost = False  # as the last read found it
         self._nothing_written = nothing_written
@@ -151,13 +155,22 @@ class RedisCustomerReader:
         _, features, contacts, *further = replies
         try:
             values, stale = self._layout.decode(features, now) if self._layout.fields else ({}, ())
-        except ContractError as error:
-            raise DependencyFailed(f"{error} - of customer `{customer_id}`") from error
-        if self._live:
-            values |= self._live.values(state_in(further[0]), now)
+            if self._live:
+                values |= self._live.values(state_in(further[0]), now)
+        except (ContractError, DependencyFailed) as error:
+            return self._unknown(f"{error} - of customer `{customer_id}`", error)
         if purposes:
             values |= consent_values(purposes, further[-1])
         return CustomerState(cast("dict[str, Scalar]", values), stale, contacts or b"")
+
+    def _unknown(self, problem: str, error: Exception) -> CustomerState:
+        """Instead of a customer of whom something is malformed. Raises DependencyFailed where all is wanted or nothing."""
+        if self._is_strict:
+            raise DependencyFailed(problem) from error
+        if not self._has_warned:  # once: it comes again with each request
+            self._has_warned = True
+            logger.warning("answered without what is known of a customer: %s", problem)
+        return UNKNOWN_CUSTOMER
 
     def status(self) -> Mapping[str, Any]:
         """Whether Redis answers, and what is wrong with it: also where it answers, and was emptied."""

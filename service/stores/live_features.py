@@ -10,6 +10,8 @@ import secrets
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
+import msgspec
+
 from features.contract import LIVE_VIEW, Contract
 from features.layout import CustomerLayout
 from features.live import LAST, Event, LiveFeatures, State, decode_state, encode_state
@@ -42,8 +44,11 @@ def live_key(customer_id: str) -> str:
 
 
 def state_in(stored: bytes | None) -> State:
-    """The state in a stored value."""
-    return decode_state(stored[MARK:] if stored else None)
+    """The state in a stored value. Raises DependencyFailed where it is none."""
+    try:
+        return decode_state(stored[MARK:] if stored else None)
+    except msgspec.DecodeError as error:
+        raise DependencyFailed(f"Expected a state that events have fed, got: {error}") from error
 
 
 def new_state(state: State) -> bytes:

@@ -9,6 +9,7 @@ from features.contract import parse_contract
 from features.layout import CustomerLayout
 from features.live import CHANNEL, Event, encode_state
 from features.redis_client import redis_client
+from service.decision.entities import UNKNOWN_CUSTOMER
 from service.errors import DependencyFailed
 from service.stores.aliases import alias_key
 from service.stores.customer_reader import RedisCustomerReader
@@ -94,6 +95,28 @@ async def test_what_came_under_another_id_is_not_lost_where_its_customer_is_in_a
     await store.apply([("other", event("e1")), *crowd, ("c1", event("e2"))])
     assert (await values(reader))["views_24h"] == 2.0
     assert (await values(reader, "many7"))["views_24h"] == 1.0
+
+
+@pytest.mark.parametrize("what", ["a value", "a state"])
+async def test_what_cannot_be_read_of_one_customer_costs_no_other_anything(new_process, any_redis_url, caplog, what):
+    """That one is unknown, and the log says so once; whoever wants all or nothing is told whose it is."""
+    strict, store = new_process()
+    await store.apply([("c1", event("e1")), ("c2", event("e2"))])
+    layout, link = CustomerLayout(CONTRACT.batch), open_link(any_redis_url, timeout_ms=5000)
+    with redis_client(any_redis_url) as client:
+        if what == "a value":
+            client.hset(layout.key("c1"), layout.fields[0], b"\xff\xff")
+        else:
+            client.set(live_key("c1"), secrets.token_bytes(8) + b"\xc1")
+    reader = RedisCustomerReader(link, CONTRACT, lambda: True, in_parts=True)
+    for _ in range(2):
+        first, second = (await reader.read(["c1", "c2"], NOW)).states
+        assert first is UNKNOWN_CUSTOMER
+        assert second.values["views_24h"] == 1.0
+    assert caplog.text.count("of customer `c1`") == 1
+    with pytest.raises(DependencyFailed, match="of customer `c1`"):
+        await strict.read(["c1", "c2"], NOW)
+    await link.close()
 
 
 async def test_feast_finds_the_values_as_of_the_last_event(new_process, any_redis_url):

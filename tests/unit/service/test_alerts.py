@@ -7,7 +7,7 @@ from features.contract import parse_contract
 from features.event_types import parse_event_types
 from service.alerts import AlertDesk, by_type
 from service.catalog.alerting import parse_alerts
-from service.decision.entities import CustomerState
+from service.decision.entities import UNKNOWN_CUSTOMER, CustomerState
 from service.decision.records import EventRecord
 from service.errors import DependencyFailed, LogUnavailable
 from service.ids import alert_id_of
@@ -47,12 +47,13 @@ def answered(name: str, customer: str = "cross", kind: str = "answered", **prope
 
 
 class Reader(MemoryCustomerReader):
-    """Counts how often it is asked, and can be told to fail, to doubt, or whose alias an id is."""
+    """Counts how often it is asked, and can be told to fail, to doubt, of whom nothing can be read, or whose alias an id is."""
 
     def __init__(self) -> None:
         super().__init__(STATES)
         self.asked: list[list[str]] = []
         self.fails = self.doubts = False
+        self.unread: set[str] = set()
         self.owners: dict[str, str] = {}
 
     async def read(self, customer_ids, now, terms=NO_TERMS):
@@ -62,6 +63,7 @@ class Reader(MemoryCustomerReader):
         states = (await super().read([self.owners.get(c, c) for c in customer_ids], now, terms)).states
         if self.doubts:
             states = [msgspec.structs.replace(state, contacts=None) for state in states]
+        states = [UNKNOWN_CUSTOMER if c in self.unread else state for c, state in zip(customer_ids, states, strict=True)]
         return Reading(states, (), self.owners)
 
 
@@ -161,6 +163,14 @@ async def test_an_emptied_store_is_not_believed(office):
     """Features that events feed are in doubt, the others are not."""
     office.reader.doubts = True
     assert await office.look(answered("e1", "chatty", score=9.0), answered("e2", "cross", score=5.0)) == ["unhappy"]
+    assert office.counted("unjudged") == 2.0
+
+
+async def test_of_a_customer_of_whom_nothing_could_be_read_nothing_is_judged_that_needs_features(office):
+    """The others of the call are, and so is what the event alone says."""
+    office.reader.unread = {"chatty"}
+    found = await office.look(answered("e1", "chatty", score=1.0), answered("e2", "cross", score=5.0))
+    assert found == ["bad_score", "unhappy"]
     assert office.counted("unjudged") == 2.0
 
 
