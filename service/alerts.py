@@ -3,6 +3,7 @@
 Nothing here calls anybody. Whoever acts reads the stream, or `nextbest alerts`.
 """
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -120,6 +121,8 @@ class AlertDesk:
             await self.log.append_alerts(alerts)
         except LogUnavailable:
             self.metrics.alerts.labels("unwritten").inc(len(alerts))
+            with contextlib.suppress(DependencyFailed):  # else the customer's next ones go the same way, for all of `once_per`
+                await self.store.release([alert for alert in alerts if alert.once_per is not None])
             return
         self.metrics.alerts.labels("raised").inc(len(alerts))
         try:

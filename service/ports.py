@@ -257,5 +257,8 @@ class AlertStore(Protocol):
         Raises DependencyFailed.
         """
 
+    async def release(self, alerts: Sequence[AlertRaised]) -> None:
+        """Hold no customer back for alerts that came to nothing. Raises DependencyFailed."""
+
     async def publish(self, alerts: Sequence[AlertRaised]) -> None:
         """Add alerts to the stream, each id once. Raises DependencyFailed; the log has them, and a rebuild adds them again."""

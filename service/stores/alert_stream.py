@@ -20,6 +20,8 @@ if not redis.call('SET', KEYS[2], '1', 'NX', 'EX', ARGV[1]) then return 0 end
 redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[2], '*', unpack(ARGV, 3))
 return 1
 """
+# KEYS: what holds a customer back. ARGV: the alert that lets go of it.
+RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end return 1"
 
 _json = msgspec.json.Encoder()
 
@@ -60,6 +62,11 @@ class RedisAlerts:
         replies = await self._link.ask(commands, 2 * len(alerts))
         return [holder == alert.alert_id.encode() for alert, holder in zip(alerts, replies[1::2], strict=True)]
 
+    async def release(self, alerts: Sequence[AlertRaised]) -> None:
+        """Hold nobody back for these. Raises DependencyFailed."""
+        commands = [encode("EVAL", RELEASE, "1", held_key(alert), alert.alert_id) for alert in alerts]
+        await self._link.ask(b"".join(commands), len(commands))
+
     async def publish(self, alerts: Sequence[AlertRaised]) -> None:
         """Add to the stream. Raises DependencyFailed."""
         await self._link.ask(b"".join(map(send_command, alerts)), len(alerts))
@@ -99,6 +106,11 @@ class MemoryAlerts:
             holder = alert.alert_id
             self._held[key] = (holder, now + (alert.once_per or 0.0))
         return holder == alert.alert_id
+
+    async def release(self, alerts: Sequence[AlertRaised]) -> None:
+        for alert in alerts:
+            if self._held.get(held_key(alert), ("", 0.0))[0] == alert.alert_id:
+                del self._held[held_key(alert)]
 
     async def publish(self, alerts: Sequence[AlertRaised]) -> None:
         for alert in alerts:

@@ -42,9 +42,19 @@ async def test_the_same_alert_again_is_still_the_first(store):
     assert await store.first([alert("a")]) == [True]
 
 
+async def test_whoever_is_released_is_held_back_no_more_and_by_nobody_elses_alert(store):
+    """What holds is let go by the alert that holds, and by no other."""
+    assert await store.first([alert("a")]) == [True]
+    await store.release([alert("b")])
+    assert await store.first([alert("b")]) == [False]
+    await store.release([alert("a"), alert("c", "c2")])
+    assert await store.first([alert("b")]) == [True]
+
+
 async def test_nothing_to_hand_over_is_no_error(store):
     """An empty call asks nothing."""
     assert await store.first([]) == []
+    await store.release([])
     await store.publish([])
 
 

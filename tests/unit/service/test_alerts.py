@@ -71,6 +71,9 @@ class FailingStore(MemoryAlerts):
     async def first(self, _alerts):
         raise DependencyFailed("down")
 
+    async def release(self, _alerts):
+        raise DependencyFailed("down")
+
     async def publish(self, _alerts):
         raise DependencyFailed("down")
 
@@ -186,3 +189,15 @@ async def test_what_the_disk_refuses_is_counted_and_not_sent(office):
     office.log = FailingLog()
     assert await office.look(answered("e1", score=1.0)) == []
     assert (office.counted("unwritten"), office.counted("raised"), office.store.stream) == (2.0, 0.0, {})
+
+
+async def test_what_the_disk_refused_holds_nobody_back(office):
+    """The customer's next alert is raised; where the store does not answer then, it is held back all the same."""
+    office.log = FailingLog()
+    assert await office.look(answered("e1", score=9.0, final=True)) == []
+    office.log = MemoryDecisionLog()
+    assert await office.look(answered("e2", score=9.0, final=True)) == ["rarely"]
+    assert await office.look(answered("e3", score=9.0, final=True)) == []
+    office.log, office.store = FailingLog(), FailingStore(lambda: NOW)
+    assert await office.look(answered("e4", score=9.0, final=True)) == []
+    assert office.counted("unwritten") == 2.0
