@@ -73,11 +73,12 @@ def _as_if_never_tried(ask: Ask, customer: CustomerState) -> CustomerState:
     return customer if kept is customer.contacts else msgspec.structs.replace(customer, contacts=kept)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Made:
     """A decision as it stands, and the state of the customer that it was made from. A later one may take its place.
 
-    `entry`: what the log will have of it, where somebody has spelt it out already.
+    One is only itself: its id may change when it is made again, and a trial in its batch may have the same. `entry`: what the log
+    will have of it, where somebody has spelt it out already.
     """
 
     ask: Ask

@@ -17,6 +17,8 @@ REFUSED_S = 0.5  # how long no claims are made after Redis refused one
 DOUBT_S = 1.0  # between two tries to take back what Redis may have taken
 ATTEMPTS = 8  # to make a decision that holds; a customer who asks so often at once gets what no cap can forbid
 
+Held = tuple[Made, Claim]
+
 
 def _nobody(_made: Made) -> bool:
     return False
@@ -34,8 +36,8 @@ class Claims:
     _doubtful: list[Claim] = field(default_factory=list)
     _doubting: asyncio.Task[None] | None = None
 
-    async def settle(self, turn: Turn, made: Sequence[Made], gone: Callable[[Made], bool] = _nobody) -> list[Claim]:
-        """When this returns, every decision holds as it then stands. Returns what was claimed, in no order.
+    async def settle(self, turn: Turn, made: Sequence[Made], gone: Callable[[Made], bool] = _nobody) -> list[Held]:
+        """When this returns, every decision holds as it then stands. Returns what was claimed for which, in no order.
 
         What no rule depends on is claimed after the answer. `gone`: for whom nobody waits any more; nothing is tried again.
         """
@@ -44,14 +46,14 @@ class Claims:
         free = [claim for _, claim in claims if not must_hold(claim)]
         if free:
             self._after(self._claim_freely(free, turn))
-        held: list[Claim] = []
+        held: list[Held] = []
         for attempt in range(ATTEMPTS):
             if bound:
                 lost = await self._attempt(turn, bound, held, last=attempt == ATTEMPTS - 1)
                 bound = [(m, claim) for m in lost if not gone(m) and (claim := m.claim(turn.engine)) is not None]
         return held
 
-    async def _attempt(self, turn: Turn, bound: Sequence[tuple[Made, Claim]], held: list[Claim], *, last: bool) -> list[Made]:
+    async def _attempt(self, turn: Turn, bound: Sequence[Held], held: list[Held], *, last: bool) -> list[Made]:
         """One try for each; the ones that did not hold are made again, and returned."""
         made, claims = [m for m, _ in bound], [claim for _, claim in bound]
         try:
@@ -64,7 +66,7 @@ class Claims:
                 self.doubt([claim._replace(budgets=()) for claim in claims])
             turn.make_again(made, unknown(turn, len(made), known=made))
             return []
-        held += [claim for claim, holds in zip(claims, answers, strict=True) if holds]
+        held += [pair for pair, holds in zip(bound, answers, strict=True) if holds]
         lost = [m for m, holds in zip(made, answers, strict=True) if not holds]
         if lost:
             self.metrics.reclaims.inc(len(lost))

@@ -290,15 +290,13 @@ class Pipeline:
             pairs = [(w, s) for w, s in zip(batch, reading.states, strict=True) if not w.answer.done() and _known(w, turn.engine)]
             made = turn.make([w.ask for w, _ in pairs], reading._replace(states=[s for _, s in pairs]))
         with booking.stage("claim"):
-            awaited = {m.ask.decision_id: w.answer for (w, _), m in zip(pairs, made, strict=True)}
+            awaited = {m: w.answer for (w, _), m in zip(pairs, made, strict=True)}
             meanwhile = asyncio.get_running_loop().call_soon(self._spell_out, made)  # once the claims are on their way
-            held = await self._claims.settle(turn, made, lambda m: awaited[m.ask.decision_id].done())
+            held = await self._claims.settle(turn, made, lambda m: awaited[m].done())
             meanwhile.cancel()
-        waiting = [w for w, _ in pairs]
         # answered from nothing when their deadline came
-        late = {m.ask.decision_id for w, m in zip(waiting, made, strict=True) if w.answer.done()}
-        await self._claims.release([claim for claim in held if claim.decision_id in late], turn)
-        await self._tell(turn, [(w, m) for w, m in zip(waiting, made, strict=True) if not w.answer.done()], booking)
+        await self._claims.release([claim for m, claim in held if awaited[m].done()], turn)
+        await self._tell(turn, [(w, m) for (w, _), m in zip(pairs, made, strict=True) if not w.answer.done()], booking)
 
     async def _tell(self, turn: Turn, decided: Sequence[tuple[_Waiting, Made]], booking: Booking) -> None:
         """Write down, then answer."""

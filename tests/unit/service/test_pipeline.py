@@ -3,18 +3,20 @@
 import asyncio
 import gc
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import pytest
 import uvloop
 
 from service.asks import NO_CUSTOMER_FEATURES, NO_MODEL, Ask, as_sent
 from service.catalog.policies import Budget, Cap, ContactPolicy, Selector
+from service.claims import ATTEMPTS
 from service.decision.contact_policy import NO_CONTACT_HISTORY
 from service.decision.contacts import SIZE
 from service.decision.entities import CustomerState, PlacementRequest
 from service.decision.records import DecisionRecord, OutcomeRecord
 from service.errors import DependencyFailed, DependencyRefused, IdReused, LogUnavailable, NotReady, UnknownPlacement
+from service.ids import new_decision_id, with_key
 from service.metrics import Metrics
 from service.pipeline import FEW, FEW_DUE, NOT_LOGGED, OVERDUE_S, Answer, Limits, Parts, Pipeline
 from service.ports import NO_TERMS, Acknowledgement, Claim, Entry, Reading, Terms
@@ -786,3 +788,66 @@ async def test_a_claim_is_not_tried_again_for_somebody_who_has_been_answered(mak
     await pipeline.recommend(ask("d1", deadline=0.02))
     await pipeline.close()
     assert history.tries == 1
+
+
+class LinkedMeanwhile(MemoryCustomerReader):
+    """Knows whose an anonymous id is from its second reading on."""
+
+    def __init__(self, history: MemoryContactHistory, owners: dict[str, str]) -> None:
+        super().__init__(STATES, history)
+        self._later = owners
+        self._readings = 0
+
+    async def read(self, customer_ids: Sequence[str], now: float, terms: Terms = NO_TERMS) -> Reading:
+        self._readings += 1
+        owners = self._later if self._readings > 1 else {}
+        reading = await super().read([owners.get(customer, customer) for customer in customer_ids], now, terms)
+        return reading._replace(owners=owners)
+
+
+class NothingOfAliases(MemoryContactHistory):
+    """Takes nothing under an id that is an alias, as Redis does."""
+
+    def __init__(self, aliases: Collection[str]) -> None:
+        super().__init__()
+        self._aliases = aliases
+
+    async def claim(self, claims: Sequence[Claim], now: float, reservation: float) -> list[bool]:
+        own = [claim for claim in claims if claim.customer_id not in self._aliases]
+        held = iter(await super().claim(own, now, reservation))
+        return [claim.customer_id not in self._aliases and next(held) for claim in claims]
+
+
+async def test_who_is_linked_between_reading_and_claiming_is_answered_with_everybody_else(make_capped):
+    """The decision is made again under an id that leads to the customer, and others of the batch do not notice."""
+    owners, ours = {"anonymous": "c1"}, new_decision_id("anonymous")
+    history = NothingOfAliases(owners)
+    pipeline = make_capped(history=history, reader=LinkedMeanwhile(history, owners))
+    answers = await asyncio.gather(
+        pipeline.recommend(ask(ours, customer_id="anonymous")), pipeline.recommend(ask("d2", customer_id="c2"))
+    )
+    assert [a.record.decision_id for a in answers] == [with_key(ours, "c1"), "d2"]
+    assert actions_of(answers) == ["gold", "gold"]
+    assert len(history.contacts("c1")) == len(history.contacts("c2")) == SIZE
+
+
+async def test_a_trial_that_comes_too_late_takes_nothing_from_the_decision_of_its_id(make_capped):
+    """Both in one batch under one id: what the decision claimed is not taken back when the trial's deadline has passed."""
+    history = SlowHistory()
+    pipeline = make_capped(history=history)
+    trial, decision = await asyncio.gather(
+        pipeline.recommend(ask("d1", deadline=0.02, dry_run=True)), pipeline.recommend(ask("d1", deadline=5.0))
+    )
+    await pipeline.close()
+    assert NOT_LOGGED in trial.record.degraded
+    assert actions_of([decision]) == ["gold"]
+    assert actions_of([await pipeline.recommend(ask("d2"))]) == ["news"]
+
+
+async def test_a_trial_that_comes_too_late_does_not_keep_the_decision_of_its_id_from_trying_again(make_capped):
+    """Somebody else was faster eight times: whether it is tried again is the decision's affair."""
+    history = Overtaken()
+    pipeline = make_capped(history=history)
+    await asyncio.gather(pipeline.recommend(ask("d1", deadline=5.0)), pipeline.recommend(ask("d1", deadline=0.02, dry_run=True)))
+    await pipeline.close()
+    assert history.tries == ATTEMPTS
