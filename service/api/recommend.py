@@ -24,7 +24,7 @@ from service.api.wire import (
     RecommendResponse,
 )
 from service.asks import Ask, as_sent
-from service.decision.engine import Engine
+from service.decision.engine import Engine, without_models
 from service.decision.entities import PlacementRequest
 from service.decision.explain import PlacementExplained, explain
 from service.decision.records import PlacementRecord, ServedItem
@@ -109,7 +109,7 @@ def _asked(wanted: RecommendRequest) -> list[tuple[str, int | None]]:
 def render(answer: Answer, asked: RecommendRequest, started: float) -> RecommendResponse:
     """The answer as it goes over the wire, creatives included."""
     record, engine = answer.record, answer.engine.of(answer.record.experiment)
-    explained = explain(answer.engine, record).placements if asked.explain == "full" else (None,) * len(record.placements)
+    explained = _explained(answer) if asked.explain == "full" else (None,) * len(record.placements)
     return RecommendResponse(
         decision_id=record.decision_id,
         customer_id=record.customer_id,
@@ -120,6 +120,13 @@ def render(answer: Answer, asked: RecommendRequest, started: float) -> Recommend
         logged=not asked.dry_run and NOT_LOGGED not in record.degraded,
         took_ms=round((time.perf_counter() - started) * 1000, 3),
     )
+
+
+def _explained(answer: Answer) -> tuple[PlacementExplained, ...]:
+    """By the models that decided: where they failed, by none, for they would fail again."""
+    record, engine = answer.record, answer.engine
+    gave_up = record.versions.bundle is None and record.versions != engine.of(record.experiment).versions
+    return explain(without_models(engine) if gave_up else engine, record).placements
 
 
 def _placement(record: PlacementRecord, engine: Engine, asked: Explain, explained: PlacementExplained | None) -> PlacementAnswer:

@@ -7,7 +7,16 @@ import pytest
 
 from service.api.examples import OUTCOMES_ANSWER, OUTCOMES_REQUEST, RECOMMEND_ANSWER, RECOMMEND_REQUEST
 from service.api.outcomes import judge
+from service.api.recommend import answered
 from service.api.wire import OutcomesResponse, RecommendRequest, RecommendResponse
+from service.decision.engine import build_engine
+from service.decision.records import Versions
+from service.errors import ModelFailed
+from service.metrics import Metrics
+from service.pipeline import Parts, Pipeline
+from service.stores.contact_history import MemoryContactHistory
+from service.stores.customer_reader import MemoryCustomerReader
+from service.stores.memory_log import MemoryDecisionLog
 
 SHORT = {"customer_id": "c42", "placement": "home_hero"}
 
@@ -243,3 +252,26 @@ async def test_a_wrong_method_says_which_and_where(client):
     problem = (await client.get("/recommend")).json()
     assert (problem["status"], problem["title"]) == (405, "Method not allowed")
     assert problem["detail"].endswith("got `GET` - at `/recommend`")
+
+
+class FailingModel:
+    """Gives no rates, as long as it is asked."""
+
+    inputs = ()
+
+    def score(self, requests):
+        raise ModelFailed(f"Expected rates for {len(requests)} requests, got none")
+
+
+async def test_what_was_decided_without_a_model_that_failed_is_explained_without_it(tiny):
+    """Answered by the last known rates, and by those it is explained: the model is not asked for what it cannot give."""
+    catalog = tiny.catalog([tiny.action("gold"), tiny.action("news")], [tiny.placement()])
+    versions = Versions(1, "failing", tiny.contract.fingerprint)
+    engine = build_engine(catalog, tiny.contract, FailingModel(), versions, last_rates={"gold": 0.1, "news": 0.3})
+    parts = Parts(MemoryCustomerReader({}), MemoryContactHistory(), MemoryDecisionLog(), lambda: engine, Metrics())
+    asked = {"customer_id": "c1", "placement": "hero", "explain": "full"}
+    body = await answered(Pipeline(parts), parts.engine, msgspec.json.encode(asked), lambda _seconds: None)
+    told = msgspec.json.decode(body)
+    assert told["degraded"] == ["no_model"]
+    rates = {a["action_id"]: a["factors"]["rate"] for a in told["placements"][0]["explanation"]["actions"]}
+    assert rates == {"news": 0.3, "gold": 0.1}
