@@ -7,6 +7,7 @@ import msgspec
 
 from features.request_time import TIME_ZONE, request_time_values
 from service.catalog.entities import Scalar
+from service.catalog.policies import Budget
 from service.catalog.rulebook import CONSENT_FEATURE
 from service.decision.contact_policy import NO_CONTACT_HISTORY
 from service.decision.contacts import SERVED, Contact, not_yet_in, without_decision
@@ -47,8 +48,8 @@ def as_sent(ask: Ask) -> Ask:
 
 
 def terms_of(engine: Engine) -> Terms:
-    """What the catalog wants to know of customers beside their features."""
-    return Terms(engine.catalog.contact.budgets, engine.catalog.purposes)
+    """What the catalog and those of its arms want to know of customers beside their features."""
+    return Terms(engine.catalog.budgets, engine.catalog.purposes)
 
 
 def unprofiled(customer: CustomerState) -> CustomerState:
@@ -142,7 +143,15 @@ class Turn:
     def _requests(self, asks: Sequence[Ask], reading: Reading) -> list[DecisionRequest]:
         catalog = self.engine.catalog
         needed = tuple(CONSENT_FEATURE + purpose.name for purpose in catalog.purposes if purpose.profile)
-        return [self._request(a, s, reading.exhausted, needed) for a, s in zip(asks, reading.states, strict=True)]
+        used_up = [self._used_up(ask, reading.exhausted) for ask in asks]
+        return [self._request(a, s, u, needed) for a, s, u in zip(asks, reading.states, used_up, strict=True)]
+
+    def _used_up(self, ask: Ask, exhausted: Sequence[Budget]) -> tuple[str, ...]:
+        """Of the budgets that the customer's arm keeps to, those that are used up."""
+        if not exhausted:
+            return ()
+        own = self.engine.of(self.engine.assignment.of(ask.customer_id)).catalog.contact.budgets
+        return tuple(budget.name for budget in own if budget in exhausted)
 
     def make_again(self, made: Sequence[Made], reading: Reading) -> None:
         """The same requests, from what is known now."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from service.catalog.policies import Budget
+from service.catalog.policies import Budget, counted_once
 from service.decision.records import OutcomeRecord
 from service.errors import DependencyFailed, NotReady
 from service.pipeline import Parts
@@ -25,8 +25,8 @@ async def take_outcomes(parts: Parts, records: Sequence[OutcomeRecord]) -> Ackno
 
 
 def _budgets(parts: Parts) -> tuple[Budget, ...]:
-    """Those that impressions use up; none before there is a catalog."""
+    """Those that impressions use up, of any arm; none before there is a catalog."""
     try:
-        return parts.engine().catalog.contact.budgets
+        return counted_once(parts.engine().catalog.budgets)
     except NotReady:
         return ()

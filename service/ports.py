@@ -63,13 +63,13 @@ def acknowledged(
 
 
 class Reading(NamedTuple):
-    """What is known at a moment: one state per customer, in order, and the budgets that are used up, by name.
+    """What is known at a moment: one state per customer, in order, and the budgets that are used up.
 
     `owners`: whom an id that was asked for is an alias of, by that id.
     """
 
     states: list[CustomerState]
-    exhausted: tuple[str, ...] = ()
+    exhausted: tuple[Budget, ...] = ()
     owners: Mapping[str, str] = {}
 
 

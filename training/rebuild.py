@@ -15,7 +15,7 @@ from features.contract import Contract
 from features.homes import home_contract
 from features.live import Event, LiveFeatures
 from features.materialize import materialize
-from service.catalog.policies import DECISIONS, Budget
+from service.catalog.policies import DECISIONS, Budget, counted_once
 from service.catalog.validate import load_catalog
 from service.decision.contacts import IMPRESSION, SERVED, Contact, Served, encode_contacts, is_served, split_entries, type_code
 from service.decision.records import ConsentRecord, IdentityRecord, OutcomeRecord
@@ -211,12 +211,12 @@ class _Rebuilding:
         revision = registry.current().catalog
         if revision is None:
             return 0
-        budgets = load_catalog(registry.catalog(revision).document, self._contract).contact.budgets
+        budgets = load_catalog(registry.catalog(revision).document, self._contract).budgets
         commands = [
             encode("SET", counter, str(count), "EX", str(KEPT_S)) for counter, count in budget_counts(self._home, budgets).items()
         ]
         await self._link.ask(b"".join(commands), len(commands))
-        return len(budgets)
+        return len(counted_once(budgets))
 
 
 def _slices(names: Sequence[Part]) -> Iterator[Sequence[Part]]:
@@ -290,7 +290,7 @@ def budget_counts(home: Path, budgets: Iterable[Budget]) -> dict[str, int]:
     """What is certainly used, by the key of the counter."""
     by_action: defaultdict[str, list[Budget]] = defaultdict(list)
     counts: defaultdict[str, int] = defaultdict(int)
-    for budget in budgets:
+    for budget in counted_once(budgets):
         by_action[budget.action].append(budget)
     for logged in read_decisions(home, forgotten=True) if by_action else ():
         for placement in logged.record.placements:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.contract import Feature
-from service.catalog.policies import Constraint, ContactPolicy, Purpose
+from service.catalog.policies import Budget, Constraint, ContactPolicy, Purpose
 
 Scalar = float | str | bool | None
 Kind = Literal["offer", "content", "service", "nothing"]
@@ -188,3 +188,9 @@ class Catalog(msgspec.Struct, frozen=True):
     holdout: Holdout | None = None
     not_personalised: Holdout | None = None
     time_zone: str = "UTC"
+
+    @property
+    def budgets(self) -> tuple[Budget, ...]:
+        """Those of the contact policy and of the arms', each once. Of one name there may be several, on one counter."""
+        arms = (arm.catalog for experiment in self.experiments for arm in experiment.arms if arm.catalog is not None)
+        return tuple(dict.fromkeys(budget for catalog in (self, *arms) for budget in catalog.contact.budgets))

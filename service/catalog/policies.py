@@ -1,5 +1,6 @@
 """How often we speak, when we stay silent, and what a slate may hold: rules about several contacts at once, as records."""
 
+from collections.abc import Iterable
 from typing import Literal, get_args
 
 import msgspec
@@ -74,6 +75,11 @@ class Budget(msgspec.Struct, frozen=True):
     at_most: int
     per_day: bool
     count: str
+
+
+def counted_once(budgets: Iterable[Budget]) -> tuple[Budget, ...]:
+    """One of those that count the same: the catalog's and an arm's may differ in what they allow alone."""
+    return tuple({(b.name, b.action, b.per_day, b.count): b for b in budgets}.values())
 
 
 class ContactPolicy(msgspec.Struct, frozen=True):

@@ -165,9 +165,9 @@ class MemoryContactHistory:
         """The history of a customer, oldest contact first."""
         return self._contacts.get(customer_key(customer_id), b"")
 
-    def exhausted(self, budgets: Sequence[Budget], now: float) -> tuple[str, ...]:
+    def exhausted(self, budgets: Sequence[Budget], now: float) -> tuple[Budget, ...]:
         """The budgets of which nothing is left."""
-        return tuple(b.name for b in budgets if self._taken(b, now) >= b.at_most)
+        return tuple(b for b in budgets if self._taken(b, now) >= b.at_most)
 
     def _taken(self, budget: Budget, now: float) -> int:
         counter, reserved = budget_keys(budget, now)

@@ -70,30 +70,30 @@ class RedisCustomerReader:
         asked = b"".join(commands)
         replies = iter(await (self._ask_in_parts(asked, count) if self._in_parts else self._link.ask(asked, count)))
         found = {customer: [*islice(replies, width)] for customer in distinct}
-        used_up = {budget.name for budget in budgets if self._is_used_up(budget, *islice(replies, 2))}
+        used_up = {budget for budget in budgets if self._is_used_up(budget, *islice(replies, 2))}
         states = {customer: self._state(customer, known, now, purposes) for customer, known in found.items()}
         there = list(replies)
         self._has_lost = None in there and not await self._is_new()
         if self._has_lost:
-            for (customers, names), mark in zip(marks.values(), there, strict=True):
+            for (customers, doubtful), mark in zip(marks.values(), there, strict=True):
                 if mark is None:
                     states |= {customer: self._doubted(states[customer], purposes) for customer in customers}
-                    used_up |= set(names)
-        exhausted = tuple(budget.name for budget in budgets if budget.name in used_up)
+                    used_up |= set(doubtful)
+        exhausted = tuple(budget for budget in budgets if budget in used_up)
         reading = Reading([states[c] for c in customer_ids], exhausted)
         aliases = {customer: known[0] for customer, known in found.items() if states[customer] is not UNKNOWN_CUSTOMER}
         owners = {customer: owner.decode() for customer, owner in aliases.items() if owner is not None}
         return await self._of_owners(customer_ids, reading, owners, now, purposes) if owners else reading
 
-    def _marks(self, customers: list[str], budgets: Sequence[Budget], now: float) -> Mapping[str, tuple[list[str], list[str]]]:
+    def _marks(self, customers: list[str], budgets: Sequence[Budget], now: float) -> Mapping[str, tuple[list[str], list[Budget]]]:
         """The marks that must be there, with the customers and budgets that are in doubt without each."""
         if not self._link.has_slots:
-            return {COMPLETE: (customers, [budget.name for budget in budgets])}
-        marks: defaultdict[str, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
+            return {COMPLETE: (customers, [*budgets])}
+        marks: defaultdict[str, tuple[list[str], list[Budget]]] = defaultdict(lambda: ([], []))
         for customer in customers:
             marks[mark_of(self._link, contacts_key(customer_key(customer)))][0].append(customer)
         for budget in budgets:
-            marks[mark_of(self._link, budget_keys(budget, now)[0])][1].append(budget.name)
+            marks[mark_of(self._link, budget_keys(budget, now)[0])][1].append(budget)
         return marks
 
     def _commands(self, customer: str, purposes: Sequence[Purpose]) -> bytes:

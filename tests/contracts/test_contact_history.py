@@ -171,7 +171,7 @@ async def test_a_budget_is_shared_by_all_customers_and_never_overdrawn(new_proce
     claims = [claim(f"c{i}", budgets=[budget]) for i in range(3)]
     assert await here.history.claim(claims[:2], NOW, 900.0) == [True, True]
     assert await there.history.claim(claims[2:], NOW, 900.0) == [False]
-    assert (await there.reader.read(["c9"], NOW, Terms((budget,)))).exhausted == (budget.name,)
+    assert (await there.reader.read(["c9"], NOW, Terms((budget,)))).exhausted == (budget,)
 
 
 async def test_a_reserved_impression_that_does_not_come_is_given_back(stores):
@@ -179,7 +179,7 @@ async def test_a_reserved_impression_that_does_not_come_is_given_back(stores):
     claims = [claim(f"c{i}", budgets=[SEEN]) for i in range(2)]
     await stores.history.claim(claims, NOW, 900.0)
     await stores.history.record([outcome(claims[0].decision_id)], [SEEN])
-    assert (await stores.reader.read(["c1"], NOW + 899.0, Terms((SEEN,)))).exhausted == ("seen",)
+    assert (await stores.reader.read(["c1"], NOW + 899.0, Terms((SEEN,)))).exhausted == (SEEN,)
     assert (await stores.reader.read(["c1"], NOW + 901.0, Terms((SEEN,)))).exhausted == ()
     again = [claim(f"d{i}", budgets=[SEEN]) for i in range(2)]
     assert await stores.history.claim(again, NOW + 901.0, 900.0) == [True, False]
@@ -196,7 +196,7 @@ async def test_a_released_budget_is_free_again(stores):
 async def test_a_daily_budget_begins_anew_with_the_day(stores):
     """Used up today, there tomorrow."""
     await stores.history.claim([claim(f"c{i}", budgets=[MADE]) for i in range(2)], NOW, 900.0)
-    assert (await stores.reader.read(["c1"], NOW, Terms((MADE,)))).exhausted == ("made",)
+    assert (await stores.reader.read(["c1"], NOW, Terms((MADE,)))).exhausted == (MADE,)
     assert (await stores.reader.read(["c1"], NOW + DAY, Terms((MADE,)))).exhausted == ()
 
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import redis
+import yaml
 
 from features.contract import parse_contract
 from features.event_types import PACKAGED
@@ -259,6 +260,27 @@ def test_live_events_outcomes_and_decisions_are_rebuilt_too(own_home, any_redis_
         entries = sum(client.strlen(key) for key in client.scan_iter("nb:contacts:*")) // 16
     assert entries == len(shown) + len(outcomes)
     assert asyncio.run(believed(any_redis_url))
+
+
+def test_budgets_of_arms_are_counted_again_and_one_that_an_arm_changes_once(own_home, any_redis_url, shop):
+    """The arm's own, and the catalog's that it allows more of."""
+    document = yaml.safe_load((own_home / "catalog.yaml").read_text())
+    gold = {"name": "golds", "action": "gold_card", "at_most": 5, "count": "decisions", "period": "total"}
+    arm = {"id": "arm", "overrides": {"contact": {"budgets": [{**gold, "at_most": 9}, {**gold, "name": "arms"}]}}}
+    document |= {"contact": {"budgets": [gold]}, "experiments": [{"id": "e", "share": 0.5, "arms": [arm]}]}
+    (own_home / "budgets.yaml").write_text(yaml.safe_dump(document))
+    assert main(["--home", str(own_home), "catalog", "publish", str(own_home / "budgets.yaml")]) == 0
+    records = decide(
+        serving_engine(own_home), [shop.request(m, f"d{n}") for n, m in enumerate(shop.moments(200, NOW, NOW + DAY, seed=2))]
+    )
+    served = sum(i.action_id == "gold_card" for r in records for p in r.placements if not p.fallback for i in p.items)
+    (own_home / "log" / "decisions").mkdir(parents=True)
+    (own_home / "log" / "decisions" / "1-t-1.log").write_bytes(b"".join(encode_line(json_of(one)) for one in records))
+    assert rebuild(own_home, any_redis_url).budgets == 2
+    with redis_client(any_redis_url) as client:
+        counted = {key: int(client.get(key)) for key in client.scan_iter("nb:budget:*")}
+    assert served > 0
+    assert counted == {b"nb:budget:{golds}:total": served, b"nb:budget:{arms}:total": served}
 
 
 async def test_consents_are_rebuilt_and_denied_until_then(own_home, any_redis_url):

@@ -9,13 +9,17 @@ import pytest
 import uvloop
 
 from service.asks import NO_CUSTOMER_FEATURES, NO_MODEL, Ask, as_sent
-from service.catalog.policies import Budget, Cap, ContactPolicy, Selector
+from service.catalog.entities import Arm, Experiment
+from service.catalog.policies import RESERVATION_S, Budget, Cap, ContactPolicy, Selector
 from service.claims import ATTEMPTS
 from service.decision.contact_policy import NO_CONTACT_HISTORY
 from service.decision.contacts import SIZE
+from service.decision.engine import Engine, with_arms
 from service.decision.entities import CustomerState, PlacementRequest
+from service.decision.experiments import Assigned
 from service.decision.records import DecisionRecord, OutcomeRecord
 from service.errors import DependencyFailed, DependencyRefused, IdReused, LogUnavailable, NotReady, UnknownPlacement
+from service.feedback import take_outcomes
 from service.ids import new_decision_id, with_key
 from service.metrics import Metrics
 from service.pipeline import FEW, FEW_DUE, NOT_LOGGED, OVERDUE_S, Answer, Limits, Parts, Pipeline
@@ -636,6 +640,72 @@ async def test_a_budget_is_not_overdrawn_by_requests_that_arrive_together(make, 
     pipeline = make(history=history, reader=MemoryCustomerReader({}, history), engine=lambda: engine)
     answers = await asyncio.gather(*(pipeline.recommend(ask(f"d{i}", customer_id=f"c{i}")) for i in range(10)))
     assert actions_of(answers) == ["gold"] * 3 + ["news"] * 7
+
+
+@pytest.fixture
+def with_budgets(tiny):
+    """An engine whose contact policy has these budgets, and one arm for everybody with those; gold goes before news."""
+
+    def build(own: Sequence[Budget], of_arm: Sequence[Budget], share: float = 1.0) -> Engine:
+        actions, rates = [tiny.action("gold"), tiny.action("news")], {"gold": 0.2, "news": 0.1}
+        other = tiny.engine(actions, rates=rates, contact=ContactPolicy(budgets=tuple(of_arm)))
+        experiment = Experiment("e", "e", 0.0, share, (Arm("arm", 1.0, other.catalog),))
+        policy = ContactPolicy(budgets=tuple(own))
+        engine = tiny.engine(actions, rates=rates, contact=policy, experiments=(experiment,))
+        return with_arms(engine, {Assigned("e", "arm"): other})
+
+    return build
+
+
+def golds(at_most: int, name: str = "golds", count: str = "decisions") -> Budget:
+    return Budget(name, "gold", at_most, per_day=False, count=count)
+
+
+async def test_an_arm_keeps_to_a_budget_of_its_own(make, with_budgets):
+    """One gold for the arm: the second customer is not offered it, whether they come later or at once."""
+    engine, history = with_budgets([], [golds(1)]), MemoryContactHistory()
+    pipeline = make(engine=lambda: engine, history=history, reader=MemoryCustomerReader({}, history))
+    answers = [await pipeline.recommend(ask(f"d{i}", customer_id=f"c{i}")) for i in range(2)]
+    answers += await asyncio.gather(*(pipeline.recommend(ask(f"d{i}", customer_id=f"c{i}")) for i in range(2, 4)))
+    assert [a.record.placements[0].items[0].action_id for a in answers] == ["gold", "news", "news", "news"]
+    assert answers[1].record.placements[0].dropped == {"golds": ("gold",)}
+
+
+async def test_a_budget_that_an_arm_changes_ends_for_each_where_its_own_catalog_says(make, with_budgets):
+    """One name, three for the arm and two for the others: what both take counts, and each stops at its own."""
+    engine, history = with_budgets([golds(2)], [golds(3)], share=0.5), MemoryContactHistory()
+    pipeline = make(engine=lambda: engine, history=history, reader=MemoryCustomerReader({}, history))
+    of_arm = [c for c in (f"c{i}" for i in range(100)) if engine.assignment.of(c) is not None][:3]
+    others = [c for c in (f"c{i}" for i in range(100)) if engine.assignment.of(c) is None][:3]
+    asked = [others[0], of_arm[0], others[1], of_arm[1], of_arm[2], others[2]]
+    answers = [await pipeline.recommend(ask(f"d{n}", customer_id=c)) for n, c in enumerate(asked)]
+    assert [a.record.placements[0].items[0].action_id for a in answers] == ["gold", "gold", "news", "gold", "news", "news"]
+    assert [a.record.exhausted for a in answers] == [(), (), ("golds",), (), ("golds",), ("golds",)]
+
+
+async def test_while_nothing_is_known_budgets_of_arms_count_as_used_up(make, with_budgets):
+    """Redis is gone: nobody can take a share."""
+    engine = with_budgets([], [golds(1)])
+    answer = await make(engine=lambda: engine, reader=DeadReader(0)).recommend(ask())
+    assert answer.record.exhausted == ("golds",)
+    assert actions_of([answer]) == ["news"]
+
+
+@pytest.mark.parametrize("own", [[], [golds(9, count="impressions")]], ids=["its own", "changed"])
+async def test_an_impression_uses_up_the_budget_of_an_arm_once(with_budgets, own):
+    """Also where the catalog's budget of that name allows another number: both are one counter."""
+    engine, moments = with_budgets(own, [golds(3, count="impressions")]), [1e9]
+    history = MemoryContactHistory()
+    reader = MemoryCustomerReader({}, history)
+    parts = Parts(reader, history, MemoryDecisionLog(), lambda: engine, Metrics(), lambda: moments[0])
+    pipeline = Pipeline(parts)
+    for number in range(2):
+        await pipeline.recommend(ask(f"d{number}", customer_id=f"c{number}"))
+        seen = OutcomeRecord(f"o{number}", f"d{number}", "impression", 1e9, 1e9, "hero", "gold")
+        await take_outcomes(parts, [seen])
+    moments[0] += 2 * RESERVATION_S  # only what was seen counts still
+    later = [await pipeline.recommend(ask(f"d{i}", customer_id=f"c{i}")) for i in range(2, 4)]
+    assert [a.record.placements[0].items[0].action_id for a in later] == ["gold", "news"]
 
 
 class ReadOnlyHistory(MemoryContactHistory):
