@@ -177,7 +177,7 @@ class Pipeline:
         waiting = _Waiting(ask, loop.create_future(), loop.time() + ask.deadline, traced=self._parts.tracer.current())
         self._set_alarm(loop, waiting)
         self._waiting.append(waiting)
-        if len(self._waiting) == 1:
+        if len(self._waiting) in (1, FEW):  # the first, and who lets those begin that wait for a batch
             # after every request that this turn of the loop brings
             loop.call_soon(self._gather, loop, 1, 1, time.perf_counter())
         return waiting.answer

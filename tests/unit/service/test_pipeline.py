@@ -155,8 +155,8 @@ async def asked_in_a_moment(pipeline: Pipeline, numbers: range) -> list[asyncio.
     return tasks
 
 
-async def asked_while_nobody_is_impatient(build, first: range, others: range):
-    """The tasks of those who ask, first these and a moment later those, and the batches by then.
+async def asked_while_nobody_is_impatient(build, *moments: range):
+    """The tasks of those who ask, some in each moment, and the batches by then.
 
     `build` makes a pipeline and its reader. A machine that is busy may take longer than patience lasts: then it is tried again.
     """
@@ -164,7 +164,7 @@ async def asked_while_nobody_is_impatient(build, first: range, others: range):
     for _ in range(20):
         pipeline, reader = build()
         started = loop.time()
-        tasks = await asked_in_a_moment(pipeline, first) + await asked_in_a_moment(pipeline, others)
+        tasks = [task for numbers in moments for task in await asked_in_a_moment(pipeline, numbers)]
         batches = list(reader.batches)
         if loop.time() - started < OVERDUE_S:
             return tasks, reader, batches
@@ -188,25 +188,51 @@ async def test_a_few_wait_for_the_batch_before_theirs_and_many_do_not(make, coun
     assert reader.batches == [1, count]
 
 
-@pytest.mark.parametrize(("turn_s", "fewest", "most"), [(0.0, 10, 12), (0.0015, 2, 6)], ids=["quick", "slow"])
-async def test_a_batch_is_gathered_while_turns_are_quick(make, turn_s, fewest, most):
-    """Twelve requests, two in each turn of the loop: where a turn takes long, those who came first do not wait for the others.
+async def test_so_many_do_not_wait_for_the_batch_before_theirs_whenever_each_of_them_came(make):
+    """One by one, a few turns of the loop apart: with the last of them it begins, and whoever comes then waits for FEW anew."""
+
+    def build():
+        reader = HeldReader()
+        return make(reader=reader, limits=Limits(in_flight=3)), reader
+
+    moments = [range(n, n + 1) for n in range(1 + FEW + FEW - 1)]
+    tasks, reader, found = await asked_while_nobody_is_impatient(build, *moments)
+    assert found == [1, FEW]
+    reader.go.set()
+    assert len(await asyncio.gather(*tasks)) == len(moments)
+    assert reader.batches == [1, FEW, FEW - 1]
+
+
+async def first_batch_of_twelve(build, together: int, turn_s: float) -> int:
+    """How many of twelve requests are read first, so many of which come in each turn of the loop.
 
     The median of five: a machine that does something else for a millisecond makes any turn a long one.
     """
     sizes = []
     for _ in range(5):
         reader = HeldReader()
-        pipeline = make(reader=reader)
+        pipeline = build(reader=reader)
         answers = []
-        for number in range(0, 12, 2):
-            answers += [asyncio.create_task(pipeline.recommend(ask(f"d{n}", deadline=5.0))) for n in (number, number + 1)]
+        for number in range(0, 12, together):
+            asked = [ask(f"d{n}", deadline=5.0) for n in range(number, number + together)]
+            answers += [asyncio.create_task(pipeline.recommend(one)) for one in asked]
             time.sleep(turn_s)  # noqa: ASYNC251  # a turn that others fill
             await asyncio.sleep(0)
         reader.go.set()
         await asyncio.gather(*answers)
         sizes.append(reader.batches[0])
-    assert fewest <= sorted(sizes)[2] <= most
+    return sorted(sizes)[2]
+
+
+@pytest.mark.parametrize(("turn_s", "fewest", "most"), [(0.0, 10, 12), (0.0015, 2, 6)], ids=["quick", "slow"])
+async def test_a_batch_is_gathered_while_turns_are_quick(make, turn_s, fewest, most):
+    """Two in each turn of the loop: where a turn takes long, those who came first do not wait for the others."""
+    assert fewest <= await first_batch_of_twelve(make, 2, turn_s) <= most
+
+
+async def test_a_batch_that_is_being_gathered_does_not_begin_with_few(make):
+    """Four in each turn of the loop: with the second four they are FEW, and the third four come all the same."""
+    assert await first_batch_of_twelve(make, 4, 0.0) == 12
 
 
 async def test_a_few_do_not_wait_for_a_disk_that_hangs(make):
