@@ -26,7 +26,12 @@ def new_decision_id(customer_id: str) -> str:
 
 def with_key(decision_id: str, customer_id: str) -> str:
     """An id of ours, made to lead to another customer."""
-    return decision_id[: 2 * RANDOM_BYTES] + customer_key(customer_id)
+    return without_key(decision_id) + customer_key(customer_id)
+
+
+def without_key(decision_id: str) -> str:
+    """What of an id of ours stays, whichever customer it is made to lead to."""
+    return decision_id[: 2 * RANDOM_BYTES]
 
 
 def alert_id_of(name: str, cause: str) -> str:

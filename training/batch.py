@@ -34,7 +34,7 @@ from service.decision.engine import Engine
 from service.decision.entities import CustomerState
 from service.decision.records import DecisionRecord
 from service.errors import NotReady, UnknownPlacement
-from service.ids import RANDOM_BYTES, customer_key
+from service.ids import RANDOM_BYTES, customer_key, with_key, without_key
 from service.metrics import Metrics
 from service.registry import Pointer, Registry
 from service.stores.completeness import nothing_written
@@ -44,6 +44,7 @@ from service.stores.links import open_link
 from service.stores.segment_log import SegmentLog
 from training.batch_parts import CUSTOMER_ID, Campaign, Part, PartsFolder, Plan, columns_of
 from training.decision_log import read_decisions_of
+from training.event_history import read_aliases
 from training.spreading import ALONE, Workers, spread
 
 AT_ONCE = 2  # parts in one process: while one waits for Redis or the disk, the other is decided
@@ -226,9 +227,15 @@ class _Decider:
         await self._claims.settled()
 
     def _told(self, parts: Collection[Part]) -> dict[str, DecisionRecord]:
-        """What an earlier run wrote down for these parts before it was interrupted, by decision id."""
-        ids = {ask.decision_id for part in parts for ask in self._asks(part, self._folder.customers(part))}
-        return {record.decision_id: record for record in read_decisions_of(self._home, ids)} if ids else {}
+        """What an earlier run wrote down for these parts before it was interrupted, by what stays of its id (`without_key`).
+
+        A row's id may have become a customer's before it was decided for, or since.
+        """
+        asks = [ask for part in parts for ask in self._asks(part, self._folder.customers(part))]
+        owners = read_aliases(self._home) if asks else {}
+        ids = {ask.decision_id for ask in asks}
+        ids |= {with_key(ask.decision_id, owners[ask.customer_id]) for ask in asks if ask.customer_id in owners}
+        return {without_key(record.decision_id): record for record in read_decisions_of(self._home, ids)} if ids else {}
 
     async def _decide(self, part: Part, told: Mapping[str, DecisionRecord] | None) -> None:
         """`told`: what an earlier run wrote down, where it had begun with this part."""
@@ -239,10 +246,11 @@ class _Decider:
         if told is None:
             made = await self._make(asks, customers)
         else:
-            new = [row for row, ask in enumerate(asks) if ask.decision_id not in told]
+            ids = [without_key(ask.decision_id) for ask in asks]
+            new = [row for row, known in enumerate(ids) if known not in told]
             # their contacts may be in Redis already: those do not count against themselves, and are not taken again
             made = await self._make([as_sent(asks[row]) for row in new], customers.take(pa.array(new, pa.int64())))
-            made.append(_rows([told[ask.decision_id] for ask in asks if ask.decision_id in told]))
+            made.append(_rows([told[known] for known in ids if known in told]))
         decided = pa.concat_tables(made) if made else _rows([])
         self._folder.put(part, decided if told is None else _in_order(decided, asks))
 
@@ -292,8 +300,8 @@ def _rows(records: Sequence[DecisionRecord]) -> pa.Table:
 
 def _in_order(decided: pa.Table, asks: Sequence[Ask]) -> pa.Table:
     """Decision after decision as they were asked for; rows of one decision stay as they are."""
-    places = {ask.decision_id: place for place, ask in enumerate(asks)}
-    order = np.array([places[decision_id] for decision_id in decided["decision_id"].to_pylist()], np.int64)
+    places = {without_key(ask.decision_id): place for place, ask in enumerate(asks)}
+    order = np.array([places[without_key(decision_id)] for decision_id in decided["decision_id"].to_pylist()], np.int64)
     return decided.take(pa.array(order.argsort(kind="stable")))
 
 

@@ -1,5 +1,6 @@
 """`nextbest decide`: a table of customers, decided for with the parts that answer requests."""
 
+import asyncio
 import gc
 import os
 import shutil
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,17 +18,23 @@ import redis
 import yaml
 from distributed import LocalCluster
 
+from features.homes import home_contract
 from features.materialize import materialize
 from service.cli import main
 from service.decision.contacts import is_served, split_entries
 from service.decision.entities import PlacementRequest
+from service.decision.records import IdentityRecord
 from service.errors import DependencyFailed, ImportInvalid, NotReady, UnknownPlacement
 from service.ids import customer_key
+from service.ports import LINKED
 from service.registry import Registry
 from service.stores.contact_history import contacts_key
-from training.batch import decide_table
+from service.stores.identities import RedisIdentities
+from service.stores.links import open_link
+from training.batch import TOGETHER, decide_table
 from training.batch_parts import PART_ROWS, Campaign, PartsFolder, Plan
 from training.decision_log import read_decisions
+from training.live_log import write_segment
 from training.promotion import promote_without_evidence
 from training.replay import replay
 from training.spreading import Workers
@@ -251,6 +259,45 @@ def test_a_batch_that_was_killed_goes_on_and_nobody_is_contacted_twice(home, cus
         histories = [client.get(contacts_key(customer_key(f"k{n}"))) or b"" for n in range(customers)]
     contacts = [sum(map(is_served, split_entries(history))) for history in histories]
     assert contacts == [0 if row["fallback"] else 1 for row in rows]
+
+
+def linked(home: Path, redis_url: str, owners: Mapping[str, str]) -> None:
+    """Written down, and known to Redis."""
+    now = time.time()
+    write_segment(home, "identities", "tests", [IdentityRecord(alias, owner, now) for alias, owner in owners.items()], now)
+
+    async def link_all() -> None:
+        link = open_link(redis_url, timeout_ms=5000.0)
+        for alias, owner in owners.items():
+            assert await RedisIdentities(link, home_contract(home)).link(alias, owner) == LINKED
+        await link.close()
+
+    asyncio.run(link_all())
+
+
+def test_a_batch_with_linked_ids_goes_on_in_the_middle_of_a_part(home, customers_url, tmp_path):
+    """Who was decided for under the id of their customer is known again, also where the link is newer than the decision.
+
+    A campaign of the same name for other customers is another one.
+    """
+    others = write_table(tmp_path / "others.parquet", customer_id=["m0", "m1"])
+    decide_table(home, customers_url, Campaign("linked", HERO, {}), others, tmp_path / "others")
+    names = [f"l{n}" for n in range(TOGETHER + 100)]
+    table, campaign = write_table(tmp_path / "all.parquet", customer_id=names), Campaign("linked", HERO, {})
+    linked(home, customers_url, {"l5": "owner-5", names[-2]: "owner-9"})
+    unreadable = contacts_key(customer_key(names[-1]))
+    with redis.Redis.from_url(customers_url) as client:
+        client.lpush(unreadable, "no history")
+        with pytest.raises(DependencyFailed, match="WRONGTYPE"):
+            decide_table(home, customers_url, campaign, table, tmp_path / "out")
+        client.delete(unreadable)
+    assert len(list(read_decisions(home))) == 2 + TOGETHER
+    linked(home, customers_url, {"l6": "owner-6"})
+    decide_table(home, customers_url, campaign, table, tmp_path / "out")
+    rows, records = rows_of(tmp_path / "out"), [logged.record for logged in read_decisions(home)]
+    decided_for = ["owner-5" if name == "l5" else "owner-9" if name == names[-2] else name for name in names]
+    assert [row["customer_id"] for row in rows] == decided_for
+    assert [record.decision_id for record in records[2:]] == [row["decision_id"] for row in rows]
 
 
 def test_another_campaign_does_not_go_on_with_what_is_left_of_one(home, customers_url, tmp_path):
