@@ -49,7 +49,7 @@ def as_sent(ask: Ask) -> Ask:
 
 def terms_of(engine: Engine) -> Terms:
     """What the catalog and those of its arms want to know of customers beside their features."""
-    return Terms(engine.catalog.budgets, engine.catalog.purposes)
+    return Terms(engine.budgets, engine.catalog.purposes)
 
 
 def unprofiled(customer: CustomerState) -> CustomerState:

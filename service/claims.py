@@ -158,7 +158,7 @@ def _without_history(customer: CustomerState) -> CustomerState:
 
 def unknown(turn: Turn, count: int, known: Sequence[Made] = ()) -> Reading:
     """Nothing is known of contacts and budgets, and caps count as reached; of `known` customers the features are."""
-    used_up = turn.engine.catalog.budgets
+    used_up = turn.engine.budgets
     if known:
         return Reading([_without_history(m.state) for m in known], used_up)
     return Reading([UNKNOWN_CUSTOMER] * count, used_up)

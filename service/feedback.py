@@ -27,6 +27,6 @@ async def take_outcomes(parts: Parts, records: Sequence[OutcomeRecord]) -> Ackno
 def _budgets(parts: Parts) -> tuple[Budget, ...]:
     """Those that impressions use up, of any arm; none before there is a catalog."""
     try:
-        return counted_once(parts.engine().catalog.budgets)
+        return counted_once(parts.engine().budgets)
     except NotReady:
         return ()

@@ -122,6 +122,7 @@ class Pipeline:
         self._running: set[asyncio.Task[None]] = set()
         self._reads: list[float] = []  # since when batches wait for Redis, the loop's time
         self._is_held = False  # whether somebody waits for such a batch
+        self._is_gathering = False  # whether a turn of the loop is waited for that brings nobody else
         self._begun = 0.0  # when the last batch did, the loop's time
         self._look: asyncio.Handle | None = None  # rings when those who wait for that batch have waited long enough
         self._due: list[_Waiting] = []  # whose deadline is to come, in the order of their coming
@@ -177,9 +178,11 @@ class Pipeline:
         waiting = _Waiting(ask, loop.create_future(), loop.time() + ask.deadline, traced=self._parts.tracer.current())
         self._set_alarm(loop, waiting)
         self._waiting.append(waiting)
-        if len(self._waiting) in (1, FEW):  # the first, and who lets those begin that wait for a batch
+        # the first, and who lets those begin that wait for a batch
+        if not self._is_gathering and len(self._waiting) in (1, FEW):
+            self._is_gathering = True
             # after every request that this turn of the loop brings
-            loop.call_soon(self._gather, loop, 1, 1, time.perf_counter())
+            loop.call_soon(self._gather, loop, len(self._waiting), 1, time.perf_counter())
         return waiting.answer
 
     def _gather(self, loop: asyncio.AbstractEventLoop, before: int, turn: int, begun: float) -> None:
@@ -187,6 +190,7 @@ class Pipeline:
         if len(self._waiting) > before and turn < MOST_TURNS and time.perf_counter() - begun < GATHERED_S:
             loop.call_soon(self._gather, loop, len(self._waiting), turn + 1, begun)
         else:
+            self._is_gathering = False
             self._start()
 
     def _set_alarm(self, loop: asyncio.AbstractEventLoop, waiting: _Waiting) -> None:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from features.contract import Contract
 from features.vectors import RowEncoder
 from service.catalog.entities import PRIMARY, Ablation, Action, Catalog, Exploration, Placement, Treatment
+from service.catalog.policies import Budget
 from service.decision.contact_policy import ContactTable
 from service.decision.eligibility import RuleTable, TreatmentTable
 from service.decision.experiments import PLAIN_ARM, Assigned, Assignment, Canary
@@ -37,8 +38,8 @@ class Engine:
     `actions` fixes the order of every array over actions: highest priority first, then the catalog's own order, so that the
     first of several equal utilities is the one that marketers rank higher. `names` are their ids; `levers`, `mandatory` and
     `last_rates`, what the bundle saw of each action in training, are (actions,). `arms` holds the engine of every arm of every
-    experiment. `values` are the objectives of which a value is predicted, and no rate. Engines of the
-    same `kin` differ in what their placements make of the rest, and in their versions.
+    experiment. `values` are the objectives of which a value is predicted, and no rate; `budgets` those of the catalog and of its
+    arms. Engines of the same `kin` differ in what their placements make of the rest, and in their versions.
     """
 
     actions: tuple[Action, ...]
@@ -62,6 +63,7 @@ class Engine:
     last_rates: npt.NDArray[np.float64]
     arms: Mapping[Assigned, "Engine"] = field(default_factory=dict)
     values: frozenset[str] = frozenset()
+    budgets: tuple[Budget, ...] = ()
     kin: object = field(default_factory=object)
 
     def content(self, action_id: str, treatment_id: str) -> dict[str, object]:
@@ -126,6 +128,7 @@ def build_engine(
         contents={(a.id, t.id): t.content for a in actions for t in a.treatments},
         last_rates=np.array([(last_rates or {}).get(a.id, (last_rates or {}).get("", 0.0)) for a in actions], np.float64),
         values=values,
+        budgets=catalog.budgets,
     )
 
 
