@@ -5,6 +5,7 @@ its mark is still the same: what came in between has moved it, and that customer
 """
 
 import asyncio
+import math
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,7 +30,7 @@ from service.stores.completeness import mark_of, set_complete
 from service.stores.consents import consents_key, record_command
 from service.stores.contact_history import KEPT_BYTES, as_contact, contacts_key
 from service.stores.identities import joined_key
-from service.stores.links import open_link
+from service.stores.links import Link, open_link
 from service.stores.live_features import KEPT_S, MARK, LiveUpdates, live_key
 from service.stores.resp import encode
 from training.alerts import read_alerts, still_held, still_open
@@ -206,15 +207,18 @@ class _Rebuilding:
         raise DependencyFailed(f"Expected histories to stay as they are for a moment, found {len(waiting)} that never did")
 
     async def _budgets(self) -> int:
-        """Counters from the log; what was reserved and not confirmed is free again."""
+        """Counters from the log; what was reserved and not confirmed is free again.
+
+        The service may go on counting while the log is read: what is counted after the look at Redis is left as it is.
+        """
         registry = Registry(self._home / "registry")
         revision = registry.current().catalog
         if revision is None:
             return 0
         budgets = load_catalog(registry.catalog(revision).document, self._contract).budgets
-        commands = [
-            encode("SET", counter, str(count), "EX", str(KEPT_S)) for counter, count in budget_counts(self._home, budgets).items()
-        ]
+        now = time.time()
+        before = await read_counters(self._link, budgets, now)
+        commands = counters_put_right(before, budget_counts(self._home, budgets, now))
         await self._link.ask(b"".join(commands), len(commands))
         return len(counted_once(budgets))
 
@@ -286,20 +290,38 @@ def joined(rebuilt: bytes, added: bytes) -> bytes:
     return b"".join(by_moment)[-KEPT_BYTES:]
 
 
-def budget_counts(home: Path, budgets: Iterable[Budget]) -> dict[str, int]:
-    """What is certainly used, by the key of the counter."""
+async def read_counters(link: Link, budgets: Iterable[Budget], now: float) -> dict[str, int]:
+    """What Redis counts of each budget at this moment, by the key of the counter. Raises DependencyFailed."""
+    keys = [*dict.fromkeys(budget_keys(budget, now)[0] for budget in budgets)]
+    return {key: int(found or 0) for key, found in zip(keys, await link.ask(_gets(keys), len(keys)), strict=True)}
+
+
+def _gets(keys: Sequence[str]) -> bytes:
+    return b"".join(encode("GET", key) for key in keys)
+
+
+def counters_put_right(before: Mapping[str, int], counts: Mapping[str, int]) -> list[bytes]:
+    """Commands for the counters of the log. `before`: those that somebody may still add to, as they were when `counts` end."""
+    moved = [encode("INCRBY", key, str(counts.get(key, 0) - count)) for key, count in before.items()]
+    kept = [encode("EXPIRE", key, str(KEPT_S)) for key in before]
+    rest = [encode("SET", key, str(count), "EX", str(KEPT_S)) for key, count in counts.items() if key not in before]
+    return [*moved, *kept, *rest]
+
+
+def budget_counts(home: Path, budgets: Iterable[Budget], until: float = math.inf) -> dict[str, int]:
+    """What is certainly used, by the key of the counter. `until`: of what was decided or taken in by then, seconds since 1970 UTC."""
     by_action: defaultdict[str, list[Budget]] = defaultdict(list)
     counts: defaultdict[str, int] = defaultdict(int)
     for budget in counted_once(budgets):
         by_action[budget.action].append(budget)
     for logged in read_decisions(home, forgotten=True) if by_action else ():
-        for placement in logged.record.placements:
+        for placement in logged.record.placements if logged.record.at <= until else ():
             for item in placement.items if not placement.fallback else ():
                 for budget in by_action.get(item.action_id, ()):
                     if budget.count == DECISIONS:
                         counts[budget_keys(budget, logged.record.at)[0]] += 1
     for outcome in timely_outcomes(home) if by_action else ():
-        for budget in by_action.get(outcome.action_id or "", ()):
+        for budget in by_action.get(outcome.action_id or "", ()) if outcome.received_at <= until else ():
             if budget.count != DECISIONS and type_code(outcome.type) == IMPRESSION:
                 counts[budget_keys(budget, outcome.at)[0]] += 1
     return counts

@@ -20,28 +20,34 @@ from features.event_types import PACKAGED
 from features.homes import write_home_contract
 from features.offline import write_view
 from features.redis_client import redis_client
-from service.catalog.policies import Purpose
+from service.catalog.policies import DECISIONS, Budget, Purpose
 from service.cli import main
 from service.decision.decide import decide
 from service.decision.records import (
     AlertFollowUp,
     AlertRaised,
     ConsentRecord,
+    DecisionRecord,
     EventRecord,
     IdentityRecord,
     OutcomeRecord,
+    PlacementRecord,
     QuarantinedRecord,
+    ServedItem,
+    Versions,
     encode_line,
 )
 from service.errors import DependencyFailed, ImportInvalid, NotReady
 from service.ports import Terms
 from service.stores.alert_stream import STREAM, held_key
 from service.stores.aliases import alias_key
+from service.stores.budgets import budget_keys
 from service.stores.completeness import COMPLETE, is_complete, nothing_written
 from service.stores.consents import RedisConsents
 from service.stores.customer_reader import RedisCustomerReader
 from service.stores.identities import RedisIdentities
 from service.stores.links import open_link
+from service.stores.resp import encode
 from training.alert_sweep import sweep
 from training.alerts import follow_up, read_alerts
 from training.batch import serving_engine
@@ -49,7 +55,7 @@ from training.event_commands import live_differences
 from training.event_history import read_events
 from training.ingest import ingest
 from training.live_log import read_log, segments, write_segment
-from training.rebuild import rebuild
+from training.rebuild import budget_counts, counters_put_right, read_counters, rebuild
 
 NOW = 1_790_000_000.0
 DAY = 86_400.0
@@ -281,6 +287,32 @@ def test_budgets_of_arms_are_counted_again_and_one_that_an_arm_changes_once(own_
         counted = {key: int(client.get(key)) for key in client.scan_iter("nb:budget:*")}
     assert served > 0
     assert counted == {b"nb:budget:{golds}:total": served, b"nb:budget:{arms}:total": served}
+
+
+async def test_what_is_counted_while_the_log_is_read_stays_counted(tmp_path, any_redis_url):
+    """A counter that was wrong is right by the log as of the look at Redis; a day that is over is what the log says."""
+    gifts = Budget("gifts", "gift", at_most=10, per_day=False, count=DECISIONS)
+    daily = Budget("calls", "call", at_most=10, per_day=True, count="impressions")
+    now, before = time.time(), time.time() - 2 * DAY
+    at = [before, before, now - 1.0, now + 1.0]  # the last one is made after the look
+    shown = [PlacementRecord("hero", 1, (ServedItem(1, "gift", "", "offer", 0.1, 1.0, 1.0, explored=False),), fallback=False)]
+    decisions = [DecisionRecord(f"d{n}", "c1", t, {}, {}, tuple(shown), Versions(1, None, "x"), ()) for n, t in enumerate(at)]
+    outcomes = [OutcomeRecord(f"o{n}", f"d{n}", "impression", t, t, "hero", "call") for n, t in enumerate(at)]
+    write_segment(tmp_path, "decisions", "tests", decisions, now)
+    write_segment(tmp_path, "outcomes", "tests", outcomes, now)
+    total, today, past = (budget_keys(b, t)[0] for b, t in ((gifts, now), (daily, now), (daily, before)))
+    link = open_link(any_redis_url, timeout_ms=5000)
+    try:
+        await link.ask(b"".join(encode("SET", key, count) for key, count in ((total, "7"), (past, "9"))), 2)
+        looked = await read_counters(link, [gifts, daily], now)
+        await link.ask(encode("INCRBY", total, "2") + encode("INCRBY", today, "1"), 2)
+        commands = counters_put_right(looked, budget_counts(tmp_path, [gifts, daily], now))
+        await link.ask(b"".join(commands), len(commands))
+        found = await link.ask(b"".join(encode("GET", key) for key in (total, today, past)), 3)
+    finally:
+        await link.close()
+    assert looked == {total: 7, today: 0}
+    assert [int(count) for count in found] == [3 + 2, 1 + 1, 2]
 
 
 async def test_consents_are_rebuilt_and_denied_until_then(own_home, any_redis_url):
