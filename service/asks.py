@@ -7,7 +7,7 @@ import msgspec
 
 from features.request_time import TIME_ZONE, request_time_values
 from service.catalog.entities import Scalar
-from service.catalog.policies import Budget
+from service.catalog.policies import DECISIONS, Budget
 from service.catalog.rulebook import CONSENT_FEATURE
 from service.decision.contact_policy import NO_CONTACT_HISTORY
 from service.decision.contacts import SERVED, Contact, not_yet_in, without_decision
@@ -100,7 +100,10 @@ class Made:
         served = {contact.action_id for contact in contacts}
         if self.ask.sent and self.state.contacts:
             contacts = not_yet_in(self.state.contacts, contacts)
-        budgets = tuple(budget for budget in policy.budgets if budget.action in served)
+        new = {
+            contact.action_id for contact in contacts
+        }  # a first try has counted the others; to reserve twice is to reserve once
+        budgets = tuple(b for b in policy.budgets if b.action in (new if b.count == DECISIONS else served))
         seen = self.state.contacts if policy.reads_history else None  # unknown: then no action that a cap speaks of was chosen
         return Claim(self.record.customer_id, self.record.decision_id, contacts, seen, budgets)
 
