@@ -15,8 +15,15 @@ def find_decision(folder: Path, decision_id: str) -> DecisionRecord | None:
     newest_first = segment_paths(folder)[::-1]
     likely = [path for path in newest_first if _may_hold(path, decision_id)]
     unlikely = [path for path in newest_first if path not in likely]
-    found = (records.find_decision(path.read_bytes(), decision_id) for path in (*likely, *unlikely))
+    found = (_find_in(path, decision_id) for path in (*likely, *unlikely))
     return next((record for record in found if record is not None), None)
+
+
+def _find_in(path: Path, decision_id: str) -> DecisionRecord | None:
+    try:
+        return records.find_decision(path.read_bytes(), decision_id)
+    except FileNotFoundError:  # sealed and removed since it was listed
+        return None
 
 
 def _may_hold(path: Path, decision_id: str) -> bool:
