@@ -100,9 +100,8 @@ class Made:
         served = {contact.action_id for contact in contacts}
         if self.ask.sent and self.state.contacts:
             contacts = not_yet_in(self.state.contacts, contacts)
-        new = {
-            contact.action_id for contact in contacts
-        }  # a first try has counted the others; to reserve twice is to reserve once
+        # a first try has counted the others; to reserve twice is to reserve once
+        new = {contact.action_id for contact in contacts}
         budgets = tuple(b for b in policy.budgets if b.action in (new if b.count == DECISIONS else served))
         seen = self.state.contacts if policy.reads_history else None  # unknown: then no action that a cap speaks of was chosen
         return Claim(self.record.customer_id, self.record.decision_id, contacts, seen, budgets)

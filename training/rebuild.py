@@ -309,7 +309,7 @@ def counters_put_right(before: Mapping[str, int], counts: Mapping[str, int]) -> 
 
 
 def budget_counts(home: Path, budgets: Iterable[Budget], until: float = math.inf) -> dict[str, int]:
-    """What is certainly used, by the key of the counter. `until`: of what was decided or taken in by then, seconds since 1970 UTC."""
+    """What is certainly used, by the key of the counter, of what was decided or taken in until then (seconds since 1970 UTC)."""
     by_action: defaultdict[str, list[Budget]] = defaultdict(list)
     counts: defaultdict[str, int] = defaultdict(int)
     for budget in counted_once(budgets):
