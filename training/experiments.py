@@ -33,16 +33,21 @@ Progress = Callable[[int, int], None]
 ALPHA = 0.05
 PLANNED = 5000  # customers: where the intervals are tightest
 FEWEST = 100  # customers in an arm: below, sums are too far from normal
+FEWEST_WITH = (
+    5  # customers with an outcome, had or to be expected: of none at all the variance is 0, as if it were known for sure
+)
+FEW_CUSTOMERS, FEW_OUTCOMES = "too few customers", "too few outcomes"
 MISMATCH = 0.001  # p below which the shares of customers are not those of the plan
 
 
 class ArmSums(NamedTuple):
-    """An arm's outcomes per decision. `variance` is that of `value`, over customers."""
+    """An arm's outcomes per decision. `variance` is that of `value`, over customers; `succeeded` are those with any outcome."""
 
     customers: int
     decisions: int
     value: float
     variance: float
+    succeeded: int
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -50,7 +55,12 @@ class Difference(msgspec.Struct, frozen=True):
 
     arm: str
     gain: Gain
-    verdict: str  # better, worse, no difference shown, too few customers
+    verdict: str  # better, worse, no difference shown, too few customers, too few outcomes
+
+    @property
+    def is_told(self) -> bool:
+        """Whether there are enough customers and outcomes for the interval to mean anything."""
+        return self.verdict not in (FEW_CUSTOMERS, FEW_OUTCOMES)
 
 
 class ArmReport(msgspec.Struct, frozen=True):
@@ -72,12 +82,12 @@ class ExperimentReport(msgspec.Struct, frozen=True):
 
 def arm_sums(decisions: Values, outcomes: Values) -> ArmSums:
     """From (customers,) decisions and outcomes of each. The variance of a ratio of means: Cochran 1977, section 6.3."""
-    total, size = float(decisions.sum()), len(decisions)
+    total, size, succeeded = float(decisions.sum()), len(decisions), int(np.count_nonzero(outcomes))
     if not total or size <= 1:
-        return ArmSums(size, int(total), float(outcomes.sum()) / total if total else 0.0, math.inf)
+        return ArmSums(size, int(total), float(outcomes.sum()) / total if total else 0.0, math.inf, succeeded)
     value = float(outcomes.sum()) / total
     residuals = outcomes - value * decisions
-    return ArmSums(size, int(total), value, float((residuals**2).sum()) / total**2 * size / (size - 1))
+    return ArmSums(size, int(total), value, float((residuals**2).sum()) / total**2 * size / (size - 1), succeeded)
 
 
 def always_valid(value: float, variance: float, customers: int, alpha: float = ALPHA) -> tuple[float, float]:
@@ -97,10 +107,21 @@ def difference(arm: str, tried: ArmSums, first: ArmSums, alpha: float = ALPHA) -
     """An arm against the first one."""
     gained = tried.value - first.value
     low, high = always_valid(gained, tried.variance + first.variance, tried.customers + first.customers, alpha)
-    verdict = "better" if low > 0 else "worse" if high < 0 else "no difference shown"
+    shown = "better" if low > 0 else "worse" if high < 0 else "no difference shown"
+    return Difference(arm, Gain(gained, (low, high)), too_few(tried, first) or shown)
+
+
+def too_few(tried: ArmSums, first: ArmSums) -> str:
+    """Of what there is too little for an interval, empty where there is enough.
+
+    An arm without outcomes counts where some had to be expected, by both arms' share of customers with one.
+    """
+    customers = tried.customers + first.customers
     if min(tried.customers, first.customers) < FEWEST:
-        verdict = "too few customers"
-    return Difference(arm, Gain(gained, (low, high)), verdict)
+        return FEW_CUSTOMERS
+    share = (tried.succeeded + first.succeeded) / customers
+    enough = all(max(arm.succeeded, arm.customers * share) >= FEWEST_WITH for arm in (tried, first))
+    return "" if enough else FEW_OUTCOMES
 
 
 EVERYBODY_ELSE = Assigned(NOT_PERSONALISED, "personalised")

@@ -22,7 +22,7 @@ from service.registry import Challenger, Registry
 from training.evaluate import current_catalog, engine_of
 from training.event_history import is_erased, read_erasures
 from training.examples import FOREVER, Objective
-from training.experiments import FEWEST, Difference, arm_sums, difference
+from training.experiments import FEW_CUSTOMERS, FEWEST, FEWEST_WITH, Difference, arm_sums, difference
 from training.gate import TIMED, Check, scoring_ms
 from training.judging import Gain
 from training.learning_rules import GateRules, GuardRules, LearningRules, read_rules
@@ -32,7 +32,6 @@ from training.promotion import step_off
 Values = npt.NDArray[np.float64]
 Verdict = Literal["back", "watch", "proven"]
 
-FEW_CUSTOMERS = "too few customers"
 USUAL = LearningRules()
 
 
@@ -93,7 +92,7 @@ def judge_canary(canary: Seen, champion: Seen, rules: GuardRules = USUAL.guard, 
     verdict: Verdict = "watch"
     if not all(rail.holds for rail in rails):
         verdict = "back"
-    elif gained.verdict != FEW_CUSTOMERS and gained.gain.ci[0] > -tolerated:
+    elif gained.is_told and gained.gain.ci[0] > -tolerated:
         verdict = "proven"
     return Judgement(verdict, rails, gained.gain)
 
@@ -119,7 +118,7 @@ def _errors(canary: Seen, rules: GuardRules) -> Check:
 
 def _fallbacks(shown: Difference, rules: GuardRules) -> Check:
     told = f"share of decisions with a fallback: {_told(shown)}; {rules.more_fallbacks:.1%} more may be"
-    return Check("fallbacks", shown.verdict == FEW_CUSTOMERS or shown.gain.ci[0] <= rules.more_fallbacks, told)
+    return Check("fallbacks", not shown.is_told or shown.gain.ci[0] <= rules.more_fallbacks, told)
 
 
 def _latency(own: float, champion: float, gate: GateRules) -> Check:
@@ -137,12 +136,14 @@ def _latency(own: float, champion: float, gate: GateRules) -> Check:
 def _reward(gained: Difference, tolerated: float) -> Check:
     """A loss is shown where the whole interval lies beyond what is tolerated."""
     told = f"outcomes per decision: {_told(gained)}; {tolerated:.6f} less may be"
-    return Check("reward", gained.verdict == FEW_CUSTOMERS or gained.gain.ci[1] >= -tolerated, told)
+    return Check("reward", not gained.is_told or gained.gain.ci[1] >= -tolerated, told)
 
 
 def _told(found: Difference) -> str:
     if found.verdict == FEW_CUSTOMERS:
         return f"{FEW_CUSTOMERS} so far, {FEWEST} of each are needed"
+    if not found.is_told:
+        return f"too few of them so far, {FEWEST_WITH} customers of each must have one or be expected to"
     gain = found.gain
     return f"{gain.value:+.6f} [{gain.ci[0]:+.6f}, {gain.ci[1]:+.6f}] beside the champion"
 

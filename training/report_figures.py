@@ -20,7 +20,17 @@ from service.errors import NotReady
 from service.registry import Registry
 from training.evaluate import current_catalog, engine_of
 from training.examples import Examples, Objective, load_examples, texts
-from training.experiments import FEWEST, ExperimentReport, always_valid, experiments, mismatch
+from training.experiments import (
+    FEW_CUSTOMERS,
+    FEW_OUTCOMES,
+    FEWEST,
+    FEWEST_WITH,
+    ExperimentReport,
+    always_valid,
+    experiments,
+    mismatch,
+    too_few,
+)
 from training.learning_rules import read_rules
 from training.maturity import corrected, mature
 from training.off_policy import Interval, doubly_robust, doubts, mean_interval
@@ -223,7 +233,10 @@ def _lift(kind: str, outcome: Values, answers: Answers, share: float) -> Lift:
     total = Interval(*(end * others.decisions for end in each))
     planned = mismatch([held.customers, others.customers], [share, 1.0 - share]) if share else math.nan
     few = min(held.customers, others.customers)
-    doubt = f"{few} customers in the smaller group, at least {FEWEST} are needed" if few < FEWEST else ""
+    doubt = {
+        FEW_CUSTOMERS: f"{few} customers in the smaller group, at least {FEWEST} are needed",
+        FEW_OUTCOMES: f"{FEW_OUTCOMES}: {FEWEST_WITH} customers of each group must have one or be expected to",
+    }.get(too_few(others, held), "")
     claims = [claim(name, outcome[arm], answers.customer[arm]) for name, arm in ((HOLDOUT, inside), ("everybody else", outside))]
     return Lift(kind, claims[0], claims[1], each, total, planned, doubt)
 

@@ -139,7 +139,7 @@ def _experiments(found: Figures) -> str:
             told.append(f"<p>Customers are shared out as planned (p = {report.mismatch:.2g}).</p>")
         differences = {one.arm: one for one in report.differences}
         points = [
-            Point(d.arm, d.gain.value, *d.gain.ci, carries=d.verdict != "too few customers") for d in report.differences
+            Point(d.arm, d.gain.value, *d.gain.ci, carries=d.is_told) for d in report.differences
         ]  # fmt: skip
         first = report.arms[0].arm
         drawing = dots(f"{report.id}: differences from {first}", [Series("difference", points)], with_zero=True)

@@ -38,8 +38,7 @@ def misled(test: Arrivals) -> tuple[bool, bool]:
         first, tried = (arm_sums(test.decisions[:seen][arm], test.outcomes[:seen][arm]) for arm in arms)
         found = difference("again", tried, first)
         valid |= found.verdict in ("better", "worse")
-        enough = found.verdict != "too few customers"
-        plain |= enough and abs(found.gain.value) > NORMAL_95 * (tried.variance + first.variance) ** 0.5
+        plain |= found.is_told and abs(found.gain.value) > NORMAL_95 * (tried.variance + first.variance) ** 0.5
     return valid, plain
 
 

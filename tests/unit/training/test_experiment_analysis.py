@@ -66,11 +66,33 @@ def test_whoever_looks_at_every_customer_is_misled_in_five_of_a_hundred_at_most(
 
 def test_a_real_difference_is_found_and_has_its_sign():
     """Better where more comes of it, worse where less."""
-    many, few = ArmSums(5000, 10_000, 0.12, 1e-5), ArmSums(5000, 10_000, 0.08, 1e-5)
+    many, few = ArmSums(5000, 10_000, 0.12, 1e-5, 1000), ArmSums(5000, 10_000, 0.08, 1e-5, 700)
     assert difference("b", many, few).verdict == "better"
     assert difference("b", few, many).verdict == "worse"
     assert difference("b", many, many).verdict == "no difference shown"
     assert difference("b", many._replace(customers=99), few).verdict == "too few customers"
+
+
+def of_each(customers: int, successes: int) -> ArmSums:
+    """One decision of each customer."""
+    return arm_sums(np.ones(customers), (np.arange(customers) < successes) * 1.0)
+
+
+@pytest.mark.parametrize(
+    ("tried", "first", "expected"),
+    [
+        ((100, 0), (9_900, 99), "too few outcomes"),
+        ((100, 2), (9_900, 99), "too few outcomes"),
+        ((9_900, 99), (100, 0), "too few outcomes"),
+        ((9_900, 0), (9_900, 0), "too few outcomes"),
+        ((600, 0), (9_900, 99), "worse"),
+        ((100, 30), (9_900, 0), "better"),
+        ((100, 5), (9_900, 99), "no difference shown"),
+    ],
+)
+def test_an_arm_without_outcomes_differs_where_some_had_to_be_expected(tried, first, expected):
+    """None of 100 at one in a hundred is chance; none of 600 is not, nor are 30 of 100 where nobody else has any."""
+    assert difference("b", of_each(*tried), of_each(*first)).verdict == expected
 
 
 @pytest.mark.parametrize(("customers", "expected"), [((500, 500), 1.0), ((550, 450), 0.0016), ((600, 400), 2.5e-10)])

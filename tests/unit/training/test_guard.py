@@ -76,6 +76,32 @@ def test_a_model_that_fails_breaks_the_rail_before_there_are_customers_to_compar
     assert "too few customers so far, 100 of each are needed" in judged.rails[3].told
 
 
+def plain(customers: int, *, successes: int = 0, fallbacks: int = 0) -> Seen:
+    """One decision of each customer."""
+    one, place = np.ones(customers), np.arange(customers)
+    return Seen(one, (place < fallbacks) * 1.0, one, (place < successes) * 1.0, scoring_ms=1.0)
+
+
+def test_a_canary_without_an_outcome_stays_where_hardly_any_had_to_be_expected():
+    """None of 100 where one in a hundred succeeds: so it is for 37 of 100 canaries that are as good."""
+    judged = judge_canary(plain(100), plain(9_900, successes=99))
+    assert (judged.verdict, judged.broken) == ("watch", "")
+    few = "too few of them so far, 5 customers of each must have one or be expected to"
+    assert f"outcomes per decision: {few}" in judged.rails[3].told
+    assert f"share of decisions with a fallback: {few}" in judged.rails[1].told
+
+
+def test_fallbacks_break_their_rail_at_once_where_the_champion_has_none():
+    """30 of 100 against none of 9,900."""
+    judged = judge_canary(plain(100, fallbacks=30, successes=1), plain(9_900, successes=99))
+    assert [rail.name for rail in judged.rails if not rail.holds] == ["fallbacks"]
+
+
+def test_a_canary_of_which_nothing_came_is_not_proven():
+    """Nor is the champion: neither side has a success."""
+    assert judge_canary(plain(5000), plain(5000)).verdict == "watch"
+
+
 def test_nothing_is_proven_where_nothing_was_seen():
     """No decision so far: every rail holds, and no figure is made up."""
     nothing = np.zeros(0)

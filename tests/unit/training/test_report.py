@@ -90,6 +90,14 @@ def test_a_holdout_of_another_size_than_planned_is_noticed():
     assert lifts(told._replace(arm=np.repeat("", 4000)), 0.1) == ()
 
 
+def test_a_lift_of_hardly_any_successes_is_in_doubt():
+    """The holdout's 400 customers have none: four were to be expected, and the interval would know of the others alone."""
+    told = answers(np.random.default_rng(1), 0.0)
+    success = np.where(told.arm == "holdout", 0.0, (np.arange(4000) % 100 == 1) * 1.0)
+    [found] = lifts(told._replace(success=success, worth={}), 0.1)
+    assert found.doubt == "too few outcomes: 5 customers of each group must have one or be expected to"
+
+
 def test_an_action_that_gets_its_floor_is_no_warning():
     """A tenth of 2,000 at least, by epsilon: drawn so in 200 worlds, one false alarm at most."""
     chance, alarms = np.random.default_rng(3), 0
