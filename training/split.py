@@ -13,9 +13,14 @@ DISTINCT = 0.1  # share of rows with a time of their own, from which on a log co
 
 
 def choose_split(examples: Examples, share: float = TRAIN_SHARE) -> Split:
-    """By time where the log has times, otherwise by customer."""
-    if len(np.unique(examples.decided_at)) > DISTINCT * len(examples):
-        return Split(by="time", share=share, until=float(np.quantile(examples.decided_at, share)))
+    """By time where the log has times, otherwise by customer.
+
+    A first moment that has more rows than the share is learned from as a whole: an import has one for all of its rows.
+    """
+    moments = np.unique(examples.decided_at)
+    if len(moments) > max(1.0, DISTINCT * len(examples)):
+        until = max(np.quantile(examples.decided_at, share), moments[1])
+        return Split(by="time", share=share, until=float(until))
     return Split(by="customer", share=share)
 
 

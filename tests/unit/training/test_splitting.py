@@ -46,6 +46,20 @@ def test_more_than_a_tenth_of_rows_with_a_time_of_their_own_are_an_order(moments
     assert choose_split(log([("a", t % moments) for t in range(100)])).by == by
 
 
+@pytest.mark.parametrize("share", [0.3, 0.5])
+def test_what_was_imported_at_one_moment_is_learned_from_where_it_is_more_than_the_share(share):
+    """Sixty rows of one moment, then forty with times of their own: the sixty are not parted, and lie on the model's side."""
+    examples = log([("a", 7)] * 60 + [("a", 8 + t) for t in range(40)])
+    split = choose_split(examples, share)
+    assert split == Split("time", share, 8.0)
+    assert seen(split, examples).sum() == 60
+
+
+def test_a_few_rows_of_one_moment_have_no_order():
+    """Two of them: no moment lies before another."""
+    assert choose_split(log([("a", 7), ("b", 7)])).by == "customer"
+
+
 @given(logs, shares)
 def test_no_row_that_a_model_saw_is_later_than_one_that_it_did_not(rows, share):
     """Equal times are never parted, so that nothing of the future is learned."""
