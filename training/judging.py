@@ -24,7 +24,7 @@ DIGITS = 6
 
 
 class PolicyValue(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A policy's mean reward per decision with its 95 % interval."""
+    """A policy's mean reward per decision with its 95 % interval. `ess` and `max_weight` are of the rows that it decides."""
 
     value: float
     ci: tuple[float, float]
@@ -108,7 +108,8 @@ def _policy_value(found: PolicyRows, judged: _Judged, policy: str) -> PolicyValu
     rows = found.rows(policy)
     return PolicyValue(
         *_rounded(mean_interval(judged.contributions[policy], judged.clusters)), estimator=DOUBLY_ROBUST,
-        ess=round(off_policy.effective_sample_size(rows.weight), 1), max_weight=round(float(rows.weight.max()), DIGITS),
+        ess=round(off_policy.effective_sample_size(rows.own_weight), 1),
+        max_weight=round(float(rows.own_weight.max(initial=0.0)), DIGITS),
         estimators={name: round(float(estimator(rows).mean()), DIGITS) for name, estimator in ESTIMATORS.items()},
     )  # fmt: skip
 
@@ -121,7 +122,7 @@ def _best_static(policies: Mapping[str, PolicyValue]) -> str | None:
 
 def _verdict(own: str, against: str, found: PolicyRows, judged: _Judged, margin: float) -> tuple[Verdict, list[str]]:
     compared = [policy for policy in (own, against) if policy != LOGGED]
-    refusals = [f"{policy}: {doubt}" for policy in compared for doubt in off_policy.doubts(found.rows(policy).weight)]
+    refusals = [f"{policy}: {doubt}" for policy in compared for doubt in off_policy.doubts(found.rows(policy).own_weight)]
     if refusals:
         return "refuse", refusals
     gain, value = judged.gain(own, against), float(judged.contributions[against].mean())

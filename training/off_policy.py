@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 Values = npt.NDArray[np.float64]
 Clusters = npt.NDArray[np.intp]
+Mask = npt.NDArray[np.bool_]
 
 NORMAL_95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
 FEWEST_EFFECTIVE = 100.0  # rows; below it an interval from the normal approximation says little
@@ -23,13 +24,25 @@ class Rows(NamedTuple):
     """The logged rows as one policy sees them. All float64, (rows,).
 
     `weight` is the policy's probability of the served action, divided by the logged one. `predicted` is the reward model's
-    estimate for the served action, `expected` its mean over the policy's own choices.
+    estimate for the served action, `expected` its mean over the policy's own choices. `decided`, bool: where the policy chooses
+    by itself, and does not just what the log did; None where it does everywhere.
     """
 
     weight: Values
     reward: Values
     predicted: Values
     expected: Values
+    decided: Mask | None = None
+
+    @property
+    def own_weight(self) -> Values:
+        """The weights of what the policy decides: (decided,). The others are 1 by definition, and no evidence."""
+        return self.weight if self.decided is None else self.weight[self.decided]
+
+    def take(self, rows: Mask | Clusters) -> "Rows":
+        """Some of the rows, by mask or by position."""
+        decided = None if self.decided is None else self.decided[rows]
+        return Rows(self.weight[rows], self.reward[rows], self.predicted[rows], self.expected[rows], decided)
 
 
 class Interval(NamedTuple):
@@ -169,4 +182,5 @@ class Estimate(NamedTuple):
 def estimate(rows: Rows, clusters: Clusters) -> Estimate:
     """All of it for one policy. `clusters`: (rows,), 0 to G - 1; rows of one customer share one."""
     intervals = {name: mean_interval(estimator(rows), clusters) for name, estimator in ESTIMATORS.items()}
-    return Estimate(intervals, effective_sample_size(rows.weight), float(rows.weight.max()), doubts(rows.weight))
+    own = rows.own_weight
+    return Estimate(intervals, effective_sample_size(own), float(own.max(initial=0.0)), doubts(own))

@@ -10,7 +10,7 @@ from service.catalog.entities import Scalar
 from service.decision.engine import Engine
 from service.decision.entities import CustomerState, DecisionRequest, PlacementRequest
 from training.examples import Examples
-from training.off_policy import Rows
+from training.off_policy import Mask, Rows
 
 Values = npt.NDArray[np.float64]
 Positions = npt.NDArray[np.intp]
@@ -84,30 +84,31 @@ def known_values(some: Examples, scope: str) -> list[dict[str, Scalar]]:
 class PolicyRows:
     """Collects, chunk by chunk, what the estimators need of every policy.
 
-    Where a policy has nothing to offer, it does what the log did: weight 1, and the reward as it was.
+    Where a policy has nothing to offer, it does what the log did: weight 1, and the reward as it was. It has not decided there.
     """
 
     def __init__(self, examples: Examples) -> None:
         self._reward = examples.label
         self._logged = examples.choice_probability
-        self._columns: dict[str, tuple[Values, Values, Values]] = {}
+        self._columns: dict[str, tuple[Values, Values, Values, Mask]] = {}
 
     def add(self, policy: str, chunk: Chunk, probabilities: Values, rates: Values) -> None:
         """One policy's choices for a chunk, and what a reward model expects of each: (rows, actions) both."""
         if policy not in self._columns:
             size = len(self._reward)
-            self._columns[policy] = (np.ones(size), self._reward.copy(), self._reward.copy())
-        weight, predicted, expected = self._columns[policy]
+            self._columns[policy] = (np.ones(size), self._reward.copy(), self._reward.copy(), np.zeros(size, np.bool_))
+        weight, predicted, expected, decided = self._columns[policy]
         every = np.flatnonzero(probabilities.sum(axis=1) > 0.0)
         rows, served = chunk.rows[every], chunk.served[every]
         weight[rows] = np.where(served == UNKNOWN, 0.0, probabilities[every, served]) / self._logged[rows]
         predicted[rows] = rates[every, served]
         expected[rows] = (probabilities * rates).sum(axis=1)[every]
+        decided[rows] = True
 
     def rows(self, policy: str) -> Rows:
         """Every row of the log as the policy sees it."""
-        weight, predicted, expected = self._columns[policy]
-        return Rows(weight, self._reward, predicted, expected)
+        weight, predicted, expected, decided = self._columns[policy]
+        return Rows(weight, self._reward, predicted, expected, decided)
 
     @property
     def policies(self) -> list[str]:

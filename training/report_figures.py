@@ -33,7 +33,7 @@ from training.experiments import (
 )
 from training.learning_rules import read_rules
 from training.maturity import corrected, mature
-from training.off_policy import Interval, doubly_robust, doubts, mean_interval
+from training.off_policy import Interval, Rows, doubly_robust, doubts, mean_interval
 from training.policies import UNIFORM, PolicyRows, chunks, uniform
 from training.report_counts import Answers, Counted, Items, Periods, by_arm, count, periods
 from training.report_drift import Drifted, compare, then_and_now
@@ -133,7 +133,7 @@ def figures(home: Path, since: float = -math.inf, progress: Progress = lambda _d
 
 
 def claim(name: str, contributions: Values, customers: npt.NDArray[np.str_], weights: Values | None = None) -> Claim:
-    """A mean over rows, clustered by customer, with what is to be doubted of it."""
+    """A mean over rows, clustered by customer, with what is to be doubted of it. `weights`: of the rows that a policy decides."""
     if not len(contributions):
         return Claim(name, Interval(math.nan, -math.inf, math.inf), 0, "no rows")
     names, clusters = np.unique(customers, return_inverse=True)
@@ -165,24 +165,26 @@ def _policies(
     weights, gains = [], []
     for name in found.policies:
         rows = found.rows(name)
-        policies.append(_policy(name, unseen, doubly_robust(rows), rows.weight, (times, catalog)))
+        policies.append(_policy(name, unseen, doubly_robust(rows), rows, (times, catalog)))
         gained = doubly_robust(rows) - unseen.label
-        gains.append(claim(f"{name} over {LOGGED}", gained, unseen.customer_id, rows.weight))
-        weights.append(claim(name, rows.weight, unseen.customer_id, rows.weight))
+        gains.append(claim(f"{name} over {LOGGED}", gained, unseen.customer_id, rows.own_weight))
+        weights.append(claim(name, rows.weight, unseen.customer_id, rows.own_weight))
     return tuple(policies), tuple(gains), tuple(weights)
 
 
-def _policy(name: str, rows: Examples, contributions: Values, weights: Values | None, known: tuple[Periods, Catalog]) -> Policy:
+def _policy(name: str, rows: Examples, contributions: Values, judged: Rows | None, known: tuple[Periods, Catalog]) -> Policy:
     times, catalog = known
 
     def part(label: str, where: npt.NDArray[np.bool_]) -> Claim:
-        return claim(label, contributions[where], rows.customer_id[where], None if weights is None else weights[where])
+        return claim(
+            label, contributions[where], rows.customer_id[where], None if judged is None else judged.take(where).own_weight
+        )
 
     place = times.of(rows.decided_at)
     over_time = tuple(part(name, place == one) for one in range(len(times.starts)))
     groups = []
     for kind, values in groups_of(rows, catalog).items():
-        if kind == "action" and weights is not None:
+        if kind == "action" and judged is not None:
             continue  # an action is the policy's choice, and no group of customers
         groups.append((kind, tuple(part(value, values == value) for value in sorted(set(values.tolist())))))
     return Policy(part(name, np.ones(len(rows), np.bool_)), over_time, tuple(groups))

@@ -24,12 +24,12 @@ class Compared(NamedTuple):
 
     def take(self, rows: Mask) -> "Compared":
         """Some of the rows."""
-        return Compared(Rows(*(c[rows] for c in self.challenger)), Rows(*(c[rows] for c in self.champion)), self.clusters[rows])
+        return Compared(self.challenger.take(rows), self.champion.take(rows), self.clusters[rows])
 
     @property
     def is_told(self) -> bool:
         """Whether the rows can carry a value of both."""
-        return not doubts(self.challenger.weight) and not doubts(self.champion.weight)
+        return not doubts(self.challenger.own_weight) and not doubts(self.champion.own_weight)
 
 
 class Loss(NamedTuple):

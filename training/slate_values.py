@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from training.examples import Examples
-from training.off_policy import Clusters, Interval, doubts, effective_sample_size
+from training.off_policy import Clusters, Interval, Mask, doubts, effective_sample_size
 from training.off_policy_slates import SLATE_ESTIMATORS, Layout, Seen, SlateRows, SlateValue, cascade, lay_out, slate_value
 from training.policies import ALWAYS, PolicyRows
 
@@ -35,7 +35,8 @@ class SlatePolicy(msgspec.Struct, frozen=True, omit_defaults=True):
     """A policy's mean reward per slate, the sum of its slots, with its 95 % interval.
 
     `slots`: of each slot where it was shown; None where it never was. `ess` and `max_weight`: of each slot, for weights multiply
-    from the first one on. `estimators`: per slate, by each of them. `doubts`: why the log cannot carry the value, in words.
+    from the first one on; of slates that the policy has decided so far. `estimators`: per slate, by each of them.
+    `doubts`: why the log cannot carry the value, in words.
     """
 
     value: float
@@ -92,31 +93,39 @@ class _Rows:
         self.policies: Sequence[str] = [policy for policy in found.policies if not policy.startswith(ALWAYS)]
         self._found, self._here = found, here
 
-    def slates(self, policy: str, layout: Layout) -> SlateRows:
-        """Laid out, with the weights of a cascade."""
-        weight, reward, predicted, expected = (layout.spread(column[self._here]) for column in self._found.rows(policy))
-        return cascade(weight, Seen(reward, predicted, expected, layout.shown))
+    def slates(self, policy: str, layout: Layout) -> tuple[SlateRows, Mask]:
+        """Laid out, with the weights of a cascade; and what the policy has decided from the first slot on: (slates, slots)."""
+        rows = self._found.rows(policy).take(self._here)
+        reward, predicted, expected = map(layout.spread, (rows.reward, rows.predicted, rows.expected))
+        seen = Seen(reward, predicted, expected, layout.shown)
+        decided = np.ones(len(self._here)) if rows.decided is None else rows.decided.astype(np.float64)
+        return cascade(layout.spread(rows.weight), seen), np.logical_or.accumulate(layout.spread(decided) == 1.0, axis=1)
 
 
 def _placement(placement: str, layout: Layout, rows: _Rows, groups: Clusters) -> PlacementSlates:
     laid = {policy: rows.slates(policy, layout) for policy in rows.policies}
-    first = next(iter(laid.values()))
+    first, _ = next(iter(laid.values()))
     logged = slate_value(np.where(first.seen.shown, first.seen.reward, np.nan), groups)
     policies = {LOGGED: SlatePolicy(*_rounded(logged.slate), MEAN, _slots(logged))}
-    policies |= {policy: _policy(one, groups) for policy, one in laid.items()}
+    policies |= {policy: _policy(one, own, groups) for policy, (one, own) in laid.items()}
     return PlacementSlates(placement, int(first.seen.shown.any(axis=1).sum()), logged.shown, policies)
 
 
-def _policy(rows: SlateRows, groups: Clusters) -> SlatePolicy:
+def _policy(rows: SlateRows, decided: Mask, groups: Clusters) -> SlatePolicy:
     by_name = {name: slate_value(estimator(rows), groups) for name, estimator in SLATE_ESTIMATORS.items()}
     own = by_name[DOUBLY_ROBUST]
-    weights = [weight[shown] for weight, shown in zip(rows.weight.T, rows.seen.shown.T, strict=True)]
+    shown = rows.seen.shown
+    weights = [weight[there] for weight, there in zip(rows.weight.T, (shown & decided).T, strict=True)]
     return SlatePolicy(
         *_rounded(own.slate), DOUBLY_ROBUST, _slots(own),
         ess=tuple(round(effective_sample_size(weight), 1) for weight in weights),
         max_weight=tuple(round(float(weight.max(initial=0.0)), DIGITS) for weight in weights),
         estimators={name: Within(*_rounded(value.slate)) for name, value in by_name.items()},
-        doubts=tuple(f"slot {slot}: {doubt}" for slot, some in enumerate(weights, 1) if len(some) for doubt in doubts(some)),
+        doubts=tuple(
+            f"slot {slot}: {doubt}"
+            for slot, some in enumerate(weights, 1) if shown[:, slot - 1].any()
+            for doubt in doubts(some)
+        ),
     )  # fmt: skip
 
 

@@ -84,6 +84,39 @@ def test_too_few_effective_rows_are_refused_whatever_the_values_say(unseen):
     assert said.reasons[0].startswith("bundle:new: effective sample size")
 
 
+def of_first(unseen: Examples, rows: int, **tables: float) -> PolicyRows:
+    """Only so many rows are of a placement that there still is; each policy with its probability of gold there."""
+    found_there = PolicyRows(unseen)
+    served = np.where(unseen.action_id == "gold", GOLD, SILVER)[:rows]
+    for name, gold in tables.items():
+        chunk = Chunk(np.arange(rows), [], served, "hero")
+        found_there.add(name.replace("__", ":"), chunk, np.tile([gold, 1 - gold], (rows, 1)), np.tile([0.3, 0.1], (rows, 1)))
+    return found_there
+
+
+def test_rows_that_a_bundle_does_not_decide_carry_no_verdict(unseen):
+    """Sixty of 2,000 are of a placement that there still is: the others have weight one, and say nothing of the bundle."""
+    said = report("click", "new", None, unseen, of_first(unseen, 60, bundle__new=1.0))
+    assert said.verdict == "refuse"
+    assert said.reasons[0].startswith("bundle:new: effective sample size")
+    assert said.reasons[0].endswith("of 60 rows, at least 100 are needed")
+    assert said.policies["bundle:new"].ess <= 60
+
+
+def test_a_bundle_that_decides_nothing_is_refused(unseen):
+    """Every row is of a placement that is gone, or nothing may be offered."""
+    nothing = PolicyRows(unseen)
+    nothing.add("bundle:new", Chunk(np.arange(10), [], np.full(10, GOLD), "hero"), np.zeros((10, 2)), np.zeros((10, 2)))
+    said = report("click", "new", None, unseen, nothing)
+    assert (said.verdict, said.policies["bundle:new"].max_weight) == ("refuse", 0.0)
+
+
+def test_an_action_that_is_allowed_in_a_few_rows_is_not_the_best_one(unseen):
+    """In twenty: everywhere else it does what the log did, and would be as good as the log."""
+    said = report("click", "new", None, unseen, of_first(unseen, 20, bundle__new=1.0, always__gold=1.0))
+    assert said.best_static is None
+
+
 def test_the_best_static_action_is_chosen_among_those_the_log_can_speak_of(unseen):
     """A lucky handful of rows makes no best action."""
     rows = found(unseen, bundle__new=1.0, always__gold=1.0)

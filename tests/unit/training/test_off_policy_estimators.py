@@ -68,7 +68,7 @@ class TinyWorld(NamedTuple):
         """All logs of so many decisions, each with its probability."""
         single, likely = self.every_row()
         for picked in itertools.product(range(len(likely)), repeat=length):
-            yield Rows(*(column[list(picked)] for column in single)), math.prod(likely[i] for i in picked)
+            yield single.take(np.array(picked)), math.prod(likely[i] for i in picked)
 
     def draw(self, decisions: int, chance: np.random.Generator) -> Rows:
         customers = chance.choice(2, decisions, p=self.customers)

@@ -83,6 +83,8 @@ def test_a_policy_without_anything_to_offer_does_what_the_log_did(engine):
     seen = found.rows("always:bronze")
     assert seen.weight.tolist() == [1.0, 0.0]
     assert doubly_robust(seen).tolist() == pytest.approx([1.0, 0.1])
+    assert seen.decided.tolist() == [False, True]
+    assert seen.own_weight.tolist() == [0.0]
 
 
 def test_an_action_that_left_the_catalog_has_weight_zero(engine):

@@ -61,13 +61,20 @@ def test_segments_of_too_few_effective_rows_are_not_judged():
     assert segment_losses(both, [few]) == []
 
 
+def test_rows_that_nobody_decides_make_no_segment():
+    """Both do what the log did in all but sixty rows: weights of one are no evidence."""
+    both = compared(np.random.default_rng(1), np.full(SIZE, 0.5))
+    decided = np.arange(SIZE) < 60
+    few = both._replace(challenger=both.challenger._replace(decided=decided), champion=both.champion._replace(decided=decided))
+    assert segment_losses(few, [("all", np.ones(SIZE, np.bool_))]) == []
+
+
 def test_rows_of_one_customer_go_together():
     """Four rows each: the interval is wider than that of rows by themselves."""
     size = 2000
     one = compared(np.random.default_rng(2), np.full(size, 0.5), size)
-    four = Compared(
-        Rows(*(np.tile(c, 4) for c in one.challenger)), Rows(*(np.tile(c, 4) for c in one.champion)), np.tile(one[2], 4)
-    )
+    rows = np.tile(np.arange(size), 4)
+    four = Compared(one.challenger.take(rows), one.champion.take(rows), one.clusters[rows])
     every = [("all", np.ones(4 * size, np.bool_))]
     [together], [apart] = segment_losses(four, every), segment_losses(four._replace(clusters=np.arange(4 * size)), every)
     assert together.lost.high - together.lost.value == pytest.approx(2 * (apart.lost.high - apart.lost.value), rel=0.01)

@@ -132,6 +132,19 @@ def test_the_interval_holds_the_truth_in_95_of_100_logs():
     assert all(0.90 <= times / 200 <= 0.99 for times in held.values()), held
 
 
+def test_slots_that_a_policy_does_not_decide_carry_no_value():
+    """The new engine decides sixty of 400 slates; the others weigh one, and say nothing of it."""
+    examples = log(400, seed=3)
+    found = PolicyRows(examples)
+    for chunk in chunks(examples, NEW):
+        table = choice_table(NEW, chunk.requests, chunk.placement)
+        some = np.isin(examples.decision_id.take(pa.array(chunk.rows)).to_pylist(), np.unique(examples.decision_id)[:60])
+        found.add(POLICY, chunk, table.probabilities * some[:, None], table.predicted_rates)
+    [placement] = slate_values(examples, found, clusters(examples))
+    assert max(placement.policies[POLICY].ess) <= 60
+    assert sum("of 60 rows" in doubt for doubt in placement.policies[POLICY].doubts) == 2
+
+
 def test_slots_that_nobody_saw_are_kept_apart():
     """They are no failures: a slot's value is of those that were seen, and after a gap nothing is known."""
     examples = log(20_000, seed=2, unseen=(0.1, 0.5))
