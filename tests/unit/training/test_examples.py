@@ -1,6 +1,9 @@
 """Decisions joined with outcomes: what counts, what does not, and that nothing counts twice."""
 
 import datetime as dt
+import os
+import subprocess
+import sys
 
 import msgspec
 import pyarrow as pa
@@ -128,6 +131,26 @@ def test_an_outcome_that_names_an_action_labels_that_slot_only(home):
     home.live("outcomes", outcome("o1", "d1"), outcome("o2", "d1", "click", placement="hero", action_id="silver"))
     found = home.load()
     assert dict(zip(found.action_id.tolist(), found.label.tolist(), strict=True)) == {"gold": 0.0, "silver": 1.0}
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin"])
+def test_a_window_is_as_long_wherever_the_machine_stands(home, zone, request):
+    """Seven days over a change of clocks, of which one has 23 hours in Berlin; half an hour before the end still counts."""
+    at = dt.datetime(2026, 3, 25, 12, tzinfo=dt.UTC).timestamp()
+    early, late = at + 7 * 86_400 - 1800, at + 7 * 86_400 + 1800
+    for name, then in (("d1", early), ("d2", late)):
+        home.live("decisions", msgspec.structs.replace(decision(name), at=at))
+        home.live("outcomes", msgspec.structs.replace(outcome(f"o-{name}", name, "click"), at=then))
+    code = (
+        "import pathlib, sys; from features.homes import home_contract; from training.examples import Objective, load_examples; "
+        "home = pathlib.Path(sys.argv[1]); "
+        "print(load_examples(home, Objective('click', 7 * 86_400.0), home_contract(home)).label.tolist())"
+    )
+    command = [sys.executable, "-c", code, str(home.folder)]
+    done = subprocess.run(
+        command, cwd=request.config.rootpath, env={**os.environ, "TZ": zone}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[1.0, 0.0]"
 
 
 def test_a_value_objective_sums_what_the_outcomes_brought(home):
