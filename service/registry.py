@@ -163,13 +163,23 @@ class Registry:
             _sync(target.parent)
         return target
 
-    def promote(self, bundle_id: str, *, at: str, why: str) -> Pointer:
-        """Make a stored bundle the champion."""
+    def promote(
+        self, bundle_id: str, *, at: str, why: str, expected: str | msgspec.UnsetType | None = msgspec.UNSET
+    ) -> Pointer:  # fmt: skip
+        """Make a stored bundle the champion.
+
+        `expected`: whose place it is to take, None where nothing serves; unset, whatever does. Raises RegistryError where another
+        bundle serves.
+        """
         self.bundle_folder(bundle_id)
         with self._lock():
             now = self.current()
             if now.champion == bundle_id:
                 return now
+            if expected is not msgspec.UNSET and now.champion != expected:
+                wanted, found = (f"`{name}`" if name else "no bundle" for name in (expected, now.champion))
+                again = f"evaluate `{bundle_id}` again - at `{self.pointer_path}`"
+                raise RegistryError(f"Expected that {wanted} serves, found that {found} does: {again}")
             previous = (*now.previous, now.champion)[-20:]  # twenty steps back are more than anyone takes
             rest = _without(now, bundle_id)
             # what was proven against another champion is not proven

@@ -60,7 +60,16 @@ class Report(msgspec.Struct, frozen=True):
     @property
     def bundle(self) -> str:
         """The id of the bundle that was evaluated: the first of the bundles."""
-        return next(p for p in self.policies if p.startswith(BUNDLE)).removeprefix(BUNDLE)
+        return self._bundles[0]
+
+    @property
+    def champion(self) -> str | None:
+        """The id of the bundle that it was judged against; None where none served, or it did itself."""
+        return next(iter(self._bundles[1:]), None)
+
+    @property
+    def _bundles(self) -> list[str]:
+        return [policy.removeprefix(BUNDLE) for policy in self.policies if policy.startswith(BUNDLE)]
 
 
 class _Judged(NamedTuple):

@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from features.homes import home_contract
 from service.bundles.loading import load_bundle
 from service.bundles.manifest import MANIFEST_FILE
@@ -15,10 +17,13 @@ from training.judging import Report
 
 
 def promote(home: Path, evidence: Report, why: str = "") -> Pointer:
-    """Let a bundle serve if its evaluation says so. Raises PromotionRefused with the reasons, and BundleRefused."""
+    """Let a bundle serve if its evaluation says so.
+
+    Raises PromotionRefused with the reasons, BundleRefused, and RegistryError where it was not proven against what serves now.
+    """
     if evidence.verdict != "promote":
         raise PromotionRefused(evidence.bundle, evidence.verdict, evidence.reasons)
-    return _move(home, evidence.bundle, "; ".join(filter(None, (why, *evidence.reasons))))
+    return _move(home, evidence.bundle, "; ".join(filter(None, (why, *evidence.reasons))), expected=evidence.champion)
 
 
 def promote_without_evidence(home: Path, bundle: str, why: str, *, by: str = "", refused: Sequence[str] = ()) -> Pointer:
@@ -86,10 +91,10 @@ def rollback(home: Path, why: str = "") -> Pointer:
     return Registry(home / "registry").rollback(at=_now(), why=f"rollback: {why}".rstrip(": "))
 
 
-def _move(home: Path, bundle: str, why: str) -> Pointer:
+def _move(home: Path, bundle: str, why: str, expected: str | msgspec.UnsetType | None = msgspec.UNSET) -> Pointer:
     registry = Registry(home / "registry")
     load_bundle(registry.bundle_folder(bundle), home_contract(home))
-    return registry.promote(bundle, at=_now(), why=f"promote {bundle}: {why}".rstrip(": "))
+    return registry.promote(bundle, at=_now(), why=f"promote {bundle}: {why}".rstrip(": "), expected=expected)
 
 
 def _now() -> str:

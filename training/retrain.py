@@ -62,7 +62,8 @@ ONCE = Plan()
 def retrain(home: Path, plan: Plan = ONCE, progress: Progress = lambda _done, _of: None) -> Round:
     """One round. That the gate keeps the champion is a result, not an error.
 
-    Raises NotReady where another round is under way or there is too little to learn from, and BundleRefused.
+    Raises NotReady where another round is under way or there is too little to learn from, BundleRefused, and RegistryError where
+    another bundle has come to serve meanwhile: the next round judges against that one.
     """
     with alone(home):
         lesson, registry = prepare(home, plan.objective, plan.share, progress), Registry(home / "registry")

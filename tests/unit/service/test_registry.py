@@ -84,6 +84,20 @@ def test_promoting_the_champion_again_changes_nothing(registry, tmp_path):
     assert registry.promote("one", at=AT, why="again").previous == (None,)
 
 
+def test_a_bundle_takes_the_place_of_the_one_that_was_expected_and_of_no_other(registry, tmp_path):
+    """What was proven against one champion is not proven against another, nor against none."""
+    for name in ("one", "two", "three"):
+        add(registry, tmp_path, name)
+    assert registry.promote("one", at=AT, why="better", expected=None).champion == "one"
+    assert registry.promote("two", at=AT, why="better", expected="one").champion == "two"
+    with pytest.raises(RegistryError, match="Expected that `one` serves, found that `two` does"):
+        registry.promote("three", at=AT, why="better", expected="one")
+    with pytest.raises(RegistryError, match="Expected that no bundle serves, found that `two` does"):
+        registry.promote("three", at=AT, why="better", expected=None)
+    assert registry.current().champion == "two"
+    assert registry.promote("three", at=AT, why="whatever serves").champion == "three"
+
+
 def test_a_bundle_id_is_taken_once(registry, tmp_path):
     """Versions are immutable."""
     add(registry, tmp_path, "one")

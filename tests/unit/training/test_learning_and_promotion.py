@@ -1,6 +1,7 @@
 """From a home to a bundle that serves: trained, proven, promoted, rolled back."""
 
 import json
+import shutil
 import time
 
 import msgspec
@@ -14,6 +15,7 @@ from training.evaluate import evaluate
 from training.examples import Objective, load_examples
 from training.learn import default_objective, train
 from training.promotion import promote, promote_without_evidence, rollback
+from training.retrain import Plan, retrain
 from training.simulate import exploring_engine, probabilities
 from training.split import seen
 
@@ -131,6 +133,45 @@ def test_a_proven_bundle_is_promoted_with_its_reasons_in_the_history(own_home):
     assert registry(own_home).current().champion == found.bundle
     last = json.loads((own_home / "registry" / "history.jsonl").read_text().splitlines()[-1])
     assert last["why"] == f"promote {found.bundle}: spring; {found.reasons[0]}"
+
+
+def twin_of(home, bundle: str) -> str:
+    """A stored bundle that differs in its name alone."""
+    copy, stored = home / "twin", registry(home).bundle_folder(bundle)
+    shutil.copytree(stored, copy)
+    manifest = json.loads((stored / "manifest.json").read_text())
+    (copy / "manifest.json").write_text(json.dumps({**manifest, "bundle_id": "twin"}))
+    registry(home).add_bundle(copy, "twin")
+    return "twin"
+
+
+def test_what_was_proven_against_one_champion_does_not_take_the_place_of_another(own_home):
+    """Somebody else has let a bundle serve since it was evaluated, or has gone back; evaluated anew it may serve."""
+    found = evaluate(own_home)
+    twin = twin_of(own_home, found.bundle)
+    assert found.champion is None
+    promote_without_evidence(own_home, twin, "for tests")
+    with pytest.raises(RegistryError, match="Expected that no bundle serves, found that `twin` does"):
+        promote(own_home, found)
+    again = evaluate(own_home, bundle=found.bundle)
+    assert again.champion == twin
+    rollback(own_home)
+    with pytest.raises(RegistryError, match="Expected that `twin` serves, found that no bundle does"):
+        promote(own_home, again)
+    assert registry(own_home).current().champion is None
+
+
+def test_a_round_does_not_promote_over_what_was_promoted_while_it_judged(own_home):
+    """The bundle stays, and the next round judges it against the one that serves now."""
+    [bundle] = registry(own_home).bundles()
+    twin_of(own_home, bundle)
+
+    def meanwhile(_done: int, _of: int) -> None:
+        registry(own_home).promote(bundle, at="2026-01-01T00:00:00Z", why="meanwhile")
+
+    with pytest.raises(RegistryError, match=f"Expected that no bundle serves, found that `{bundle}` does"):
+        retrain(own_home, Plan("click"), meanwhile)
+    assert registry(own_home).current().champion == bundle
 
 
 def test_a_bundle_without_proof_is_refused_and_the_champion_stays(own_home, report):
