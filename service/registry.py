@@ -159,6 +159,7 @@ class Registry:
             staged.chmod(0o755)
             for path in staged.iterdir():
                 _sync(path)
+            _sync(staged)
             staged.rename(target)
             _sync(target.parent)
         return target
@@ -266,6 +267,8 @@ class Registry:
         write_atomically(self.pointer_path, msgspec.json.encode(pointer))
         with (self.root / "history.jsonl").open("ab") as history:
             history.write(msgspec.json.encode({"at": at, "why": why, "pointer": pointer}) + b"\n")
+            history.flush()
+            os.fsync(history.fileno())
         return pointer
 
     @contextlib.contextmanager
