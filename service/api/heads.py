@@ -19,7 +19,10 @@ def content_length(head: bytes) -> int | None:
     """What a request says of the length of its body; None where that is for the parser to judge."""
     spelt = head.lower()
     _, found, rest = spelt.partition(b"\r\ncontent-length:")
-    if not found or spelt.count(b"content-length") != 1 or b"transfer-encoding" in spelt:
+    is_plain = (
+        spelt.count(b"content-length") == 1 and b"transfer-encoding" not in spelt and spelt.count(b"\n") == spelt.count(b"\r")
+    )
+    if not (found and is_plain):
         return None  # read otherwise than the parser does, the rest of a body would be taken for a request
     value = rest.partition(b"\r\n")[0].strip()
     return int(value) if value.isdigit() and len(value) <= MOST_DIGITS else None
