@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 import msgspec
@@ -18,11 +18,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from features.contract import ACTION_ID, MOST_SLOTS, SLOT, Contract, Feature
-from features.request_time import request_time_values
+from features.request_time import TIME_ZONE, request_time_values
 from features.vectors import Column, Matrix, Repeated, vectorize
 from service.bundles.manifest import VALUE_PREFIX
 from service.decision.records import DecisionRecord, OutcomeRecord
 from service.errors import NotReady
+from service.registry import Registry
 from training.backfill import MADE_UNDER, UNDER, Backfill, Imported, Logged, backfill, digest_of
 from training.lake import DECISION_COLUMNS, OUTCOME_COLUMNS, read_tables
 from training.learning_rules import read_rules
@@ -52,6 +53,8 @@ MEMORY = "2GB"  # of the join; what is more goes to disk
 RowsOf = Callable[[DecisionRecord, Contract], Sequence[Mapping[str, Any]]]
 Progress = Callable[[int, int], None]
 FOREVER = 1e9  # seconds: 31 years
+UTC = "UTC"
+ZONES = (f"customer.{TIME_ZONE}", f"context.{TIME_ZONE}")  # whichever comes first and is known
 
 
 class Objective(msgspec.Struct, frozen=True):
@@ -176,7 +179,8 @@ def load_examples(
     found, until = _joined(home, objective, contract, live, imported)
     if not found.num_rows:
         raise NotReady(f"Expected decisions with outcomes under `{home}`, found none: import a table, or serve and send outcomes")
-    found, examples = _without(left_out(home), found, _examples(found, objective, contract, live.damaged, until))
+    made = _examples(found, objective, contract, _Known(live.damaged, until, serving_zone(home)))
+    found, examples = _without(left_out(home), found, made)
     if not fill or read_rules(home).training.backfill == "none":
         return examples
     logged = Logged(examples.customer_id, examples.decided_at, _whole(found[MADE_UNDER]), imported.tables)
@@ -239,27 +243,57 @@ def together(tables: list[pa.Table], columns: Mapping[str, pa.DataType], contrac
     return pa.concat_tables(aligned) if aligned else pa.table({n: pa.nulls(0, kind) for n, kind in types.items()})
 
 
-def _examples(found: pa.Table, objective: Objective, contract: Contract, damaged: int, until: float) -> Examples:
+class _Known(NamedTuple):
+    """What is known of all rows together. `zone`: `serving_zone`."""
+
+    damaged: int
+    until: float
+    zone: str
+
+
+def _examples(found: pa.Table, objective: Objective, contract: Contract, known: _Known) -> Examples:
     decided_at = seconds_of(found["decided_at"])
-    values = {f.key: _whole(found[f.key]) for f in contract.features}
-    for feature in contract.features:
-        values[feature.key] = filled(feature, values[feature.key], decided_at)
+    values = filled(contract, {f.key: _whole(found[f.key]) for f in contract.features}, decided_at, known.zone)
     label = found["worth"].to_numpy() if objective.is_value else (found["times"].to_numpy() > 0)
     return Examples(
         decision_id=_whole(found["decision_id"]), customer_id=texts(_whole(found["customer_id"])), decided_at=decided_at,
         placement=texts(_whole(found["placement"])), action_id=texts(_whole(found["action_id"])),
         slot=found["slot"].to_numpy().astype(np.int64),
-        choice_probability=found["choice_probability"].to_numpy(), label=label.astype(np.float64), values=values, damaged=damaged,
-        delay=seconds_of(found["first_at"]) - decided_at, complete_until=until,
+        choice_probability=found["choice_probability"].to_numpy(), label=label.astype(np.float64), values=values,
+        damaged=known.damaged, delay=seconds_of(found["first_at"]) - decided_at, complete_until=known.until,
     )  # fmt: skip
 
 
-def filled(feature: Feature, column: pa.Array, decided_at: Values) -> pa.Array:
-    """What exists only at the time of a request: as it was served, or as it would have been. Other columns as they are."""
-    if feature.origin != "request_time" or not column.null_count:
-        return column
-    logged = zip(column.to_pylist(), decided_at.tolist(), strict=True)
-    return pa.array([request_time_values(at)[feature.name] if v is None else v for v, at in logged], column.type)
+def serving_zone(home: Path) -> str:
+    """The time zone of customers whose own is not known: the serving catalog's, UTC where none was published."""
+    registry = Registry(home / "registry")
+    revision = registry.current().catalog
+    return str(registry.catalog(revision).document.get("time_zone", UTC)) if revision is not None else UTC
+
+
+def filled(contract: Contract, columns: Mapping[str, pa.Array], decided_at: Values, zone: str) -> dict[str, pa.Array]:
+    """What exists only at the time of a request: as it was served, or as it would have been. Other columns as they are.
+
+    The time zone is the customer's or the request's, as it is in serving, and `zone` where neither is known.
+    """
+    lacking = [f for f in contract.features if f.origin == "request_time" and columns[f.key].null_count]
+    if not lacking:
+        return dict(columns)
+    zones, made = _zones(columns, len(decided_at), zone), {}
+    for feature in lacking:
+        column = columns[feature.key]
+        logged = zip(column.to_pylist(), decided_at.tolist(), zones, strict=True)
+        values = [request_time_values(at, there)[feature.name] if value is None else value for value, at, there in logged]
+        made[feature.key] = pa.array(values, column.type)
+    return {**columns, **made}
+
+
+def _zones(columns: Mapping[str, pa.Array], rows: int, zone: str) -> list[str]:
+    """The time zone of each row; each name is made once."""
+    told = [columns[key].cast(pa.string()) for key in ZONES if key in columns]
+    coded = pc.coalesce(*told, pa.repeat(zone, rows)).dictionary_encode()
+    names = coded.dictionary.to_pylist()
+    return [names[place] for place in coded.indices.to_pylist()]
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:

@@ -16,7 +16,7 @@ from features.homes import home_contract
 from service.decision.records import DecisionRecord
 from service.errors import BadRequest, NotReady
 from training.backfill import MADE_UNDER, UNDER, Imported, Logged, backfill
-from training.examples import LiveLog, decision_rows, filled, outcome_types, seconds_of, texts, together
+from training.examples import LiveLog, decision_rows, filled, outcome_types, seconds_of, serving_zone, texts, together
 from training.known_contracts import Keys
 from training.lake import DECISION_COLUMNS, OUTCOME_COLUMNS, read_tables
 from training.left_out import left_out
@@ -96,7 +96,7 @@ def _seconds(moment: Moment | None, where: str) -> float | None:
 
 def _batches(home: Path, span: tuple[float | None, float | None], scratch: Path | None, *, fill: bool) -> Iterator[Any]:
     """First the schema, then record batches of it. What DuckDB keeps is gone once the iterator is."""
-    contract, types = home_contract(home), sorted(outcome_types(home))
+    contract, types, zone = home_contract(home), sorted(outcome_types(home)), serving_zone(home)
     with (
         tempfile.TemporaryDirectory(prefix="nb-", dir=scratch) as folder,
         duckdb.connect(f"{folder}/decisions.duckdb", config={"memory_limit": MEMORY}) as connection,
@@ -108,7 +108,7 @@ def _batches(home: Path, span: tuple[float | None, float | None], scratch: Path 
         schema = schema.append(BACKFILLED) if fill else schema
         yield schema
         for batch in reader:
-            columns = _completed(batch, contract)
+            columns = _completed(batch, contract, zone)
             columns |= _backfilled(home, contract, columns, tables) if fill else {}
             yield pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
 
@@ -149,11 +149,10 @@ def _query(types: Sequence[str]) -> str:
     return READ.format(figures=", ".join(figures), columns=", ".join(columns))
 
 
-def _completed(batch: pa.RecordBatch, contract: Contract) -> dict[str, pa.Array]:
+def _completed(batch: pa.RecordBatch, contract: Contract, zone: str) -> dict[str, pa.Array]:
     """The columns of a batch, with what follows from the moment of a request."""
     decided_at = seconds_of(pa.chunked_array([batch["decided_at"]]))
-    known = {name: batch[name] for name in batch.schema.names}
-    return {**known, **{f.key: filled(f, known[f.key], decided_at) for f in contract.features}}
+    return filled(contract, {name: batch[name] for name in batch.schema.names}, decided_at, zone)
 
 
 def _backfilled(

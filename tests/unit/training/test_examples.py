@@ -14,7 +14,9 @@ from features.contract import parse_contract
 from features.homes import write_home_contract
 from service.decision.records import DecisionRecord, OutcomeRecord, PlacementRecord, ServedItem, Versions, encode_line
 from service.errors import NotReady
+from service.registry import Registry
 from training.examples import Objective, load_examples, outcome_types
+from training.frames import load_decisions
 from training.lake import DECISION_COLUMNS, OUTCOME_COLUMNS, write_by_day
 
 CONTRACT = parse_contract("""
@@ -24,6 +26,13 @@ features:
   - {name: device, type: category, origin: context, categories: [mobile, desktop]}
   - {name: hour, type: number, origin: request_time}
 """)
+ZONED = """
+features:
+  - {name: time_zone, type: category, origin: profile, max_age: 400d, categories: [Asia/Tokyo]}
+  - {name: time_zone, type: category, origin: context, categories: [America/New_York]}
+  - {name: hour, type: number, origin: request_time}
+  - {name: local_hour, type: number, origin: request_time}
+"""
 AT = 1_790_000_000.0
 MOMENT = dt.datetime.fromtimestamp(AT, dt.UTC)
 
@@ -100,6 +109,28 @@ def test_a_moment_that_was_served_is_learned_as_it_was_served(home):
     home.live("decisions", decision("d1", context={"device": "mobile", "hour": 3.0}))
     home.live("outcomes", outcome("o1", "d1"))
     assert home.load().values["context.hour"].to_pylist() == [3.0]
+
+
+@pytest.mark.parametrize(("published", "elsewhere"), [(True, 16), (False, 14)])
+def test_a_moment_that_was_not_served_is_filled_in_the_zone_that_serving_would_have_taken(home, published, elsewhere):
+    """The customer's, the request's, the catalog's, or UTC: 14:13 there. Training and data frames say the same."""
+    contract = parse_contract(ZONED)
+    write_home_contract(home.folder, contract)
+    if published:
+        document = {"time_zone": "Europe/Berlin"}
+        Registry(home.folder / "registry").publish_catalog(document, fingerprint="f", author="me", note="", at="now")
+    both = {"customer": {"time_zone": "Asia/Tokyo"}, "context": {"time_zone": "America/New_York"}}
+    home.live(
+        "decisions", decision("d1", **both), decision("d2", **{**both, "customer": {}}), decision("d3", customer={}, context={}),
+        decision("d4", **{**both, "context": {"local_hour": 3.0}}),
+    )  # fmt: skip
+    home.live("outcomes", *(outcome(f"o{n}", f"d{n}") for n in range(1, 5)))
+    expected = [*(hour + 13 / 60 + 20 / 3600 for hour in (23, 10, elsewhere)), 3.0]
+    found = load_examples(home.folder, Objective("click"), contract).values
+    assert found["context.local_hour"].to_pylist() == pytest.approx(expected)
+    assert found["context.hour"].to_pylist() == [14.0] * 4
+    frame = load_decisions(home.folder).read_all()
+    assert frame["context.local_hour"].to_pylist() == pytest.approx(expected)
 
 
 def test_what_nobody_saw_is_no_row(home):
