@@ -64,6 +64,7 @@ def corrected(examples: Examples, window: float | None) -> Examples:
     if window is None or examples.delay is None:
         return examples
     delays = delays_of(examples.delay, examples.age, window)
-    reached = delays.reached_by(np.minimum(examples.age, window))
+    is_over = examples.age >= window  # these have seen all that counts, also where no success says how late one may be
+    reached = np.where(is_over, 1.0, delays.reached_by(np.minimum(examples.age, window)))
     told = reached >= LEAST_REACHED
     return examples.take(told).with_label((examples.label / np.maximum(reached, LEAST_REACHED))[told])

@@ -70,6 +70,13 @@ def test_who_waits_takes_only_rows_whose_window_is_over():
     assert corrected(some, None) is some
 
 
+def test_rows_whose_window_is_over_say_that_nothing_came_where_nothing_did():
+    """Without any success nobody knows how late one is; that those rows have none is known all the same."""
+    found = corrected(rows([1.0, 9.0, 10.0, 20.0], [np.nan] * 4), 10.0)
+    assert found.decision_id.to_pylist() == ["d2", "d3"]
+    assert found.label.tolist() == [0.0, 0.0]
+
+
 def test_a_log_younger_than_the_window_says_nothing_of_late_successes():
     """It is refused, with what is there."""
     with pytest.raises(NotReady, match="as old as the window of 10 s, found none older than 9 s"):
