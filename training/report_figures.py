@@ -126,7 +126,7 @@ def figures(home: Path, since: float = -math.inf, progress: Progress = lambda _d
         judged = judged.take(judged.slot == 1)
     return Figures(
         objective.name, bundle, times, counted, policies, gains, weights, _experiments(home, objective.outcome),
-        lifts(counted.answers, catalog.holdout.share if catalog.holdout else 0.0),
+        lifts(counted.answers, *(one.share if one else 0.0 for one in (catalog.holdout, catalog.not_personalised))),
         deciles(judged, counted.items) if manifest.predicts != "uplift" else (),
         loop(counted.served, times, _floors(catalog, manifest)), _drift(manifest, engine, examples, progress),
     )  # fmt: skip
@@ -217,23 +217,27 @@ def deciles(examples: Examples, items: Items) -> tuple[Decile, ...]:
     )  # fmt: skip
 
 
-def lifts(answers: Answers, share: float) -> tuple[Lift, ...]:
-    """Successes and money of everybody else over the holdout, a decision; empty where nobody is in a holdout."""
+def lifts(answers: Answers, share: float, plain: float = 0.0) -> tuple[Lift, ...]:
+    """Successes and money of everybody else over the holdout, a decision; empty where nobody is in a holdout.
+
+    `share`: of the customers in it, 0 to 1; `plain`: of the others, who are not personalised, and on neither side.
+    """
     inside, outside = answers.arm == HOLDOUT, answers.arm == ""
     if not inside.any() or not outside.any():
         return ()
+    planned = (share, (1.0 - share) * (1.0 - plain))
     return tuple(
-        _lift(kind, outcome, answers, share) for kind, outcome in {"successes": answers.success, **answers.worth}.items()
+        _lift(kind, outcome, answers, planned) for kind, outcome in {"successes": answers.success, **answers.worth}.items()
     )
 
 
-def _lift(kind: str, outcome: Values, answers: Answers, share: float) -> Lift:
+def _lift(kind: str, outcome: Values, answers: Answers, shares: tuple[float, float]) -> Lift:
     inside, outside = answers.arm == HOLDOUT, answers.arm == ""
     held, others = (by_arm(answers, outcome, arm) for arm in (inside, outside))
     gained = others.value - held.value
     each = Interval(gained, *always_valid(gained, others.variance + held.variance, others.customers + held.customers))
     total = Interval(*(end * others.decisions for end in each))
-    planned = mismatch([held.customers, others.customers], [share, 1.0 - share]) if share else math.nan
+    planned = mismatch([held.customers, others.customers], shares) if shares[0] else math.nan
     few = min(held.customers, others.customers)
     doubt = {
         FEW_CUSTOMERS: f"{few} customers in the smaller group, at least {FEWEST} are needed",

@@ -7,10 +7,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from service.catalog.entities import Exploration, Fallback, Placement
+from service.catalog.entities import Exploration, Fallback, Holdout, Placement
 from service.cli import main
-from service.decision.experiments import HOLDOUT
+from service.decision.experiments import HOLDOUT, Assignment
 from service.errors import NotReady
+from training.experiments import MISMATCH
 from training.off_policy import Interval
 from training.report_counts import DAY, Answers, Served, effective_actions, periods
 from training.report_figures import Figures, claim, figures, lifts
@@ -88,6 +89,16 @@ def test_a_holdout_of_another_size_than_planned_is_noticed():
     told = answers(np.random.default_rng(2), 0.0)
     assert lifts(told, 0.5)[0].planned < 1e-6
     assert lifts(told._replace(arm=np.repeat("", 4000)), 0.1) == ()
+
+
+def test_those_who_are_not_personalised_are_no_mismatch_of_the_holdout():
+    """50,000 customers as they are really assigned, a tenth to the holdout, a twentieth of the others to neither side."""
+    customers = np.array([f"c{n}" for n in range(50_000)])
+    assignment = Assignment((), Holdout(0.1, "holdout"), Holdout(0.05, "not_personalised"))
+    arms = [assigned.id if (assigned := assignment.of(name)) else "" for name in customers.tolist()]
+    told = answers(np.random.default_rng(1), 0.1, 50_000)._replace(customer=customers, arm=np.array(arms))
+    assert lifts(told, 0.1, 0.05)[0].planned > MISMATCH
+    assert lifts(told, 0.1)[0].planned < MISMATCH
 
 
 def test_a_lift_of_hardly_any_successes_is_in_doubt():
