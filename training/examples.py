@@ -211,9 +211,8 @@ def _joined(home: Path, objective: Objective, contract: Contract, live: "LiveLog
     until = max(complete).timestamp() if complete else np.inf
     settings = {"memory_limit": MEMORY, "preserve_insertion_order": "false"}
     with tempfile.TemporaryDirectory() as spilled, duckdb.connect(config={**settings, "temp_directory": spilled}) as connection:
-        connection.execute(
-            "set timezone = 'UTC'"
-        )  # a window is added there, and in a zone with summer time some days have 23 hours
+        # a window is added there, and in a zone with summer time some days have 23 hours
+        connection.execute("set timezone = 'UTC'")
         connection.register("decisions", decisions)
         connection.register("outcomes", outcomes)
         window = dt.timedelta(seconds=objective.window or FOREVER)

@@ -33,9 +33,8 @@ Progress = Callable[[int, int], None]
 ALPHA = 0.05
 PLANNED = 5000  # customers: where the intervals are tightest
 FEWEST = 100  # customers in an arm: below, sums are too far from normal
-FEWEST_WITH = (
-    5  # customers with an outcome, had or to be expected: of none at all the variance is 0, as if it were known for sure
-)
+# customers with an outcome, had or to be expected: of none at all the variance is 0, as if it were known for sure
+FEWEST_WITH = 5
 FEW_CUSTOMERS, FEW_OUTCOMES = "too few customers", "too few outcomes"
 MISMATCH = 0.001  # p below which the shares of customers are not those of the plan
 
