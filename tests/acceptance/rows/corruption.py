@@ -41,7 +41,7 @@ def make_home(home: Path) -> list[Path]:
     asyncio.run(_write(home, range(SEGMENTS // 2)))
     seal(home)
     asyncio.run(_write(home, range(SEGMENTS // 2, SEGMENTS)))
-    return sorted(path for path in home.rglob("*") if path.is_file())
+    return sorted(path for path in home.rglob("*") if path.is_file() and path.stat().st_size)  # a lock holds nothing
 
 
 async def _write(home: Path, segments: range) -> None:
