@@ -26,7 +26,7 @@ def measure(context: Context) -> Measured:
 
 ROW = Row(
     4,
-    "where the time goes: a server that answers all it can on one core, looked at every 2 ms of processor time",
+    "where the time goes: a server that answers all it can on one core, looked at every 4 ms of processor time",
     f"microseconds by stage, in {PAGE}, that add up to at least {TOLD:.0%} of the time by the clock",
     measure,
 )
