@@ -18,13 +18,14 @@ from features.offline import read_view
 from features.vectors import vectorize
 from service.cli import main
 from service.decision.entities import PlacementRequest
-from service.decision.records import EventRecord
+from service.decision.records import ConsentRecord, EventRecord
 from service.errors import BundleRefused, NotReady
 from training.batch import decide_table
 from training.batch_parts import Campaign
 from training.decision_log import read_decisions
 from training.event_history import write_events
 from training.fit import FitSettings
+from training.live_log import write_segment
 from training.predictions.learning import train_all
 from training.predictions.models import predictions_registry
 from training.predictions.scoring import instant, score
@@ -134,6 +135,22 @@ def test_what_was_scored_is_in_redis_whatever_the_fraction_of_the_second(home, r
     with redis.Redis.from_url(redis_url) as client:
         kept = [client.hexists(key, timestamp_field("predictions")) for key in client.scan_iter("*customer_id*")]
     assert sum(kept) == scored > 200
+
+
+def test_who_does_not_want_to_be_known_is_not_scored(home, redis_url):
+    """No row of the table and nothing in Redis, where another would have both."""
+    now = time.time()
+    consent = "consent: {profiling: {unless_said: given, needed_for: profile}}\n"
+    (home / "catalog.yaml").write_text(CATALOG.lstrip() + consent)
+    assert command(home, redis_url, "catalog", "publish", str(home / "catalog.yaml")) == 0
+    write_segment(home, "consents", "test", [ConsentRecord("c2", "profiling", given=False, at=now, received_at=now)], now)
+    train_all(home, ["churn_risk"], now, FitSettings(threads=1), force=False)
+    scored = score(home, redis_url, now).customers["churn_risk"]
+    names = read_view(home, "predictions")["customer_id"].to_pylist()
+    assert "c4" in names
+    assert "c2" not in names
+    with redis.Redis.from_url(redis_url) as client:
+        assert len(list(client.scan_iter("*customer_id*"))) == scored == len(names)
 
 
 def test_a_prediction_is_an_input_of_models(home):

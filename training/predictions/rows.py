@@ -25,6 +25,7 @@ from features.vectors import Column, Matrix, vectorize
 from service.errors import NotReady
 from training.event_history import fed, read_aliases, read_events
 from training.examples import Objective, load_examples
+from training.left_out import LeftOut, left_out
 from training.transactions import read_ledger
 
 AS_OF = """
@@ -48,6 +49,7 @@ class History:
         self.types = tuple(home_event_types(home, contract).types)
         self._ledgers: list[tuple[Label, Ledger]] = []
         self._events: pa.Table | None = None
+        self._out: LeftOut | None = None
         self.everything = read_ledger(home, self.types, None)
 
     @property
@@ -87,12 +89,21 @@ class History:
         return Ledger.of(pa.array(names, pa.string()), examples.decided_at[hit], examples.label[hit])
 
     def customers(self, prediction: Prediction, at: float) -> pa.Array:
-        """Whom it is about at a moment: those it is declared among, or everybody who was known by then. Sorted."""
-        if prediction.among is not None:
-            ledger = self.ledger(prediction.among)
-            count = _span(ledger, np.arange(len(ledger.customers)), np.full(len(ledger.customers), at), -prediction.among.within)
-            return ledger.customers.filter(pa.array(count[1] > count[0]))
-        return self.known(at)
+        """Whom it is about at a moment: those it is declared among, or everybody who was known by then. Sorted.
+
+        Customers who were erased since, or do not want to be known, are left out (`training.left_out`).
+        """
+        if prediction.among is None:
+            return self._without(self.known(at), at)
+        ledger = self.ledger(prediction.among)
+        count = _span(ledger, np.arange(len(ledger.customers)), np.full(len(ledger.customers), at), -prediction.among.within)
+        return self._without(ledger.customers.filter(pa.array(count[1] > count[0])), at)
+
+    def _without(self, names: pa.Array, at: float) -> pa.Array:
+        if self._out is None:
+            self._out = left_out(self.home)
+        out = self._out.mask(np.array(names.to_pylist(), np.str_), np.full(len(names), at))
+        return names.filter(pa.array(~out))
 
     def known(self, at: float) -> pa.Array:
         """Everybody who has an event, or a row in an offline table, by a moment. Sorted."""

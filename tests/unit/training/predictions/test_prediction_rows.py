@@ -5,11 +5,24 @@ import pyarrow as pa
 import pytest
 
 from features.homes import home_contract
+from features.offline import write_view
 from features.predictions import Label, home_predictions, parse_predictions
-from service.decision.records import DecisionRecord, EventRecord, OutcomeRecord, PlacementRecord, ServedItem, Versions
+from service.decision.records import (
+    ConsentRecord,
+    DecisionRecord,
+    ErasureRecord,
+    EventRecord,
+    IdentityRecord,
+    OutcomeRecord,
+    PlacementRecord,
+    ServedItem,
+    Versions,
+)
 from service.errors import NotReady
+from service.registry import Registry
 from training.event_history import write_events
 from training.live_log import write_segment
+from training.predictions.learning import rows_at
 from training.predictions.rows import History, prediction_inputs
 
 DAY = 86_400.0
@@ -136,6 +149,56 @@ def test_what_came_of_decisions_may_be_a_label(settled):
         label = parse_predictions(f"predictions: {{p: {{label: {{objective: '{objective}', within: 1h}}}}}}")["p"].label
         assert history(home).labels(label, asked(["a", "b"], 0.0)).tolist() == expected
         assert history(home).labels(label, asked(["a", "b"], 500.0)).tolist() == [0.0, 0.0]
+
+
+DECLARED = """
+predictions:
+  churn_risk: {label: {none_of: purchased, within: 30d}, among: {any_of: purchased, within: 90d}}
+  expected_value: {label: {objective: click, within: 30d}}
+"""
+
+
+@pytest.fixture
+def left(settled, small_world):
+    """Five buyers: `a` said no by the id `a-2`, `b` said no and yes, `c` was erased at the cut, and is still in a table."""
+    home = settled([small_world.bought[0]._replace(customer=name, at=CUT - DAY) for name in "abcde"], DECLARED)
+    Registry(home / "registry").publish_catalog(
+        {"consent": {"profiling": {"needed_for": "profile", "unless_said": "given"}}},
+        fingerprint="f", author="me", note="", at="now",
+    )  # fmt: skip
+    words = [("a-2", False, 1.0), ("b", False, 1.0), ("b", True, 2.0)]
+    write_segment(home, "identities", "test", [IdentityRecord("a-2", "a", 0.5)], END)
+    write_segment(home, "consents", "test", [ConsentRecord(n, "profiling", given, at, at) for n, given, at in words], END)
+    write_segment(home, "erasures", "test", [ErasureRecord("c", CUT)], END)
+    moment = pa.array([round((CUT - 50 * DAY) * 1e6)] * 6, pa.timestamp("us", tz="UTC"))
+    names = ["a", "a-2", "b", "c", "d", "e"]
+    write_view(home, "profile", pa.table({"customer_id": names, "event_timestamp": moment, "tier": ["low"] * 6}))
+    return home
+
+
+def test_nothing_is_predicted_of_who_does_not_want_to_be_known_or_was_erased_since(left):
+    """By none of their ids, of nobody's kind; after an erasure, what a table still holds is of somebody new."""
+    known = history(left)
+    declared = home_predictions(left, known.contract)
+    for name in declared:
+        assert known.customers(declared[name], CUT).to_pylist() == ["b", "d", "e"]
+    assert known.customers(declared["expected_value"], CUT + 1.0).to_pylist() == ["b", "c", "d", "e"]
+
+
+def test_rows_to_learn_from_and_to_judge_by_are_of_the_others(left):
+    """The label of who is left out would be 0 whatever came of their decisions, which nobody reads."""
+    known = history(left)
+    prediction = home_predictions(left, known.contract)["expected_value"]
+    placement = PlacementRecord("home", 1, (ServedItem(1, "card", "t", "offer", 0.1, 1.0, 1.0, explored=False),), fallback=False)
+    decisions = [DecisionRecord(f"d{n}", n, CUT + 1.0, {}, {}, (placement,), Versions(1, None, "c")) for n in "abcd"]
+    write_segment(left, "decisions", "test", decisions, END)
+    outcomes = [OutcomeRecord(f"o{n}", f"d{n}", "click", CUT + 2.0, CUT + 2.0) for n in "abcd"]
+    write_segment(left, "outcomes", "test", outcomes, END)
+    rows = rows_at(known, prediction, (CUT, CUT + 0.5), seed=1)
+    found = sorted(zip(rows.asked["customer_id"].to_pylist(), rows.asked["at"].to_pylist(), rows.labels.tolist(), strict=True))
+    came = {"b": 1.0, "c": 1.0, "d": 1.0, "e": 0.0}
+    expected = [(name, at, came[name]) for name in "bcde" for at in (CUT, CUT + 0.5) if (name, at) != ("c", CUT)]
+    assert found == expected
 
 
 def test_a_home_without_events_says_what_to_do(settled):
