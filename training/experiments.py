@@ -138,6 +138,8 @@ class _Decided(msgspec.Struct, frozen=True):
 def experiments(home: Path, objective: str, progress: Progress = lambda _done, _of: None) -> list[ExperimentReport]:
     """Every experiment that the log knows. `objective`: the type of outcome; a decision has it or not. Raises NotReady.
 
+    Who was erased counts nowhere. Who does not want to be known does: nothing known of them is read here, and an arm that drives
+    customers to say no would look better without them.
     `not_personalised` compares those who are in no experiment with the one in a hundred for whom nothing known of them counts.
     """
     successes = {o.decision_id for o in read_log(home, "outcomes", OutcomeRecord) if o.type == objective}

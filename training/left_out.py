@@ -23,6 +23,10 @@ class LeftOut(NamedTuple):
     denied: frozenset[str]
     erased: Mapping[str, float]
 
+    def has(self, customer_id: str, at: float) -> bool:
+        """Whether what was decided then does not count."""
+        return customer_id in self.denied or is_erased(self.erased, customer_id, at)
+
     def mask(self, customer_id: npt.NDArray[np.str_], at: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
         """The rows that do not count: (rows,). `at`: when each was decided, seconds since 1970 UTC."""
         out = np.isin(customer_id, list(self.denied)) if self.denied else np.zeros(len(customer_id), np.bool_)

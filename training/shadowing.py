@@ -16,9 +16,9 @@ from service.decision.experiments import Assigned
 from service.decision.records import OutcomeRecord, ShadowRecord
 from service.errors import NotReady
 from service.registry import Registry
-from training.event_history import is_erased, read_erasures
 from training.judging import Gain
 from training.learning_rules import read_rules
+from training.left_out import left_out
 from training.live_log import read_log
 from training.off_policy import Values, mean_interval
 from training.slots import knows_slots
@@ -82,8 +82,8 @@ class _Row(msgspec.Struct, frozen=True):
 def shadow_report(home: Path, bundle: str, now: float) -> ShadowReport:
     """What the log says of a shadow. `now`: seconds since 1970 UTC. Raises NotReady where it was asked about nothing."""
     asked = {one.decision_id: one for one in read_log(home, "shadows", ShadowRecord) if one.bundle == bundle}
-    erased, decisions = read_erasures(home), read_log(home, "decisions", _Decided)
-    known = (one for one in decisions if one.decision_id in asked and not is_erased(erased, one.customer_id, one.at))
+    out, decisions = left_out(home), read_log(home, "decisions", _Decided)
+    known = (one for one in decisions if one.decision_id in asked and not out.has(one.customer_id, one.at))
     decided = {one.decision_id: one for one in known}
     pairs = [(one, decided[name]) for name, one in asked.items() if name in decided]
     if not pairs:

@@ -1,7 +1,7 @@
 """What a draft makes of logged decisions, counted stretch by stretch of the log."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ from service.decision.arbitration import NONE_LEFT
 from service.decision.decide import Outline, outline
 from service.decision.engine import Engine
 from service.decision.records import DecisionRecord, decode_lines
-from training.event_history import is_erased
 from training.lake_store import open_lake
+from training.left_out import LeftOut
 from training.live_log import Source
 from training.sealing import sealed_payloads
 
@@ -88,12 +88,12 @@ def _payloads(part: Part) -> list[bytes]:
     return [line.payload for line in lines if line.payload is not None]
 
 
-def tally_part(engine: Engine, part: Part, erased: Mapping[str, float]) -> Tally:
-    """What the engine makes of the decisions of one stretch, its experiments aside. `erased`: as `read_erasures` gives it."""
+def tally_part(engine: Engine, part: Part, out: LeftOut) -> Tally:
+    """What the engine makes of the decisions of one stretch, its experiments aside."""
     tally, decoder, payloads = Tally(), msgspec.json.Decoder(DecisionRecord), _payloads(part)
     for start in range(0, len(payloads), MADE_AT_ONCE):
         records = [decoder.decode(payload) for payload in payloads[start : start + MADE_AT_ONCE]]
-        _tally(engine, [record for record in records if not is_erased(erased, record.customer_id, record.at)], tally)
+        _tally(engine, [record for record in records if not out.has(record.customer_id, record.at)], tally)
     return tally
 
 

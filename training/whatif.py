@@ -21,8 +21,8 @@ from service.decision.records import OutcomeRecord
 from service.errors import NotReady
 from service.registry import Registry
 from training import off_policy
-from training.event_history import read_erasures
 from training.judging import Gain
+from training.left_out import LeftOut, left_out
 from training.live_log import read_log, sources
 from training.tallies import Item, Part, Tally, parts_of, tally_part
 
@@ -90,26 +90,27 @@ def what_if(
 
 
 def _tallies(home: Path, draft: Draft, parts: Sequence[Part], workers: int) -> Iterator[Tally]:
+    out = left_out(home)
     if workers == 1 or len(parts) == 1:
-        engine, erased = build(home, draft), read_erasures(home)
-        yield from (tally_part(engine, part, erased) for part in parts)
+        engine = build(home, draft)
+        yield from (tally_part(engine, part, out) for part in parts)
         return
-    told = (str(home), msgspec.json.encode(draft))
+    told = (str(home), msgspec.json.encode(draft), out)
     with ProcessPoolExecutor(workers, get_context("spawn"), _start, told) as pool:
         for done in as_completed([pool.submit(_work, part) for part in parts]):
             yield done.result()
 
 
-_given: list[tuple[Engine, dict[str, float]]] = []  # the engine of this worker process, and who was erased
+_given: list[tuple[Engine, LeftOut]] = []  # the engine of this worker process, and who does not count
 
 
-def _start(home: str, draft: bytes) -> None:
-    _given.append((build(Path(home), msgspec.json.decode(draft, type=Draft)), read_erasures(Path(home))))
+def _start(home: str, draft: bytes, out: LeftOut) -> None:
+    _given.append((build(Path(home), msgspec.json.decode(draft, type=Draft)), out))
 
 
 def _work(part: Part) -> Tally:
-    engine, erased = _given[0]
-    return tally_part(engine, part, erased)
+    engine, out = _given[0]
+    return tally_part(engine, part, out)
 
 
 def build(home: Path, draft: Draft) -> Engine:

@@ -8,16 +8,19 @@ from features.homes import home_contract
 from service.bundles.loading import read_manifest
 from service.catalog.policies import DECISIONS, Budget
 from service.cli import main
-from service.decision.records import ConsentRecord, ErasureRecord, IdentityRecord, OutcomeRecord
+from service.decision.records import ConsentRecord, ErasureRecord, IdentityRecord, OutcomeRecord, ShadowRecord
 from service.errors import NotReady
 from service.ids import customer_key, new_decision_id
 from service.registry import Registry
 from training.decision_log import read_decisions
 from training.examples import Examples, Objective, load_examples
+from training.experiments import experiments
 from training.frames import load_decisions
 from training.left_out import left_out
 from training.live_log import write_segment
 from training.rebuild import budget_counts, contacts_in
+from training.shadowing import shadow_report
+from training.whatif import Draft, what_if
 
 CONSENT = {"profiling": {"needed_for": "profile", "unless_said": "given"}, "mail": {"needed_for": {"kinds": ["offer"]}}}
 LONG_AGO, NOW = 1.0, 4e9  # before and after every decision
@@ -96,6 +99,27 @@ def test_notebooks_see_what_the_training_sees(home):
     assert set(rows["customer_id"]) - set(found["customer_id"]) == {name}
     assert len(found) == (rows["customer_id"] != name).sum()
     assert load_decisions(home).read_all().num_rows == len(found)
+
+
+def test_drafts_and_shadows_are_not_judged_by_who_does_not_want_to_be_known(home):
+    """A model would be asked about them, or was; in one process and in two."""
+    records = [logged.record for logged in read_decisions(home)]
+    [bundle] = Registry(home / "registry").bundles()
+    write_segment(home, "shadows", "tests", [ShadowRecord(r.decision_id, bundle, r.at, 0.5) for r in records], NOW)
+    gone = set(sorted({r.customer_id for r in records})[::2])
+    said(home, *((name, False, 5.0) for name in gone))
+    left = sum(r.customer_id not in gone for r in records)
+    draft = Draft(yaml.safe_load((home / "busy.yaml").read_text()), bundle)
+    assert 0 < left < len(records)
+    assert [what_if(home, draft, "click", processes=n).decisions for n in (1, 2)] == [left] * 2
+    assert shadow_report(home, bundle, NOW).decisions == left
+
+
+def test_arms_that_chance_gave_keep_who_said_no_since(home):
+    """An arm that drives customers to say no would look better without them."""
+    before = experiments(home, "click")
+    said(home, *((name, False, 5.0) for name in most_frequent(examples(home))[:20]))
+    assert experiments(home, "click") == before
 
 
 def test_contacts_of_before_an_erasure_are_not_rebuilt(home):

@@ -9,6 +9,7 @@ from service.errors import BundleRefused, CatalogInvalid, NotReady, RegistryErro
 from service.registry import Registry
 from tests.conftest import SHOP_ENDS, WEEK
 from training.decision_log import read_decisions
+from training.left_out import LeftOut
 from training.live_log import sources
 from training.simulate import probabilities
 from training.tallies import parts_of, tally_part
@@ -55,7 +56,7 @@ def test_two_processes_count_what_one_counts(busy_home, unchanged):
     engine = build(busy_home, draft)
     total = None
     for part in parts_of(sources(busy_home, "decisions"), 50_000):
-        found = tally_part(engine, part, {})
+        found = tally_part(engine, part, LeftOut(frozenset(), {}))
         if total is None:
             total = found
         else:
