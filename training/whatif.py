@@ -24,7 +24,7 @@ from training import off_policy
 from training.judging import Gain
 from training.left_out import LeftOut, left_out
 from training.live_log import read_log, sources
-from training.tallies import Item, Part, Tally, parts_of, tally_part
+from training.tallies import Item, Part, Tally, hashes_of, parts_of, tally_part, told_again
 
 PARTS_PER_PROCESS = 4  # so that none is left working alone for long
 SHORTEST_PART = 2_000_000  # bytes; about 1,000 decisions: less is not worth another process
@@ -93,11 +93,13 @@ def _tallies(home: Path, draft: Draft, parts: Sequence[Part], workers: int) -> I
     out = left_out(home)
     if workers == 1 or len(parts) == 1:
         engine = build(home, draft)
-        yield from (tally_part(engine, part, out) for part in parts)
+        again = told_again(map(hashes_of, parts))
+        yield from (tally_part(engine, part, out, places) for part, places in zip(parts, again, strict=True))
         return
     told = (str(home), msgspec.json.encode(draft), out)
     with ProcessPoolExecutor(workers, get_context("spawn"), _start, told) as pool:
-        for done in as_completed([pool.submit(_work, part) for part in parts]):
+        again = told_again(pool.map(hashes_of, parts))
+        for done in as_completed([pool.submit(_work, part, places) for part, places in zip(parts, again, strict=True)]):
             yield done.result()
 
 
@@ -108,9 +110,9 @@ def _start(home: str, draft: bytes, out: LeftOut) -> None:
     _given.append((build(Path(home), msgspec.json.decode(draft, type=Draft)), out))
 
 
-def _work(part: Part) -> Tally:
+def _work(part: Part, again: frozenset[int]) -> Tally:
     engine, out = _given[0]
-    return tally_part(engine, part, out)
+    return tally_part(engine, part, out, again)
 
 
 def build(home: Path, draft: Draft) -> Engine:

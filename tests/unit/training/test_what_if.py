@@ -10,7 +10,7 @@ from service.registry import Registry
 from tests.conftest import SHOP_ENDS, WEEK
 from training.decision_log import read_decisions
 from training.left_out import LeftOut
-from training.live_log import sources
+from training.live_log import sources, write_segment
 from training.simulate import probabilities
 from training.tallies import parts_of, tally_part
 from training.whatif import GONE, Draft, build, what_if
@@ -64,6 +64,15 @@ def test_two_processes_count_what_one_counts(busy_home, unchanged):
     assert total.decisions == 3000
     assert dict(total.dropped) == unchanged.dropped
     assert what_if(busy_home, draft, "click", processes=2) == unchanged
+
+
+def test_a_decision_that_two_workers_wrote_counts_once(own_busy_home):
+    """Wherever the second record lies: in a segment of its own, or beside the first; in one process and in two."""
+    draft = draft_of(own_busy_home)
+    once = what_if(own_busy_home, draft, "click", processes=1)
+    records = [logged.record for logged in read_decisions(own_busy_home)]
+    write_segment(own_busy_home, "decisions", "other", [*records[:900], *records[:900]], 1e11)
+    assert [what_if(own_busy_home, draft, "click", processes=n) for n in (1, 2)] == [once] * 2
 
 
 def test_a_rule_that_is_added_tells_how_many_candidates_it_drops(busy_home, unchanged):
