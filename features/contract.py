@@ -256,6 +256,14 @@ def _check_window(window: float, where: str) -> None:
         )
 
 
+def _check_half_life(text: str, where: str) -> None:
+    if seconds(text) <= 0:
+        raise ContractError(
+            f"Expected a half-life longer than 0 s (a window has {STEPS[0]} s to {STEPS[-1] * MOST_STEPS / SECONDS['d']:g}d), "
+            f"got `{text}` - at `{where}.half_life`"
+        )
+
+
 class _DeclaredEvents(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How events feed a feature, as people write it: durations are text, one type needs no list."""
 
@@ -285,6 +293,8 @@ class _DeclaredEvents(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ContractError(f"Expected `recent` for a category, got `{self.aggregate}` - at `{where}.aggregate`")
         if self.window is not None:
             _check_window(seconds(self.window), where)
+        if self.half_life is not None:
+            _check_half_life(self.half_life, where)
         return FromEvents(
             aggregate=self.aggregate, types=(self.type,) if isinstance(self.type, str) else self.type, property=self.property,
             window=None if self.window is None else seconds(self.window),
@@ -357,6 +367,8 @@ class _DeclaredFeature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ContractError(f"Expected one of the categories, got `{self.default}` - at `{where}.default`")
         if len(set(categories)) != len(categories):
             raise ContractError(f"Expected different categories, got one twice - at `{where}.categories`")
+        if self.max_age is not None and seconds(self.max_age) <= 0:
+            raise ContractError(f"Expected a `max_age` longer than 0 s, got `{self.max_age}` - at `{where}.max_age`")
 
     def _check_origin(self, where: str) -> None:
         is_live = self.events is not None or self.journey is not None

@@ -72,6 +72,7 @@ def test_a_duration_without_a_known_unit_is_refused(text):
         ("{name: a, type: category, origin: context, categories: [x], default: y}", "Expected one of the categories, got `y`"),
         ("{name: a, type: category, origin: context, categories: [x, x]}", "Expected different categories"),
         ("{name: a, type: number, origin: profile}", "Expected `max_age` for a customer feature"),
+        ("{name: a, type: number, origin: profile, max_age: 0s}", "Expected a `max_age` longer than 0 s, got `0s`"),
         ("{name: a, type: number, origin: moon}", "Invalid enum value 'moon'"),
         ("{name: a, type: number, origin: context, colour: red}", "unknown field `colour`"),
     ],

@@ -174,6 +174,8 @@ def test_a_contract_with_events_survives_being_written_down():
         ("{aggregate: count, window: 50h}", "whole steps .of 21600 s"),
         ("{aggregate: count, window: 1000d}", "to 960d, got"),
         ("{aggregate: count, window: 0d}", "whole steps"),
+        ("{aggregate: count, half_life: 0d}", "longer than 0 s .a window has 60 s to 960d., got `0d` - at .*events.half_life"),
+        ("{aggregate: sum, property: amount, half_life: 0.0h}", "Expected a half-life longer than 0 s"),
     ],
 )
 def test_a_declaration_that_makes_no_sense_is_refused(events, problem):
