@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 import yaml
 
-from features.contract import Contract, ContractError, Journey
+from features.contract import Contract, ContractError, Feature, FromEvents, Journey
 from features.homes import features_folder
 from features.live import CHANNEL
 from features.sentiment import Sentiment
@@ -153,32 +153,69 @@ def check_journey(types: EventTypes, journey: Journey) -> None:
                 kind = "text" if name == CHANNEL else types.types[move.type].properties.get(name)
                 if kind is None:
                     raise ContractError(f"Expected a declared property of `{move.type}`, got `{name}` - at {where}")
-                if isinstance(wanted, str) != (kind == "text"):
-                    raise ContractError(
-                        f"Expected a {'text' if kind == 'text' else 'number'}, got `{wanted}` - at {where}.{name}"
-                    )
+                _check_wanted(kind, wanted, f"{where}.{name}")
+
+
+def _check_wanted(kind: Kind, wanted: float | str, where: str) -> None:
+    """Raises ContractError where no property of this kind can have this value; a truth is 1 or 0."""
+    if isinstance(wanted, str) != (kind == "text"):
+        raise ContractError(f"Expected a {'text' if kind == 'text' else 'number'}, got `{wanted}` - at {where}")
 
 
 def check_fed(types: EventTypes, contract: Contract) -> None:
-    """Raises ContractError where a feature or the journey needs an event type or a property that is not declared."""
+    """Raises ContractError where a feature or the journey needs an event type or a property that is not declared.
+
+    Nor may it need a value that the property cannot have: what is counted by its type online is compared as a text offline.
+    """
     if contract.journey is not None:
         check_journey(types, contract.journey)
     for feature in contract.features:
         if feature.transactions is not None:
             check_amount(types, feature.transactions.types, feature.transactions.amount, "features.yaml: `transactions`")
     for feature in contract.live:
-        source = feature.events
-        if source is None:
-            continue
-        for name in source.types or types.types:
-            where = f"features.yaml: `{feature.name}`"
-            if name not in types:
-                raise ContractError(f"Expected a declared event type ({', '.join(types.types)}), got `{name}` - at {where}")
-            kind = types.types[name].kind(source.property or "")
-            if source.property is not None and kind is None and source.types:
-                raise ContractError(f"Expected a declared property of `{name}`, got `{source.property}` - at {where}")
-            if source.aggregate == "sum" and kind not in ("number", None):
-                raise ContractError(f"Expected a number to sum up, got `{source.property}`, a {kind} - at {where}")
+        if feature.events is not None:
+            _check_source(types, feature, feature.events)
+
+
+def _check_source(types: EventTypes, feature: Feature, source: FromEvents) -> None:
+    """Raises ContractError where the events that feed a feature are not declared, or cannot have the values that it needs."""
+    where = f"features.yaml: `{feature.name}`"
+    for name in source.types:
+        if name not in types:
+            raise ContractError(f"Expected a declared event type ({', '.join(types.types)}), got `{name}` - at {where}")
+    if source.property is not None:
+        fitting, wanted = _fitting(feature, source)
+        for kind in _kinds(types, source, source.property, where):
+            if kind not in fitting:
+                raise ContractError(f"Expected {wanted}, got `{source.property}`, a {kind} - at {where}")
+    for name, value in source.where.items():
+        for kind in _kinds(types, source, name, where):
+            _check_wanted(kind, value, f"{where}.where.{name}")
+
+
+def _fitting(feature: Feature, source: FromEvents) -> tuple[tuple[Kind, ...], str]:
+    """Of which kinds the property may be that a feature reads, and in words."""
+    if source.aggregate == "sum":
+        return ("number",), "a number to sum up"
+    if source.aggregate == "recent" and feature.type == "category":
+        return ("text",), "a text for a category"
+    if source.aggregate == "recent":
+        return ("number", "truth"), "a number or a truth for a number"
+    return ("number", "text", "truth"), "a property"
+
+
+def _kinds(types: EventTypes, source: FromEvents, name: str, where: str) -> list[Kind]:
+    """The kinds of a property among the events that a feature reads. Each type that it names must have it, or else any type."""
+    if name == CHANNEL:
+        return ["text"]
+    found = {one: types.types[one].kind(name) for one in source.types or types.types}
+    for one in source.types:
+        if found[one] is None:
+            raise ContractError(f"Expected a declared property of `{one}`, got `{name}` - at {where}")
+    kinds = [kind for kind in found.values() if kind is not None]
+    if not kinds:
+        raise ContractError(f"Expected a property that some event has, got `{name}` - at {where}")
+    return kinds
 
 
 def check_amount(types: EventTypes, names: Iterable[str], amount: str | None, where: str) -> None:

@@ -17,8 +17,11 @@ events:
 """)
 
 
-def contract(events: str):
-    return parse_contract(f"features: [{{name: x, type: number, origin: activity, events: {events}}}]")
+def contract(events: str, kind: str = "number"):
+    return parse_contract(f"features: [{{name: x, type: {kind}, origin: activity, events: {events}}}]")
+
+
+CATEGORY = "category, categories: [home, garden]"
 
 
 @pytest.mark.parametrize(
@@ -58,6 +61,11 @@ def test_what_contradicts_a_declaration_is_told(kind, channel, properties, probl
         "{aggregate: sum, type: viewed, property: price, window: 1d}",
         "{aggregate: distinct, property: channel, window: 1d}",
         "{aggregate: distinct, property: category, window: 1d}",
+        "{aggregate: distinct, property: price, window: 1d}",
+        "{aggregate: recent, property: price}",
+        "{aggregate: recent, type: viewed, property: new}",
+        "{aggregate: count, window: 1d, where: {new: 1, category: home, channel: web}}",
+        "{aggregate: since_last, type: [viewed, opened], where: {channel: email}}",
     ],
 )
 def test_a_feature_may_be_fed_by_what_is_declared(events):
@@ -75,6 +83,23 @@ def test_a_feature_may_be_fed_by_what_is_declared(events):
         ),
         ("{aggregate: sum, type: viewed, property: category, window: 1d}", "Expected a number to sum up, got `category`, a text"),
         ("{aggregate: sum, property: channel, window: 1d}", "Expected a number to sum up, got `channel`"),
+        ("{aggregate: recent, property: category}", "Expected a number or a truth for a number, got `category`, a text"),
+        ("{aggregate: recent, type: viewed, property: channel}", "Expected a number or a truth for a number, got `channel`"),
+        (
+            "{aggregate: recent, property: weight}",
+            "Expected a property that some event has, got `weight` - at features.yaml: `x`",
+        ),
+        ("{aggregate: count, window: 1d, where: {colour: red}}", "Expected a property that some event has, got `colour`"),
+        (
+            "{aggregate: count, type: [viewed, opened], window: 1d, where: {category: home}}",
+            "Expected a declared property of `opened`, got `category`",
+        ),
+        (
+            "{aggregate: count, type: viewed, window: 1d, where: {price: '3.0'}}",
+            "Expected a number, got `3.0` - at features.yaml: `x`.where.price",
+        ),
+        ("{aggregate: count, window: 1d, where: {category: 1}}", "Expected a text, got `1.0`"),
+        ("{aggregate: count, window: 1d, where: {new: 'true'}}", "Expected a number, got `true`"),
     ],
 )
 def test_a_feature_that_nothing_can_feed_is_refused_at_start(events, problem):
@@ -82,6 +107,14 @@ def test_a_feature_that_nothing_can_feed_is_refused_at_start(events, problem):
     with pytest.raises(ContractError) as refused:
         check_fed(TYPES, contract(events))
     assert problem in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["price", "new"])
+def test_a_category_is_what_a_text_says(name):
+    """Numbers and truths are no categories, online or offline; texts are."""
+    with pytest.raises(ContractError, match=f"Expected a text for a category, got `{name}`, a "):
+        check_fed(TYPES, contract(f"{{aggregate: recent, property: {name}}}", CATEGORY))
+    check_fed(TYPES, contract("{aggregate: recent, property: category}", CATEGORY))
 
 
 def test_a_home_has_its_own_types_or_those_of_the_package(tmp_path):
