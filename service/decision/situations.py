@@ -4,6 +4,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from features.request_time import request_time_values
 from service.catalog.entities import Catalog, Exploration, Scalar, Treatment
 from service.decision.engine import Engine, build_engine
 from service.decision.entities import CustomerState, DecisionRequest
@@ -84,14 +85,16 @@ def _with_value(request: DecisionRequest, name: str, to: Scalar) -> DecisionRequ
 
 
 def _at(request: DecisionRequest, moment: float) -> DecisionRequest:
-    """Another moment, with the hours that go with it."""
+    """Another moment, with the hours and the weekday that go with it, where the context has them.
+
+    The local hour moves by the time that passes: which zone it was told in is not known here.
+    """
     context = dict(request.context)
-    passed = moment - request.at
-    for name in ("local_hour", "hour"):
-        value = context.get(name)
-        if isinstance(value, int | float):
-            shifted = (value + passed / 3600.0) % 24.0
-            context[name] = float(int(shifted)) if name == "hour" else shifted
+    then = request_time_values(moment)
+    context |= {name: then[name] for name in ("hour", "weekday") if isinstance(context.get(name), int | float)}
+    local = context.get("local_hour")
+    if isinstance(local, int | float):
+        context["local_hour"] = (local + (moment - request.at) / 3600.0) % 24.0
     return msgspec.structs.replace(request, at=moment, context=context)
 
 

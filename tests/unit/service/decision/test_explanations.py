@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.contract import Contract, Feature
+from features.request_time import request_time_values
 from service.catalog.entities import Treatment
 from service.catalog.policies import Cap, Constraint, ContactPolicy, Selector
 from service.catalog.validate import parse_catalog
@@ -18,7 +19,7 @@ from service.decision.entities import CustomerState, DecisionRequest, PlacementR
 from service.decision.explain import explain
 from service.decision.records import Versions
 from service.decision.scoring import FlatScorer
-from service.decision.situations import Situation, applied, without_chance
+from service.decision.situations import Change, Situation, applied, without_chance
 
 RICH = Path(__file__).parents[1] / "catalog" / "rich.yaml"
 NOW, DAY = 1_790_000_000.0, 86_400.0
@@ -165,6 +166,33 @@ def test_what_time_heals_is_told_as_time(tiny):
     state = CustomerState({}, contacts=encode_contacts([Contact(NOW - 7200, "gold", "d0", "hero", type_code("impression"))]))
     [change] = smallest_change(engine, tiny.request(state=state, at=NOW), "hero", "gold")
     assert (change.kind, change.text) == ("moment", "1320 minutes later, when `daily` allows it again")
+
+
+@pytest.mark.parametrize(
+    ("at", "later"),
+    [
+        (1_790_000_000.0, 1800.0),  # 2026-09-21, a Monday, 14:13:20 UTC
+        (1_790_030_340.0, 1860.0),  # 22:39
+        (1_790_033_940.0, 1800.0),  # 23:39
+        (1_790_000_000.0, -15 * 3600.0),
+    ],
+    ids=["the same hour", "the next hour", "past midnight", "the day before"],
+)
+def test_at_another_moment_hour_and_weekday_are_those_of_that_moment(tiny, at, later):
+    """As a request of that moment would have them, past the hour and past midnight; the local hour moves along with them."""
+    zone = "Europe/Berlin"
+    request = tiny.request(at=at, context={"channel": "web", **request_time_values(at, zone)})
+    situation = Situation(tiny.engine([tiny.action("a")]), request)
+    then = applied(situation, "hero", "a", Change("moment", "at", at + later, "")).request
+    assert then.at == at + later
+    assert then.context == pytest.approx({"channel": "web", **request_time_values(at + later, zone)})
+
+
+def test_what_a_context_does_not_have_another_moment_does_not_add(tiny):
+    """An imported decision knew no hour: its rules saw none."""
+    situation = Situation(tiny.engine([tiny.action("a")]), tiny.request(at=NOW, context={"channel": "web", "weekday": 5.0}))
+    then = applied(situation, "hero", "a", Change("moment", "at", NOW + DAY, "")).request
+    assert then.context == {"channel": "web", "weekday": 1.0}
 
 
 @pytest.mark.parametrize(
