@@ -5,7 +5,7 @@ A bundle that is promoted becomes a version of a registered model; the alias `ch
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mlflow.entities import Metric, Param, Run, RunTag
@@ -56,10 +56,16 @@ class MlflowTracker:
                 self._promoted(run, manifest)
 
     def _found(self, bundle: str) -> Run | None:
-        runs = self._client.search_runs([self._experiment], f"tags.`{BUNDLE}` = '{bundle}'", max_results=1)
+        """The run of a bundle that has all of it: one that was cut off may lack its files, and is no run to add to."""
+        runs = self._runs(bundle, "FINISHED")
         return runs[0] if runs else None
 
+    def _runs(self, bundle: str, status: str) -> Sequence[Run]:
+        return self._client.search_runs([self._experiment], f"tags.`{BUNDLE}` = '{bundle}' AND attributes.status = '{status}'")
+
     def _begun(self, manifest: Manifest, trained: Trained | None) -> Run:
+        for left in self._runs(manifest.bundle_id, "RUNNING"):
+            self._client.set_terminated(left.info.run_id, "FAILED")
         run = self._client.create_run(self._experiment, run_name=manifest.bundle_id, tags={BUNDLE: manifest.bundle_id})
         self._client.log_batch(
             run.info.run_id, _metrics({**manifest.metrics, "parity": manifest.parity, "learned_base_rate": manifest.base_rate}),

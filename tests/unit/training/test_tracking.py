@@ -96,6 +96,25 @@ def test_the_alias_follows_what_is_promoted_by_hand(own_home, capsys):
 
 
 @needs_mlflow
+def test_a_run_that_was_cut_off_is_begun_anew(own_home):
+    """It has no artifact for a version to point to: it is marked as failed, and what is told later goes to a whole one."""
+    bundle, tracker = Registry(own_home / "registry").bundles()[0], open_tracker(own_home, "local")
+    artifacts = own_home / "mlflow" / "artifacts"
+    artifacts.touch()  # no folder: the run begins, and its files have no place
+    with pytest.raises(NotReady):
+        tracker.track(Told(bundle))
+    [cut] = runs(own_home)
+    artifacts.unlink()
+    for _ in range(2):
+        tracker.track(Told(bundle, promoted=True))
+    whole, left = sorted(runs(own_home), key=lambda run: run.info.run_id == cut.info.run_id)
+    assert (whole.info.status, left.info.status, left.info.run_id) == ("FINISHED", "FAILED", cut.info.run_id)
+    version = client_of(own_home).get_model_version_by_alias("nextbest-click", "champion")
+    assert version.run_id == whole.info.run_id
+    assert (Path(version.source.removeprefix("file://")) / "manifest.json").exists()
+
+
+@needs_mlflow
 def test_a_store_that_takes_nothing_is_told_after_the_work_is_done(own_home, tmp_path, capsys):
     """The address is in the message; a store that cannot be opened is told before anything is trained."""
     (tmp_path / "file").touch()
