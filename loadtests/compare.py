@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from loadtests.generator import Load, closed, open_loop, post
+from loadtests.generator import GRACE_S, Load, closed, open_loop, post
 from loadtests.servers import OURS, Place, Server
 from loadtests.world import CUSTOMERS, asks
 
@@ -82,5 +82,6 @@ def good(name: str, load: Load) -> Load:
     """The load, where every answer was 200. Raises RuntimeError."""
     if not load.good or load.good < load.answers:
         others = load.answers - load.good
-        raise RuntimeError(f"Expected 200 for every request, got {others} others of {load.answers} - at `{name}`")
+        never = f", {load.unanswered} of them without an answer for {GRACE_S:g} s and more" if load.unanswered else ""
+        raise RuntimeError(f"Expected 200 for every request, got {others} others of {load.answers}{never} - at `{name}`")
     return load

@@ -1,12 +1,14 @@
 """A load generator that costs less than what it measures: callbacks alone, over connections that stay open.
 
 Closed: each connection asks again as soon as it is answered. Open: requests are sent when they are due, and their times count
-from then, whether the one before was answered or not.
+from then, whether the one before was answered or not; what is not answered when the time is over is waited for, so that a stall
+at the end is as slow as one in the middle.
 """
 
 import asyncio
 import gc
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -15,15 +17,20 @@ import uvloop
 
 OK = 200
 TICK_S = 0.0002  # for which it sleeps between two looks: 0.3 ms with what lies between; uvloop's shortest timer takes 1.2
+GRACE_S = 1.0  # for what was due in time and is not answered yet; later than that is no answer
 
 
 class Load(NamedTuple):
-    """What came of it: answers, how many of them were 200, seconds, and the latency of each in seconds."""
+    """What came of it: answers, how many of them were 200, seconds, and the latency of each in seconds.
+
+    `unanswered`: how many of the answers never came; their latency is how long they were waited for.
+    """
 
     answers: int
     good: int
     seconds: float
     latencies: list[float]
+    unanswered: int = 0
 
     @property
     def per_second(self) -> float:
@@ -48,14 +55,15 @@ class _Line(asyncio.Protocol):
     def __init__(self, told: Callable[["_Line", int, float], None]) -> None:
         self._told = told
         self._transport: Any = None
-        self._due = 0.0
+        self.due = 0.0
+        self.waiting = False
         self._data = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
 
     def ask(self, data: bytes, due: float) -> None:
-        self._due, self._data = due, b""
+        self.due, self.waiting, self._data = due, True, b""
         self._transport.write(data)
 
     def data_received(self, data: bytes) -> None:
@@ -66,15 +74,17 @@ class _Line(asyncio.Protocol):
         head = self._data[:end].lower()
         start = head.find(b"content-length:") + 15
         if len(self._data) >= end + 4 + int(head[start:].partition(b"\r")[0]):
-            self._told(self, int(head[9:12]), self._due)
+            self.waiting = False
+            self._told(self, int(head[9:12]), self.due)
 
     def connection_lost(self, exc: Exception | None) -> None:
         del exc
-        if self._due:
-            self._told(self, 0, self._due)
+        if self.waiting:
+            self.waiting = False
+            self._told(self, 0, self.due)
 
     def close(self) -> None:
-        self._due = 0.0
+        self.waiting = False
         self._transport.abort()
 
 
@@ -109,21 +119,23 @@ class _Run:
     async def open(self, connections: int, per_second: float, seconds: float, warm_up: float) -> Load:
         lines = await self._connect(connections, self._freed)
         self._free = list(lines)
-        begun, sent = time.perf_counter(), 0
+        begun, sent, most = time.perf_counter(), 0, math.ceil((warm_up + seconds) * per_second)
         self._begins, self._ends = begun + warm_up, begun + warm_up + seconds
-        while (now := time.perf_counter()) < self._ends:
-            while self._free and begun + sent / per_second <= now:
+        while (now := time.perf_counter()) < self._ends + GRACE_S and (sent < most or any(line.waiting for line in lines)):
+            while self._free and sent < most and begun + sent / per_second <= now:
                 self._free.pop().ask(next(self._requests), begun + sent / per_second)
                 sent += 1
             time.sleep(TICK_S)  # noqa: ASYNC251  # nobody else is here; what has come meanwhile is seen with the next turn
             await asyncio.sleep(0)
-        return self._load(lines, seconds)
+        left = [line.due for line in lines if line.waiting] + [begun + n / per_second for n in range(sent, most)]
+        waited = [now - due for due in left if due >= self._begins]
+        self._latencies += waited
+        return self._load(lines, seconds, len(waited))
 
     def _freed(self, line: _Line, status: int, due: float) -> None:
-        now = time.perf_counter()
-        if self._begins <= now:
+        if self._begins <= due:
             self._good += status == OK
-            self._latencies.append(now - due)
+            self._latencies.append(time.perf_counter() - due)
         if status:
             self._free.append(line)
 
@@ -132,10 +144,10 @@ class _Run:
         made = [await loop.create_connection(lambda: _Line(told), "127.0.0.1", self._port) for _ in range(connections)]
         return [line for _, line in made]
 
-    def _load(self, lines: list[_Line], seconds: float) -> Load:
+    def _load(self, lines: list[_Line], seconds: float, unanswered: int = 0) -> Load:
         for line in lines:
             line.close()
-        return Load(len(self._latencies), self._good, seconds, self._latencies)
+        return Load(len(self._latencies), self._good, seconds, self._latencies, unanswered)
 
 
 def closed(port: int, requests: Iterator[bytes], connections: int = 32, *, seconds: float = 3.0, warm_up: float = 0.5) -> Load:
@@ -146,7 +158,7 @@ def closed(port: int, requests: Iterator[bytes], connections: int = 32, *, secon
 def open_loop(
     port: int, requests: Iterator[bytes], per_second: float, *, connections: int = 128, seconds: float = 5.0, warm_up: float = 0.5
 ) -> Load:
-    """So many a second, whatever becomes of them."""
+    """So many a second, whatever becomes of them: each that was due once it was warm counts, also where no answer came."""
     return _undisturbed(lambda: _Run(port, requests).open(connections, per_second, seconds, warm_up))
 
 

@@ -1,14 +1,17 @@
 """What is made of measurements: figures that could not be right are refused, and sums add up."""
 
+import contextlib
 import itertools
 import threading
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
 
-from loadtests.compare import ratio, throughput
+from loadtests.compare import good, ratio, throughput
 from loadtests.decision_cost import Cost, Size, growth
+from loadtests.generator import open_loop, post
 from loadtests.run import Scenario, Seen, read_budget, seen, within
 from loadtests.sampled import LOOP, OTHERS, STAGES, stage_of
 from loadtests.sampled import Seen as Sampled
@@ -35,10 +38,29 @@ class Refusing(BaseHTTPRequestHandler):
         """Nobody reads it."""
 
 
-@pytest.fixture
-def refusing():
+class Late(BaseHTTPRequestHandler):
+    """Answers after a moment, but for the questions from one on, which are answered when the test is over."""
+
+    protocol_version = "HTTP/1.1"
+    asked = itertools.count()
+    held_from = 0
+    over = threading.Event()
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.over.wait(60.0 if next(self.asked) >= self.held_from else 0.3)
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_arguments: object) -> None:
+        """Nobody reads it."""
+
+
+@contextlib.contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[Server]:
     """A server of them, in a thread."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield Server("ours", server.server_port, None, 0.0)
@@ -47,10 +69,52 @@ def refusing():
     server.server_close()
 
 
+@pytest.fixture
+def refusing():
+    """Turned away, every other time."""
+    with serving(Refusing) as server:
+        yield server
+
+
+@pytest.fixture
+def late(request):
+    """`held_from` as the test asks; whoever is held is let go when it ends."""
+    over = threading.Event()
+    handler = type("Handler", (Late,), {"asked": itertools.count(), "held_from": request.param, "over": over})
+    with serving(handler) as server:
+        yield server
+        over.set()
+
+
 def test_a_server_that_does_not_answer_with_200_has_no_throughput(refusing):
     """Nobody is fast by refusing."""
     with pytest.raises(RuntimeError, match=r"Expected 200 for every request, got [1-9][0-9]* others of [0-9]+ - at `ours`"):
         throughput({"ours": refusing}, rounds=1, seconds=0.2)
+
+
+def question() -> Iterator[bytes]:
+    return itertools.repeat(post("/recommend", {}))
+
+
+@pytest.mark.parametrize("late", [1000], indirect=True)
+def test_what_is_under_way_when_the_time_is_over_counts_with_its_latency(late):
+    """Each request that was due, once: those that are answered afterwards, and those for which a connection was free only then."""
+    load = open_loop(late.port, question(), 20.0, connections=3, seconds=0.3, warm_up=0.0)
+    assert (load.answers, load.good, load.unanswered, load.seconds) == (6, 6, 0, 0.3)
+    assert min(load.latencies) >= 0.3
+    assert max(load.latencies) >= 0.45  # the fourth was due after 0.15 s, and a connection was free after 0.3
+
+
+@pytest.mark.parametrize("late", [2], indirect=True)
+def test_what_is_never_answered_is_not_good_and_took_as_long_as_was_waited(late):
+    """A server that stops answers nobody faster: those without a connection wait as well, and the error says so."""
+    load = open_loop(late.port, question(), 40.0, connections=4, seconds=0.5, warm_up=0.1)
+    assert load.answers == 20
+    assert load.good + load.unanswered == load.answers
+    assert load.unanswered >= 18
+    assert load.percentile(0.5) >= 1.0
+    with pytest.raises(RuntimeError, match=r"got (\d+) others of 20, \1 of them without an answer for 1 s and more - at `ours`"):
+        good("ours", load)
 
 
 def test_what_disturbs_a_round_disturbs_both_of_it():
