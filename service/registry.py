@@ -23,6 +23,8 @@ import msgspec
 
 from service.errors import RegistryError
 
+UNREADABLE = (OSError, msgspec.DecodeError, UnicodeDecodeError)  # text that is not UTF-8 is no DecodeError
+
 
 class Challenger(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A bundle that decides for a share of the customers, 0 to 1, since a moment (RFC 3339): a canary."""
@@ -97,7 +99,7 @@ class Registry:
             return msgspec.json.decode(self.pointer_path.read_bytes(), type=Pointer)
         except FileNotFoundError:
             return Pointer()
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise RegistryError(f"Expected a pointer, found something else: {error} - at `{self.pointer_path}`") from error
 
     def catalog(self, revision: int) -> CatalogRevision:
@@ -107,7 +109,7 @@ class Registry:
             return msgspec.json.decode(path.read_bytes(), type=CatalogRevision)
         except FileNotFoundError as error:
             raise RegistryError(f"Expected a published catalog, found no revision {revision} - at `{path}`") from error
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise RegistryError(f"Expected a catalog revision, found something else: {error} - at `{path}`") from error
 
     def revisions(self) -> list[int]:
@@ -138,7 +140,11 @@ class Registry:
     def bundle_folder(self, bundle_id: str) -> Path:
         """Where a bundle lies. Raises RegistryError where there is none."""
         folder = self.root / "bundles" / bundle_id
-        if "/" in bundle_id or not folder.is_dir():
+        try:
+            found = "/" not in bundle_id and folder.is_dir()
+        except OSError as error:
+            raise RegistryError(f"Expected a stored bundle that can be read, got `{bundle_id}`: {error}") from error
+        if not found:
             known = ", ".join(f"`{name}`" for name in self.bundles()) or "none"
             raise RegistryError(f"Expected a stored bundle ({known}), got `{bundle_id}`")
         return folder
@@ -158,6 +164,7 @@ class Registry:
             shutil.copytree(folder, staged, dirs_exist_ok=True)
             staged.chmod(0o755)
             for path in staged.iterdir():
+                path.chmod(0o644)  # whoever trains may be somebody else than whoever serves
                 _sync(path)
             _sync(staged)
             staged.rename(target)
@@ -256,7 +263,7 @@ class Registry:
         for path in sorted((self.root / "notes").glob("[0-9]*.json")):
             try:
                 note = msgspec.json.decode(path.read_bytes(), type=Note)
-            except msgspec.DecodeError as error:
+            except UNREADABLE as error:
                 raise RegistryError(f"Expected a note, found something else: {error} - at `{path}`") from error
             if note.seal != _seal(note) or note.before != (found[-1].seal if found else ""):
                 raise RegistryError(f"Expected a note as it was left, after the one before it, found another - at `{path}`")

@@ -86,6 +86,8 @@ class EngineSource:
             self._follow(self._registry.current())
         except NextbestError as error:  # whatever is wrong with the new version, the old one is still right
             self._fail(str(error))
+        except Exception as error:  # noqa: BLE001  # also what nobody thought of: a watch that ended would see no later version
+            self._fail(f"Expected a version that loads, got {type(error).__name__}: {error}")
 
     def _follow(self, pointer: Pointer) -> None:
         if pointer.catalog is None:
@@ -198,4 +200,6 @@ def _stamp(path: Path) -> tuple[int, int] | None:
         status = path.stat()
     except FileNotFoundError:
         return None
+    except OSError as error:  # whoever reads it tells why, once
+        return 0, error.errno or 0
     return status.st_ino, status.st_mtime_ns

@@ -23,6 +23,7 @@ from service.catalog.entities import Action
 from service.decision.scoring import Rates, Scorer
 from service.errors import BundleRefused
 from service.logs import logger
+from service.registry import UNREADABLE
 
 CHECKED_FILES = (MODEL_FILE, WARMUP_FILE)
 COMPILED_FROM = 1000  # actions x trees: 4 x 300, 16 x 50 and 100 x 10 take ONNX Runtime and compiled trees about the same time
@@ -105,7 +106,7 @@ def read_manifest(folder: Path) -> Manifest:
         return msgspec.json.decode(path.read_bytes(), type=Manifest)
     except FileNotFoundError as error:
         raise BundleRefused(f"Expected a manifest, found none - at `{folder.name}/{MANIFEST_FILE}`") from error
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise BundleRefused(f"Manifest not understood: {error} - in `{folder.name}/{MANIFEST_FILE}`") from error
 
 
@@ -114,6 +115,8 @@ def _checked_bytes(folder: Path, name: str, manifest: Manifest) -> bytes:
         data = (folder / name).read_bytes()
     except FileNotFoundError as error:
         raise BundleRefused(f"Expected file `{name}` in bundle `{manifest.bundle_id}`, found none") from error
+    except OSError as error:
+        raise BundleRefused(f"Expected file `{name}` in bundle `{manifest.bundle_id}` that can be read: {error}") from error
     found = hashlib.sha256(data).hexdigest()
     if found != manifest.files.get(name):
         raise BundleRefused(f"Expected checksum {manifest.files.get(name)}, found {found} - at `{manifest.bundle_id}/{name}`")
@@ -155,7 +158,13 @@ def _trees(model: bytes, inputs: int) -> Ensemble | Product | str:
 def _check_parity(model: OnnxModel, matrix: Matrix, expected: Rates, inputs: int) -> None:
     if matrix.shape != (len(expected), inputs) or not len(expected):
         raise BundleRefused(f"Expected warm-up rows of {inputs} inputs, found shapes {matrix.shape} and {expected.shape}")
-    worst = float((np.abs(model.rates(matrix) - expected) / np.maximum(1.0, np.abs(expected))).max())
+    try:
+        rates = model.rates(matrix)
+    except Exception as error:  # ONNX Runtime raises several unrelated classes where a model that it loaded cannot be run
+        raise BundleRefused(f"Expected rates of the warm-up rows from the model, got: {error}") from error
+    if rates.shape != expected.shape:
+        raise BundleRefused(f"Parity: expected rates of shape {expected.shape}, found {rates.shape}")
+    worst = float((np.abs(rates - expected) / np.maximum(1.0, np.abs(expected))).max())
     if not worst <= PARITY_LIMIT:  # not, so that a NaN is refused too
         raise BundleRefused(f"Parity: expected predictions within {PARITY_LIMIT:g} of the trainer's, found {worst:g}")
 

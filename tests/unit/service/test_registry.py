@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import stat
 
 import pytest
 
@@ -122,6 +123,48 @@ def test_an_unknown_revision_and_a_broken_pointer_say_where(registry):
     registry.pointer_path.write_text("{")
     with pytest.raises(RegistryError, match="Expected a pointer"):
         registry.current()
+
+
+def test_bytes_that_are_no_text_and_files_that_cannot_be_read_say_where(registry):
+    """A folder stands for a file that the operating system refuses."""
+    revision = publish(registry)
+    stored = registry.root / "catalogs" / f"{revision}.json"
+    reads = ((stored, b"author", lambda: registry.catalog(revision)), (registry.pointer_path, b"champion", registry.current))
+    for path, field, read in reads:
+        path.write_bytes(b'{"%b": "\xff"}' % field)
+        with pytest.raises(RegistryError, match=f"Expected a .*utf-8.* - at `{path}`"):
+            read()
+        path.unlink()
+        path.mkdir()
+        with pytest.raises(RegistryError, match=f"Expected a .*Is a directory.* - at `{path}`"):
+            read()
+
+
+def test_a_note_of_bytes_that_are_no_text_says_where(registry):
+    """As one that was changed."""
+    registry.root.mkdir()
+    registry.leave_note(Note("b", "c", "ann", AT, "why", ("reason",)))
+    [path] = (registry.root / "notes").iterdir()
+    path.write_bytes(b'{"bundle": "\xff"}')
+    with pytest.raises(RegistryError, match=f"Expected a note, found something else: .* - at `{path}`"):
+        registry.notes()
+
+
+def test_a_bundle_whose_name_no_disk_can_hold_is_refused(registry, tmp_path):
+    """The operating system is asked, and refuses."""
+    add(registry, tmp_path, "one")
+    with pytest.raises(RegistryError, match="Expected a stored bundle that can be read"):
+        registry.bundle_folder("x" * 300)
+
+
+def test_a_stored_bundle_can_be_read_by_everybody(registry, tmp_path):
+    """Whoever trains may be somebody else than whoever serves."""
+    made = tmp_path / "made"
+    made.mkdir(mode=0o700)
+    (made / "model.onnx").write_text("one")
+    (made / "model.onnx").chmod(0o600)
+    folder = registry.add_bundle(made, "one")
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (folder, folder / "model.onnx")] == [0o755, 0o644]
 
 
 def test_every_move_is_in_the_history(registry, tmp_path):

@@ -21,6 +21,24 @@ CONTRACT = Contract(
 )
 
 
+def fits_rows_of(rows: int) -> bytes:
+    """A model that adds weights of so many rows: no other number of rows will do."""
+    return one_node("Add", helper.make_tensor("weights", TensorProto.FLOAT, [rows, 3], [0.0] * 3 * rows))
+
+
+def as_many_rates_as_inputs() -> bytes:
+    return one_node("Add", helper.make_tensor("weights", TensorProto.FLOAT, [1], [0.0]))
+
+
+def one_node(operator: str, weights: TensorProto) -> bytes:
+    graph = helper.make_graph(
+        [helper.make_node(operator, ["inputs", "weights"], ["rate"])], "one",
+        [helper.make_tensor_value_info("inputs", TensorProto.FLOAT, [None, 3])],
+        [helper.make_tensor_value_info("rate", TensorProto.FLOAT, None)], initializer=[weights],
+    )  # fmt: skip
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+
+
 def test_a_right_bundle_loads_and_scores_every_action(bundles, tiny):
     """Two customers, two actions: the sigmoid of age + device code + price."""
     bundle = load_bundle(bundles.write(), CONTRACT)
@@ -63,6 +81,24 @@ def test_a_missing_file_is_named(bundles, name):
     folder = bundles.write()
     (folder / name).unlink()
     with pytest.raises(BundleRefused, match=name if name != MANIFEST_FILE else "Expected a manifest"):
+        load_bundle(folder, CONTRACT)
+
+
+@pytest.mark.parametrize("name", [MODEL_FILE, WARMUP_FILE, MANIFEST_FILE])
+def test_a_file_that_cannot_be_read_is_named(bundles, name):
+    """A folder stands for one that the operating system refuses."""
+    folder = bundles.write()
+    (folder / name).unlink()
+    (folder / name).mkdir()
+    with pytest.raises(BundleRefused, match=f"Is a directory.*{name}"):
+        load_bundle(folder, CONTRACT)
+
+
+def test_a_manifest_of_bytes_that_are_no_text_is_refused(bundles):
+    """They cannot be decoded, which is another error than a wrong field."""
+    folder = bundles.write()
+    (folder / MANIFEST_FILE).write_bytes(b'{"bundle_id": "\xff"}')
+    with pytest.raises(BundleRefused, match=r"Manifest not understood: .*utf-8"):
         load_bundle(folder, CONTRACT)
 
 
@@ -162,6 +198,18 @@ def test_a_model_that_pulls_in_another_file_is_refused(bundles, tmp_path):
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     with pytest.raises(BundleRefused, match="Expected an ONNX model"):
         load_bundle(bundles.write(model=onnx.ModelProto.SerializeToString(model)), CONTRACT)
+
+
+def test_a_model_that_loads_and_cannot_be_run_is_refused(bundles):
+    """Its weights fit five rows, the warm-up rows are two."""
+    with pytest.raises(BundleRefused, match="Expected rates of the warm-up rows from the model, got"):
+        load_bundle(bundles.write(model=fits_rows_of(5)), CONTRACT)
+
+
+def test_a_model_with_more_than_one_rate_a_row_is_refused(bundles):
+    """Six rates of two rows are no rates."""
+    with pytest.raises(BundleRefused, match=r"Parity: expected rates of shape \(2,\), found \(6,\)"):
+        load_bundle(bundles.write(model=as_many_rates_as_inputs()), CONTRACT)
 
 
 def test_a_model_with_other_names_or_widths_is_refused(bundles):

@@ -1,0 +1,131 @@
+"""A version that cannot be loaded changes nothing, whatever is wrong with it, and the watch goes on."""
+
+import asyncio
+import contextlib
+
+import msgspec
+import pytest
+
+from features.contract import Contract
+from service.bundles.engines import EngineSource, watch
+from service.catalog.validate import parse_catalog
+from service.registry import Pointer, Registry, write_atomically
+from tests.unit.service.api.conftest import until
+from tests.unit.service.bundles.conftest import INPUTS
+from tests.unit.service.bundles.test_guarded_scorers import CATALOG
+from tests.unit.service.bundles.test_loading import fits_rows_of
+
+AT = "2026-01-01T00:00:00Z"
+CONTRACT = Contract(INPUTS[:2])
+
+
+class Moody(Registry):
+    """Raises what it is told to raise."""
+
+    error: Exception | None = None
+
+    def current(self) -> Pointer:
+        if self.error is not None:
+            raise self.error
+        return super().current()
+
+
+class World:
+    """A registry whose bundle `good` serves, and a bundle `bad` that nobody has looked at."""
+
+    def __init__(self, folder, bundles) -> None:
+        self.registry, self.told = Moody(folder / "registry"), list[str | None]()
+        self.publish()
+        for name in ("good", "bad"):
+            self.registry.add_bundle(bundles.write(name, model=fits_rows_of(5) if name == "bad" else None), name)
+        self.promote("good")
+        self.engines = EngineSource(self.registry, CONTRACT, lambda _engine, problem: self.told.append(problem))
+        self.engines.refresh()
+
+    def publish(self) -> None:
+        document, catalog = parse_catalog(CATALOG, CONTRACT)
+        self.registry.publish_catalog(document, fingerprint=catalog.fingerprint, author="me", note="", at=AT)
+
+    def promote(self, name: str) -> None:
+        self.registry.promote(name, at=AT, why="test")
+
+    def spoil_the_pointer(self) -> None:
+        self.registry.pointer_path.write_bytes(b'{"champion": "\xff"}')
+
+    def put_a_folder_in_place_of_the_pointer(self) -> None:
+        self.registry.pointer_path.unlink()
+        self.registry.pointer_path.mkdir()
+
+    def spoil_the_catalog(self) -> None:
+        self.publish()
+        (self.registry.root / "catalogs" / "2.json").write_bytes(b'{"note": "\xff"}')
+
+    def spoil_the_manifest(self) -> None:
+        (self.registry.bundle_folder("bad") / "manifest.json").write_bytes(b'{"bundle_id": "\xff"}')
+        self.promote("bad")
+
+    def put_a_folder_in_place_of_the_model(self) -> None:
+        model = self.registry.bundle_folder("bad") / "model.onnx"
+        model.unlink()
+        model.mkdir()
+        self.promote("bad")
+
+    def choose_a_model_that_cannot_be_run(self) -> None:
+        self.promote("bad")
+
+    def raise_what_nobody_thought_of(self) -> None:
+        self.promote("bad")
+        self.registry.error = ZeroDivisionError("nobody thought of it")
+
+    def choose_the_right_version_again(self) -> None:
+        self.registry.error = None
+        if self.registry.pointer_path.is_dir():
+            self.registry.pointer_path.rmdir()
+        write_atomically(self.registry.pointer_path, msgspec.json.encode(Pointer(catalog=1, champion="good")))
+
+
+@pytest.fixture
+def world(tmp_path, bundles) -> World:
+    return World(tmp_path, bundles)
+
+
+WAYS = [
+    World.spoil_the_pointer,
+    World.put_a_folder_in_place_of_the_pointer,
+    World.spoil_the_catalog,
+    World.spoil_the_manifest,
+    World.put_a_folder_in_place_of_the_model,
+    World.choose_a_model_that_cannot_be_run,
+    World.raise_what_nobody_thought_of,
+]
+
+
+@pytest.mark.parametrize("spoil", WAYS)
+async def test_the_watch_outlives_what_cannot_be_loaded_and_follows_what_can(world, spoil):
+    """It tells what is wrong, once; the engine serves on; the next version that is right takes over."""
+    spoil(world)
+    served = world.engines.engine
+    watcher = asyncio.create_task(watch(world.engines, 0.01))
+    try:
+        await until(lambda: world.engines.problem is not None)
+        await asyncio.sleep(0.05)  # five more looks
+        assert not watcher.done()
+        assert world.told == [None, world.engines.problem]
+        assert world.engines.engine.versions == served.versions
+        world.choose_the_right_version_again()
+        await until(lambda: world.engines.problem is None)
+        assert world.engines.engine.versions.bundle == "good"
+    finally:
+        watcher.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watcher
+
+
+@pytest.mark.parametrize("spoil", WAYS)
+def test_a_start_with_what_cannot_be_loaded_is_no_crash(world, spoil):
+    """The service comes up and says why it decides without a model, or not at all."""
+    spoil(world)
+    fresh = EngineSource(world.registry, CONTRACT, lambda _engine, _problem: None)
+    fresh.refresh()
+    assert fresh.problem is not None
+    assert fresh.standing()["problem"] == fresh.problem
