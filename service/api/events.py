@@ -10,7 +10,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from features.event_types import ahead
 from service.api import examples
 from service.api.bodies import customer_of, decoded
-from service.api.guarding import INGEST
+from service.api.guarding import DECIDE, INGEST, NEEDS, Guard
 from service.api.openapi import PROBLEMS, EventsOperation
 from service.api.recommend import as_ask, render
 from service.api.reused import all_rejected
@@ -41,11 +41,15 @@ KEPT_CHARACTERS = 20_000  # of an event in quarantine
 async def events(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Write events down and update features.
 
-    Sending the same `event_id` again changes nothing; with other content, it is refused.
+    Sending the same `event_id` again changes nothing; with other content, it is refused. With `decide`, the key has to be one for
+    that, too.
     """
     started = time.perf_counter()
     intake: EventIntake = request.app.state.events
     call = decoded(CALL_DECODER, await request.body())
+    if call.decide is not None:
+        guard: Guard = request.app.state.guard
+        guard.check_further(DECIDE[NEEDS], dict(request.scope["headers"]), request.scope["query_string"])
     ask = None if call.decide is None else as_ask(call.decide, request.app.state.parts.engine())
     taken, spoiled, rejected = judge(call, intake)
     new, reused = await intake.take(taken, spoiled)

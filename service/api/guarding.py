@@ -39,14 +39,14 @@ class Guard(ASGIMiddleware):
             self._check_key(ring, headers, query, needed)
         self._check_length(headers.get(b"content-length"))
 
+    def check_further(self, needed: str, headers: dict[bytes, bytes], query: bytes) -> None:
+        """What a request turns out to need, too: it came in, so its rate was counted. Raises Unauthorized, Forbidden."""
+        if ring := self._keys():
+            _key(ring, headers, query, needed)
+
     def _check_key(self, ring: KeyRing, headers: dict[bytes, bytes], query: bytes, needed: str) -> None:
         """Raises Unauthorized, Forbidden, TooManyRequests."""
-        secret = offered(headers, _plain_query(query))
-        key: Key | None = ring.find(secret) if secret else None
-        if key is None:
-            raise Unauthorized(f"Expected an active key for `{needed}`, got {'one that is not' if secret else 'none'}")
-        if needed not in key.scopes:
-            raise Forbidden(f"Expected a key for `{needed}`, got one for {', '.join(f'`{s}`' for s in key.scopes)}")
+        key = _key(ring, headers, query, needed)
         if not self._rates.allows(key):
             raise TooManyRequests(f"Expected at most {key.rate:g} requests a second with this key, got more")
 
@@ -58,6 +58,17 @@ class Guard(ASGIMiddleware):
             raise BadRequest("Expected a number of bytes - at `Content-Length`")
         if int(told) > self.body_limit:
             raise TooLarge(f"Expected a body of at most {self.body_limit} bytes, got {int(told)}")
+
+
+def _key(ring: KeyRing, headers: dict[bytes, bytes], query: bytes, needed: str) -> Key:
+    """The key that a request brings. Raises Unauthorized, Forbidden."""
+    secret = offered(headers, _plain_query(query))
+    key = ring.find(secret) if secret else None
+    if key is None:
+        raise Unauthorized(f"Expected an active key for `{needed}`, got {'one that is not' if secret else 'none'}")
+    if needed not in key.scopes:
+        raise Forbidden(f"Expected a key for `{needed}`, got one for {', '.join(f'`{s}`' for s in key.scopes)}")
+    return key
 
 
 def _plain_query(query: bytes) -> dict[str, str]:

@@ -29,7 +29,8 @@ def key(name: str, *scopes: str, **more) -> Key:
     return Key(name, name, scopes, digest(f"secret-{name}"), 0.0, **more)
 
 
-RING = KeyRing([*(key(s, s) for s in SCOPES), key("old", *SCOPES, revoked=1.0), key("slow", *SCOPES, rate=2.0)])
+BROWSER = key("browser", "decide", "ingest", rate=2.0)
+RING = KeyRing([*(key(s, s) for s in SCOPES), key("old", *SCOPES, revoked=1.0), key("slow", *SCOPES, rate=2.0), BROWSER])
 
 
 @pytest.fixture
@@ -77,6 +78,19 @@ async def test_a_key_that_had_its_share_is_asked_to_come_back(guarded):
     answers = [await guarded.get("/metrics", headers={"X-API-Key": "secret-slow"}) for _ in range(4)]
     assert [answer.status_code for answer in answers] == [200, 200, 429, 429]
     assert answers[-1].headers["Retry-After"] == "1"
+
+
+async def test_events_that_ask_for_a_decision_need_a_key_that_may(guarded, service):
+    """403 before anything is written; with both scopes it is one request of the key's rate."""
+    event = {"event_id": "e1", "customer_id": "c42", "type": "product_viewed", "channel": "web"}
+    told, asked = {"events": [event]}, {"events": [event], "decide": {"customer_id": "c42", "placement": "home_hero"}}
+    answer = await guarded.post("/events", json=asked, headers={"X-API-Key": "secret-ingest"})
+    assert (answer.status_code, answer.json()["detail"]) == (403, "Expected a key for `decide`, got one for `ingest`")
+    assert service.log.events == []
+    assert (await guarded.post("/events", json=told, headers={"X-API-Key": "secret-ingest"})).status_code == 202
+    answers = [await guarded.post("/events?key=secret-browser", json=asked) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [202, 202, 429]
+    assert answers[0].json()["decision"]["placements"]
 
 
 async def test_a_body_that_says_it_is_too_long_is_not_waited_for(client):
