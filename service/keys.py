@@ -11,6 +11,7 @@ from typing import Literal, get_args
 import msgspec
 
 from service.errors import BadRequest, NextbestError
+from service.logs import logger
 
 Scope = Literal["decide", "ingest", "operate"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
@@ -64,12 +65,12 @@ def keys_path(home: Path) -> Path:
 
 
 def read_keys(home: Path) -> KeyRing:
-    """The keys of a home; none where there is no file. Raises BadRequest where the file is spoiled."""
+    """The keys of a home; none where there is no file. Raises BadRequest where the file is spoiled or cannot be read."""
     try:
         return KeyRing(_decoder.decode(keys_path(home).read_bytes()))
     except FileNotFoundError:
         return KeyRing()
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadRequest(f"Expected keys, got something else: {error} - at `{keys_path(home)}`") from error
 
 
@@ -111,36 +112,50 @@ def _write(home: Path, keys: Sequence[Key]) -> None:
 
 
 class WatchedKeys:
-    """The keys as they are on disk now, or were half a second ago. A file that cannot be read leaves the keys as they were."""
+    """The keys as they are on disk now, or were half a second ago. A file that cannot be read leaves the keys as they were.
+
+    So does one that is gone or holds none, where keys were asked for: a service does not open while it runs.
+    """
 
     def __init__(self, home: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._home = home
         self._clock = clock
-        self._ring = read_keys(home)
         self._seen = self._stamp()
+        self._ring = read_keys(home)
+        self._problem: str | None = None
         self._next = clock() + LOOK_EVERY_S
 
     def __call__(self) -> KeyRing:
         if self._clock() >= self._next:
             self._next = self._clock() + LOOK_EVERY_S
-            stamp = self._stamp()
-            if stamp != self._seen:
-                self._look(stamp)
+            self._look()
         return self._ring
 
-    def _look(self, stamp: tuple[int, int] | None) -> None:
-        if stamp is None:
-            return  # keys that were asked for once are not given up because a file is gone
+    def _look(self) -> None:
+        stamp = self._stamp()
+        problem = None if stamp == self._seen else self._take(stamp)
+        if problem is not None and problem != self._problem:
+            logger.error("keys stay as they were: %s", problem)
+        self._problem = problem
+
+    def _take(self, stamp: tuple[int, int] | None) -> str | None:
+        """Follow the file; what keeps it from that. Such a file is looked at again the next time."""
         try:
-            self._ring, self._seen = read_keys(self._home), stamp
-        except NextbestError:
-            self._seen = stamp
+            ring = read_keys(self._home)
+        except NextbestError as error:
+            return str(error)
+        if self._ring and not ring:
+            return f"Expected keys, found none - at `{keys_path(self._home)}`"
+        self._ring, self._seen = ring, stamp
+        return None
 
     def _stamp(self) -> tuple[int, int] | None:
         try:
             found = keys_path(self._home).stat()
         except FileNotFoundError:
             return None
+        except OSError as error:  # whoever reads it tells why
+            return 0, error.errno or 0
         return found.st_mtime_ns, found.st_ino
 
 

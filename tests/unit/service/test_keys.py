@@ -23,6 +23,15 @@ class Clock:
         return self.now
 
 
+def spoil(path, how: bytes | None) -> None:
+    """Bytes in place of the keys, or a folder, which stands for a file that the operating system refuses."""
+    path.unlink()
+    if how is None:
+        path.mkdir()
+    else:
+        path.write_bytes(how)
+
+
 def test_what_is_kept_of_a_key_is_its_hash(tmp_path):
     """The secret is in no file, nobody else may read the file, and only the whole secret opens."""
     key, secret = make_key(tmp_path, "shop", ["decide"], NOW)
@@ -56,10 +65,13 @@ def test_a_key_that_is_none_cannot_be_revoked(tmp_path):
 
 
 def test_a_spoiled_file_is_told(tmp_path):
-    """Expected, found, where."""
+    """Expected, found, where; a folder stands for a file that the operating system refuses."""
     keys_path(tmp_path).write_text("{}")
     with pytest.raises(BadRequest, match="Expected keys, got something else"):
         read_keys(tmp_path)
+    spoil(keys_path(tmp_path), None)
+    with pytest.raises(BadRequest, match=r"Expected keys, got something else: .*Is a directory"):
+        WatchedKeys(tmp_path)
 
 
 def test_a_running_service_hears_of_keys_within_a_second(tmp_path):
@@ -83,6 +95,25 @@ def test_a_running_service_hears_of_keys_within_a_second(tmp_path):
     clock.now += LOOK_EVERY_S
     assert watched().find(secret) is None
     assert watched()
+
+
+@pytest.mark.parametrize("how", [b"{", b"", b'[{"id": "\xff"}]', b"[]", None])
+def test_keys_that_cannot_be_read_are_told_once_and_looked_for_until_they_can(tmp_path, caplog, how):
+    """What was known stays; so it does where a list without keys would open a service that asks for them."""
+    clock, (_, secret) = Clock(), make_key(tmp_path, "shop", ["decide"], NOW)
+    watched, right = WatchedKeys(tmp_path, clock), keys_path(tmp_path).read_bytes()
+    spoil(keys_path(tmp_path), how)
+    for _ in range(3):
+        clock.now += LOOK_EVERY_S
+        assert watched().find(secret)
+    [said] = caplog.messages
+    assert said.startswith("keys stay as they were: Expected keys, ")
+    if how is None:
+        keys_path(tmp_path).rmdir()
+    keys_path(tmp_path).write_bytes(right)
+    _, second = make_key(tmp_path, "app", ["decide"], NOW)
+    clock.now += LOOK_EVERY_S
+    assert watched().find(second)
 
 
 def test_a_key_has_its_share_of_every_second():
