@@ -1,13 +1,16 @@
 """What every route that takes a body asks of it."""
 
+import datetime as dt
 from typing import TypeVar
 
 import msgspec
 
+from features.event_types import ahead
 from service.errors import BadRequest
 from service.ids import personal
 
 Body = TypeVar("Body")
+EARLIEST = dt.datetime(1, 1, 2, tzinfo=dt.UTC).timestamp()  # a day after calendars begin, so that every zone can tell it
 
 
 def decoded(decoder: msgspec.json.Decoder[Body], body: bytes | msgspec.Raw) -> Body:
@@ -28,3 +31,16 @@ def customer_of(customer_id: str | None, anonymous_id: str | None) -> str:
     if (advice := personal(customer)) is not None:
         raise BadRequest(f"{advice} - at `$.{'customer_id' if customer_id else 'anonymous_id'}`")
     return customer
+
+
+def moment_of(at: dt.datetime | None, now: float) -> float:
+    """When something happened, seconds since 1970 UTC; now, where nobody says. Raises BadRequest where that cannot be."""
+    if at is None:
+        return round(now, 6)
+    seconds = at.timestamp()
+    problem = ahead(seconds, now)
+    if seconds < EARLIEST:
+        problem = f"Expected a time from the year 1 on, got {seconds:.0f} s since 1970 - at `$.at`"
+    if problem is not None:
+        raise BadRequest(problem)
+    return seconds

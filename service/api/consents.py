@@ -9,9 +9,8 @@ from litestar import MediaType, Request, Response, get, post
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath
 
-from features.event_types import ahead
 from service.api import examples
-from service.api.bodies import customer_of, decoded
+from service.api.bodies import customer_of, decoded, moment_of
 from service.api.guarding import INGEST, OPERATE
 from service.api.openapi import PROBLEMS, ConsentsOperation
 from service.api.wire import ConsentSaid, ConsentsAnswer, ConsentSent, ConsentsRequest, ConsentsResponse, Rejection
@@ -68,10 +67,8 @@ async def consents_of(request: Request[Any, Any, Any], customer_id: FromPath[str
 def _record(sent: ConsentSent, purposes: Sequence[str], now: float) -> ConsentRecord:
     """The consent as it is written down. Raises BadRequest."""
     customer = customer_of(sent.customer_id, sent.anonymous_id)
-    at = round(now, 6) if sent.at is None else sent.at.timestamp()
     if sent.purpose not in purposes:
         listed = ", ".join(f"`{name}`" for name in purposes) or "none"
         raise BadRequest(f"Expected a purpose of the catalog ({listed}), got `{sent.purpose}` - at `$.purpose`")
-    if (problem := ahead(at, now)) is not None:
-        raise BadRequest(problem)
+    at = moment_of(sent.at, now)
     return ConsentRecord(customer, sent.purpose, sent.given, min(at, now), now, sent.source)

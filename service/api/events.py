@@ -7,9 +7,8 @@ import msgspec
 from litestar import MediaType, Request, Response, post
 from litestar.openapi.datastructures import ResponseSpec
 
-from features.event_types import ahead
 from service.api import examples
-from service.api.bodies import customer_of, decoded
+from service.api.bodies import customer_of, decoded, moment_of
 from service.api.guarding import DECIDE, INGEST, NEEDS, Guard
 from service.api.openapi import PROBLEMS, EventsOperation
 from service.api.recommend import as_ask, render
@@ -79,8 +78,8 @@ def judge(call: EventsRequest, intake: EventIntake) -> tuple[list[EventRecord], 
 def record_of(sent: EventSent, intake: EventIntake, now: float) -> EventRecord:
     """The event as it is written down. Raises BadRequest."""
     customer = customer_of(sent.customer_id, sent.anonymous_id)
-    at = round(now, 6) if sent.at is None else sent.at.timestamp()
-    problem = ahead(at, now) or intake.types.problem(sent.type, sent.channel, sent.properties)
+    at = moment_of(sent.at, now)
+    problem = intake.types.problem(sent.type, sent.channel, sent.properties)
     if problem is not None:
         raise BadRequest(problem)
     return EventRecord(

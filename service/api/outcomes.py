@@ -7,9 +7,8 @@ import msgspec
 from litestar import MediaType, Request, Response, post
 from litestar.openapi.datastructures import ResponseSpec
 
-from features.event_types import ahead
 from service.api import examples
-from service.api.bodies import decoded
+from service.api.bodies import decoded, moment_of
 from service.api.guarding import INGEST
 from service.api.openapi import PROBLEMS, OutcomesOperation
 from service.api.reused import all_rejected
@@ -64,9 +63,7 @@ def judge(body: bytes, now: float, kept_s: float) -> tuple[list[OutcomeRecord], 
 
 
 def _record(outcome: Outcome, now: float, kept_s: float) -> OutcomeRecord:
-    at = outcome.at.timestamp()
-    if (problem := ahead(at, now)) is not None:
-        raise BadRequest(problem)
+    at = moment_of(outcome.at, now)
     if not math.isfinite(outcome.value):
         raise BadRequest(f"Expected a finite number, got `{outcome.value}` - at `$.value`")
     return OutcomeRecord(

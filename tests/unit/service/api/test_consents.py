@@ -68,6 +68,8 @@ async def test_what_a_customer_said_can_be_looked_up(web):
     await say(web, at="2026-01-01T11:00:00Z")
     answer = await web.get("/consents/c42")
     assert answer.json() == {"customer_id": "c42", "consents": {"marketing": {"given": True, "at": "2026-01-01T11:00:00Z"}}}
+    await say(web, customer_id="c44", at="0001-01-02T00:00:00Z")
+    assert (await web.get("/consents/c44")).json()["consents"]["marketing"]["at"] == "0001-01-02T00:00:00Z"
     assert (await web.get("/consents/c43")).json() == {"customer_id": "c43", "consents": {}}
     assert (await web.get("/consents/ann@shop.example")).status_code == 400
 
@@ -77,6 +79,7 @@ async def test_what_a_customer_said_can_be_looked_up(web):
     [
         ({"purpose": "marketting"}, "Expected a purpose of the catalog (`marketing`, `profiling`), got `marketting`"),
         ({"at": "2030-01-01T00:00:00Z"}, "Expected a time at most 300 s ahead"),
+        ({"at": "0001-01-01T00:00:00+14:00"}, "Expected a time from the year 1 on, got -62135647200 s since 1970 - at `$.at`"),
         ({"given": "yes"}, "Expected `bool`, got `str` - at `$.given`"),
         ({"customer_id": None}, "Expected `customer_id` or `anonymous_id`, got neither"),
         ({"customer_id": "ann@shop.example"}, "got an e-mail address"),

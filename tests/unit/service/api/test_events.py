@@ -67,6 +67,7 @@ async def test_without_a_moment_it_happened_now_and_anonymous_customers_are_cust
     ("change", "reason"),
     [
         ({"at": "2026-01-01T12:06:00Z"}, "at most 300 s ahead"),
+        ({"at": "0001-01-01T00:00:00+14:00"}, "Expected a time from the year 1 on, got -62135647200 s since 1970 - at `$.at`"),
         ({"at": "noon"}, "Invalid RFC3339"),
         ({"properties": {"price": "cheap"}}, "Expected a number, got `cheap` - at `$.properties.price`"),
         ({"properties": {"colour": "red"}}, "Expected a declared property"),
