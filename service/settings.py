@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -10,6 +10,12 @@ from service.errors import BadRequest
 
 PREFIX = "NEXTBEST_"
 DAY = 86_400.0
+
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Port = Annotated[int, msgspec.Meta(ge=0, le=65_535)]  # 0: one that is free
+Positive = Annotated[float, msgspec.Meta(gt=0.0)]
+NotNegative = Annotated[float, msgspec.Meta(ge=0.0)]
+Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -24,46 +30,46 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     host: str = "127.0.0.1"
     """Address to listen on. Beyond this machine, only with keys: `nextbest keys make`."""
 
-    port: int = 8080
+    port: Port = 8080
     """Port to listen on."""
 
-    workers: int = 1
+    workers: Count = 1
     """Processes that answer requests; each is one event loop with its own log segments."""
 
-    redis_timeout_ms: float = 30.0
+    redis_timeout_ms: Positive = 30.0
     """Longest wait for customer features, in milliseconds; then the answer does without them."""
 
-    redis_intake_timeout_ms: float = 2000.0
+    redis_intake_timeout_ms: Positive = 2000.0
     """Longest wait for Redis to take events and links, in milliseconds; then features do not know them until a rebuild."""
 
-    coalesce_limit: int = 64
+    coalesce_limit: Count = 64
     """Most requests decided in one batch."""
 
-    batches_in_flight: int = 2
+    batches_in_flight: Count = 2
     """Batches that may wait for Redis or the disk at the same time, per worker."""
 
     log_mode: Literal["fsync", "interval"] = "fsync"
     """When a record is acknowledged: `fsync`, once it is on disk; `interval`, once it is written, with a sync every interval."""
 
-    log_interval_ms: float = 100.0
+    log_interval_ms: Positive = 100.0
     """In the mode `interval`: what a power loss may take of what was acknowledged, in milliseconds. `/status` says so."""
 
-    attribution_days: float = 30.0
+    attribution_days: Positive = 30.0
     """How long after it happened an outcome counts, in days; ids of outcomes and events are known a day longer."""
 
-    drain_s: float = 1.0
+    drain_s: NotNegative = 1.0
     """After SIGTERM, how long requests are still accepted while `/ready` says no, in seconds."""
 
-    shadow_share: float = 0.1
+    shadow_share: Share = 0.1
     """Part of the decisions, 0 to 1, that a staged shadow is asked about once they are answered; fewer where many come."""
 
-    watch_interval_s: float = 0.25
+    watch_interval_s: Positive = 0.25
     """How often to look whether a new catalog or bundle was published, in seconds."""
 
     otlp_endpoint: str | None = None
     """Collector of traces, such as `http://localhost:4318`: needs the extra `tracing`. Without it nothing is traced."""
 
-    trace_share: float = 0.01
+    trace_share: Share = 0.01
     """Part of the requests that is traced, 0 to 1, beside those whose caller sends `traceparent` and asks for it."""
 
     log_level: str = "info"
@@ -81,7 +87,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     trusted_proxies: str | None = None
     """Addresses, with commas, whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed; nobody's without it."""
 
-    body_limit: int = 4_000_000
+    body_limit: Count = 4_000_000
     """Largest accepted request body, in bytes."""
 
     @property
@@ -115,4 +121,5 @@ def settings_from(environment: Mapping[str, str], overrides: Mapping[str, object
     try:
         return msgspec.convert(given, Settings, strict=False)
     except msgspec.ValidationError as error:
-        raise BadRequest(f"Settings: {error}") from error
+        name = str(error).rpartition("$.")[2].rstrip("`")
+        raise BadRequest(f"Settings: {error}, set by `{PREFIX}{name.upper()}`") from error

@@ -1,5 +1,7 @@
 """Settings: command line before environment before default."""
 
+import re
+
 import pytest
 
 from service.errors import BadRequest
@@ -22,3 +24,37 @@ def test_a_value_of_the_wrong_type_names_the_setting():
     """Expected, found, where."""
     with pytest.raises(BadRequest, match=r"Expected `int`.* - at `\$.port`"):
         settings_from({"NEXTBEST_PORT": "many"})
+
+
+@pytest.mark.parametrize(
+    ("name", "spoiled", "expected"),
+    [
+        ("port", "-1", "`int` >= 0"),
+        ("port", "65536", "`int` <= 65535"),
+        ("workers", "0", "`int` >= 1"),
+        ("redis_timeout_ms", "0", "`float` > 0.0"),
+        ("redis_intake_timeout_ms", "-5", "`float` > 0.0"),
+        ("coalesce_limit", "0", "`int` >= 1"),
+        ("batches_in_flight", "0", "`int` >= 1"),
+        ("log_interval_ms", "-1", "`float` > 0.0"),
+        ("attribution_days", "0", "`float` > 0.0"),
+        ("drain_s", "-0.1", "`float` >= 0.0"),
+        ("shadow_share", "1.5", "`float` <= 1.0"),
+        ("watch_interval_s", "nan", "`float` > 0.0"),
+        ("trace_share", "-0.1", "`float` >= 0.0"),
+        ("body_limit", "0", "`int` >= 1"),
+    ],
+)
+def test_a_number_that_no_service_can_run_with_is_refused_with_its_variable(name, spoiled, expected):
+    """No batch would ever begin, or every answer would be too late."""
+    variable = f"NEXTBEST_{name.upper()}"
+    with pytest.raises(BadRequest, match=re.escape(f"Settings: Expected {expected} - at `$.{name}`, set by `{variable}`")):
+        settings_from({variable: spoiled})
+
+
+def test_nothing_to_wait_for_and_no_share_are_settings():
+    """A drain of no time, a port that the system chooses, nothing traced and no shadow asked."""
+    found = settings_from(
+        {"NEXTBEST_DRAIN_S": "0", "NEXTBEST_PORT": "0", "NEXTBEST_TRACE_SHARE": "0", "NEXTBEST_SHADOW_SHARE": "0"}
+    )
+    assert (found.drain_s, found.port, found.trace_share, found.shadow_share) == (0.0, 0, 0.0, 0.0)
