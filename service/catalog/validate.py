@@ -140,6 +140,11 @@ class _Builder:
         catalog = _Builder(document, self._contract, problems).build()
         for problem in problems.found:
             place.refuse_with(problem)
+        lacking = [name for name in self._placements if name not in catalog.placements]
+        for name in lacking:
+            place.entries()["placements"].refuse_with(
+                f"Expected every placement of the document, since requests may ask for each, got none with id `{name}`"
+            )
         return None if problems.found else catalog
 
     def _channels(self) -> list[str]:

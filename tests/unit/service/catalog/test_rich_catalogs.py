@@ -190,6 +190,11 @@ SPOILED = [
     ("{gold: {lever: 3}}", "{golden: {lever: 3}}", "Expected a known id (did you mean `gold`?), got `golden`"),
     ("{gold: {lever: 3}}", "{gold: {lever: 30}}", "with these overrides: Expected a number from 0.5 to 3, got `30`"),
     ("overrides: {actions", "overrides: {catalog: 2, actions", "Expected a known key"),
+    (
+        "placements: {hero: {explore: {epsilon: 0.3}}}",
+        "placements: [{id: hero, channel: web, slots: 3, fallback: {action: none, kind: content}}]",
+        "Expected every placement of the document, since requests may ask for each, got none with id `mail`",
+    ),
     ("holdout: {share: 0.05}", "holdout: {share: 2}", "Expected a number from 0 to 1, got `2`"),
     ("holdout: {share: 0.05}", "holdout: {}", "Expected key `share`, got none"),
     ("fallback: {action: none, kind: content}", "fallback: {action: none, kind: story}", "Expected one of `offer`, `content`"),

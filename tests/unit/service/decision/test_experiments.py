@@ -12,6 +12,7 @@ from service.decision.decide import decide
 from service.decision.engine import build_engine, with_arms
 from service.decision.entities import CustomerState, PlacementRequest
 from service.decision.experiments import HOLDOUT, PLAIN_ARM, Assigned, Assignment
+from service.decision.explain import explain
 from service.decision.records import Versions
 from service.decision.scoring import FlatScorer
 from service.ports import Reading
@@ -86,6 +87,21 @@ def test_a_held_out_customer_gets_the_fallback_with_certainty(experiment, tiny):
     placement = decide(experiment, [tiny.request(customer_id=held)])[0].placements[0]
     assert (placement.fallback, placement.candidates, placement.dropped) == (True, (), {})
     assert placement.items[0].choice_probability == 1.0
+
+
+def test_an_arm_may_do_without_an_action_and_have_one_of_its_own(tiny):
+    """It is decided, claimed and explained with what it has."""
+    arms = (Arm("as_is", 0.5), Arm("other", 0.5))
+    common, own = [tiny.action("gold"), tiny.action("silver")], [tiny.action("silver"), tiny.action("bronze", mandatory=True)]
+    engine = tiny.engine(common, experiments=(Experiment("e", "e", 0.0, 1.0, arms),), rates={"gold": 0.2})
+    engine = with_arms(engine, {Assigned("e", "other"): tiny.engine(own)})
+    asks = [Ask(f"d{i}", f"c{i}", {}, (PlacementRequest("hero", 1),), ("gold",)) for i in range(20)]
+    made = Turn(engine, 1.79e9).make(asks, Reading([CustomerState({}) for _ in asks]))
+    explained = {one.record.experiment.arm: explain(engine, one.record, changes_for=None).placements[0] for one in made}
+    shown = {arm: {a.action_id: a.stage for a in placement.actions} for arm, placement in explained.items()}
+    assert shown == {"as_is": {"gold": "request", "silver": "shown"}, "other": {"silver": "arbitration", "bronze": "shown"}}
+    assert all(one.claim(engine).contacts[0].action_id in shown[one.record.experiment.arm] for one in made)
+    assert all(decide_again(engine, one.record) == one.record for one in made)
 
 
 def test_one_in_a_hundred_is_not_personalised_whatever_the_experiments():
