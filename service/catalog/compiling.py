@@ -28,6 +28,7 @@ RUNTIME = {
     "abs": abs,
     "minimum": np.minimum,
     "maximum": np.maximum,
+    "divide": np.divide,
 }
 
 
@@ -88,14 +89,15 @@ def compile_value(source: str, tree: ast.expr, defaults: Mapping[str, float | st
 
 
 def _columns(node: ast.expr) -> ast.expr:
-    """The tree that works on columns: names are looked up, and min, max, abs are numpy's."""
+    """The tree that works on columns: names are looked up, and min, max are numpy's; so is `/`, since 1 / 0 is no error there."""
     match node:
         case ast.Attribute(value=ast.Name(id=scope)):
             return ast.Subscript(ast.Name(scope, ast.Load()), ast.Constant(node.attr), ast.Load())
         case ast.UnaryOp():
             return ast.UnaryOp(node.op, _columns(node.operand))
         case ast.BinOp():
-            return ast.BinOp(_columns(node.left), node.op, _columns(node.right))
+            left, right = _columns(node.left), _columns(node.right)
+            return _call("divide", [left, right]) if isinstance(node.op, ast.Div) else ast.BinOp(left, node.op, right)
         case ast.Call(func=ast.Name(id=function)):
             arguments = [_columns(argument) for argument in node.args]
             if function == "abs":

@@ -60,6 +60,14 @@ def test_a_formula_gives_each_customer_their_own_value(formulas, tiny, customer,
     assert utilities(formulas, tiny.request(customer=customer)) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("formula", ["1 / 0", "action.margin / (2 - 2)", "customer.fee * (1 / (2 - 2))", "min(1, abs(0 / 0))"])
+def test_a_division_by_zero_counts_as_missing(tiny, formula):
+    """Also one of two numbers that stand in the formula."""
+    text = FORMULAS.replace("action.margin - action.cost * customer.returns", formula)
+    engine = build_engine(parse_catalog(text, CONTRACT)[1], CONTRACT, FlatScorer([1.0, 1.0, 1.0]), Versions(1, None, ""))
+    assert utilities(engine, tiny.request()) == pytest.approx({"gold": 7.0, "silver": 3.0, "loan": 2.5})
+
+
 def test_a_formula_is_worked_out_for_a_batch_as_for_one(formulas, tiny):
     """Columns of a batch do not mix."""
     batch = [tiny.request(f"d{i}", customer={"returns": float(i)} if i % 3 else {}) for i in range(20)]
