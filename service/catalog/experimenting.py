@@ -12,6 +12,7 @@ ABLATIONS: tuple[str, ...] = get_args(Ablation)
 EXPERIMENT_KEYS = ("id", "salt", "share", "arms")
 ARM_KEYS = ("id", "weight", "ablation", "bundle", "overrides")
 HOLDOUT_KEYS = ("share", "salt")
+OWN_IDS = ("holdout", "not_personalised", "canary")  # experiments that the service itself logs
 NOT_PERSONALISED_SHARE = 0.01
 OVERRIDABLE = (
     "rules", "segments", "issues", "groups", "actions", "placements", "weights", "contact", "constraints", "lever_range",
@@ -61,6 +62,8 @@ def read_experiments(place: Place | None, document: Mapping[str, Any], build: Bu
 def _experiment(place: Place, start: float, document: Mapping[str, Any], build: Build) -> Experiment:
     fields = place.fields(EXPERIMENT_KEYS, ("id", "share", "arms"))
     name = fields["id"].text() if "id" in fields else ""
+    if name in OWN_IDS:
+        fields["id"].refuse(f"an id other than {', '.join(f'`{own}`' for own in OWN_IDS)}, which are the service's own")
     arms = list(_arms(fields["arms"], document, build)) if "arms" in fields else []
     total = sum(arm.weight for arm in arms)
     if "arms" in fields and not total > 0.0:

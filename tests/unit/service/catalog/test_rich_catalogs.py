@@ -12,6 +12,7 @@ from features.journey import parse_journey
 from service.catalog.entities import FACTORS, PRIMARY, Exploration
 from service.catalog.policies import Budget, Cap, Constraint, CoolDown, Exclusion, QuietHours, Selector
 from service.catalog.validate import load_catalog, parse_catalog
+from service.decision.experiments import CANARY, HOLDOUT, NOT_PERSONALISED
 from service.errors import CatalogInvalid
 
 EXAMPLES = Path(__file__).parents[4] / "docs" / "examples"
@@ -220,6 +221,14 @@ def test_each_kind_of_mistake_says_what_was_expected_and_on_which_line(contract,
     assert matching, problems(text, contract)
     line = next(n for n, (old, new) in enumerate(zip(RICH.splitlines(), text.splitlines(), strict=False), 1) if old != new)
     assert any(f"line {line}:" in p for p in matching) or expected in TOLD_ELSEWHERE, matching
+
+
+@pytest.mark.parametrize("name", [HOLDOUT, NOT_PERSONALISED, CANARY])
+def test_an_experiment_is_not_called_as_one_of_the_service_itself(contract, name):
+    """Records of the two could not be told apart, and customers of `holdout` would all get fallbacks."""
+    found = problems(RICH.replace("id: other_model", f"id: {name}"), contract)
+    assert len(found) == 1
+    assert f"which are the service's own, got `{name}` - at `experiments[1].id`" in found[0]
 
 
 def test_a_formula_without_an_attribute_of_its_action_takes_what_stands_in(contract):
