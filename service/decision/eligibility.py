@@ -48,12 +48,13 @@ class RuleTable:
     def __init__(self, actions: Sequence[Action]) -> None:
         self._ids = tuple(a.id for a in actions)
         self._rules: list[CompiledRule] = []
-        self._owners: list[int] = []
+        self._owners: list[dict[int, int]] = []  # of each rule: the actions of which it is the first, the second, and so on
         self._needs: list[tuple[tuple[str, bool, str], ...]] = []  # of each rule: qualified name, whether a customer's, name
         self._position: dict[str, int] = {}
         for bit, action in enumerate(actions):
-            for rule in action.rules:
-                self._owners[self._index(rule)] |= 1 << bit
+            for place, rule in enumerate(action.rules):
+                owners = self._owners[self._index(rule)]
+                owners[place] = owners.get(place, 0) | 1 << bit
         self._spans = [(a.active_from, a.active_until) for a in actions]
         self._boundaries = sorted({edge for span in self._spans for edge in span if edge is not None})
         self._inactive: dict[int, int] = {}  # actions outside their dates, by how many boundaries are passed
@@ -68,17 +69,13 @@ class RuleTable:
         if index == len(self._rules):
             self._rules.append(rule)
             self._needs.append(tuple((name, *_where(name)) for name in rule.needs))
-            self._owners.append(0)
+            self._owners.append({})
             self._asked, self._failing = 0, None
         return index
 
     def bits(self, rules: Iterable[CompiledRule]) -> int:
         """Take in rules that are no action's own; a set of them, a bit each, as in `Eligible.failed`."""
         return reduce(or_, (1 << self._index(rule) for rule in rules), 0)
-
-    def name(self, bit: int) -> str:
-        """The reason code of a rule."""
-        return self._rules[bit].name
 
     def eligible(self, customer: Mapping[str, Scalar], context: Mapping[str, Scalar], at: float) -> Eligible:
         """The actions that every rule allows. `at`: seconds since 1970 UTC. The result is shared: do not write to it."""
@@ -114,12 +111,16 @@ class RuleTable:
         removed, dropped = inactive, {}
         if inactive:
             dropped[ACTIVE_DATES] = self._names(inactive)
-        for bit in bits_of(failed):
-            newly = self._owners[bit] & ~removed
+        first: dict[int, int] = {}  # by rule: the actions of whose rules that fail it is the first
+        steps = sorted((place, bit) for bit in bits_of(failed) for place in self._owners[bit])
+        for place, bit in steps:
+            newly = self._owners[bit][place] & ~removed
             if newly:
-                reason = _reason(self._rules[bit], missing)
-                dropped[reason] = dropped.get(reason, ()) + self._names(newly)
+                first[bit] = first.get(bit, 0) | newly
                 removed |= newly
+        for bit in sorted(first):
+            reason = _reason(self._rules[bit], missing)
+            dropped[reason] = dropped.get(reason, ()) + self._names(first[bit])
         size = len(self._ids)
         bits = np.frombuffer(removed.to_bytes((size + 7) // 8, "little"), np.uint8)
         allowed = np.unpackbits(bits, count=size, bitorder="little") == 0
@@ -169,8 +170,8 @@ class TreatmentTable:
         found: dict[str, list[bool]] = {}
         for position, (treatment, options) in enumerate(zip(treatments, self._options, strict=True)):
             if treatment is None:
-                broken = failed & options[0][1] if options else 0
-                reason = self._rules.name((broken & -broken).bit_length() - 1) if broken else NOT_SHOWN_HERE
+                rules = options[0][0].rules if options else ()
+                reason = next((rule.name for rule in rules if self._rules.bits([rule]) & failed), NOT_SHOWN_HERE)
                 found.setdefault(reason, [False] * len(treatments))[position] = True
         return found
 

@@ -4,8 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.catalog.compiling import Values, compile_rule
+from service.catalog.entities import Treatment
 from service.catalog.expressions import Name, parse_rule
-from service.decision.eligibility import ACTIVE_DATES, PAID_AFTER, REMEMBERED, RuleTable
+from service.decision.eligibility import ACTIVE_DATES, PAID_AFTER, REMEMBERED, RuleTable, TreatmentTable
 
 AGE = "customer.age >= {}"
 
@@ -17,6 +18,43 @@ def test_the_first_rule_that_fails_names_the_reason(tiny):
     table = RuleTable([tiny.action("a", rules=[adult, calm]), tiny.action("b", rules=[calm]), tiny.action("c")])
     assert table.eligible({"age": 17.0, "complaint": 1.0}, {}, 0.0).dropped == {"adult": ("a",), "calm": ("b",)}
     assert table.eligible({"age": 18.0}, {}, 0.0).dropped == {}
+
+
+def test_the_first_reason_is_that_of_the_action_whatever_comes_first_for_others(tiny):
+    """Also where two actions have the same rules the other way round; reasons stand in the order in which rules come up."""
+    said, fits = (tiny.rule(name, lambda _customer, _: False) for name in ("said", "fits"))
+    table = RuleTable(
+        [tiny.action("a", rules=[fits]), tiny.action("b", rules=[said, fits]), tiny.action("c", rules=[fits, said])]
+    )
+    dropped = table.eligible({}, {}, 0.0).dropped
+    assert dropped == {"fits": ("a", "c"), "said": ("b",)}
+    assert list(dropped) == ["fits", "said"]
+
+
+@given(
+    st.lists(st.lists(st.sampled_from("vwxyz"), max_size=5, unique=True), min_size=1, max_size=8),
+    st.sets(st.sampled_from("vwxyz")),
+)
+@settings(max_examples=80)
+def test_every_action_goes_under_the_first_of_its_rules_that_fails(tiny, orders, failing):
+    """Whatever rules actions share, and in which order."""
+    rules = {name: tiny.rule(name, lambda _customer, _, name=name: name not in failing) for name in "vwxyz"}
+    actions = [tiny.action(f"a{n}", rules=[rules[name] for name in order]) for n, order in enumerate(orders)]
+    found = RuleTable(actions).eligible({}, {}, 0.0)
+    told = {action: reason for reason, ids in found.dropped.items() for action in ids}
+    firsts = {f"a{n}": next((name for name in order if name in failing), None) for n, order in enumerate(orders)}
+    assert told == {action: first for action, first in firsts.items() if first is not None}
+    assert found.allowed.tolist() == [first is None for first in firsts.values()]
+
+
+def test_a_treatment_that_is_not_shown_has_the_first_of_its_own_rules_as_the_reason(tiny):
+    """Another action may have the same rules in another order."""
+    said, fits = (tiny.rule(name, lambda _customer, _: False) for name in ("said", "fits"))
+    treatment = Treatment("t", ("hero",), {}, (said, fits))
+    actions = [tiny.action("a", rules=[fits]), tiny.action("b", treatments=(treatment,))]
+    table = RuleTable(actions)
+    shown = TreatmentTable(tiny.placement(), actions, table).shown(table.eligible({}, {}, 0.0).failed)
+    assert {reason: mask.tolist() for reason, mask in shown.dropped.items()} == {"said": [False, True]}
 
 
 def test_a_rule_shared_by_many_actions_is_evaluated_once_per_request(tiny):
