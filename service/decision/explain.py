@@ -118,13 +118,12 @@ class _Explainer:
     def _factors(self, placement: str, action: Action) -> Factors:
         position, plan = self._engine.positions[action.id], self._engine.plans[placement]
         values, context = self._engine.worth.values([self._request]), self._engine.weights.factors([self._request])
-        holding = self._engine.weights.holding(self._request.customer.values, self._request.context)
         predicts = self._engine.versions.predicts
         return Factors(
             rate=float(self._board.rates[0, position]), context=float(context[0, position]),
             value=1.0 if PRIMARY in self._engine.values else float(values[0, position]), lever=action.lever,
             utility=float(self._board.utilities(plan)[0, position]),
-            weights={w.name: w.factor for w in self._engine.catalog.weights if w.name in holding and action.id in w.actions},
+            weights=self._engine.weights.holding(self._request.customer.values, self._request.context, action.id),
             predicts=predicts,
         )  # fmt: skip
 

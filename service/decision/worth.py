@@ -104,6 +104,6 @@ class WeightTable:
             found = self._remembered[holding] = np.prod([self._neutral, *factors], axis=0)
         return found
 
-    def holding(self, customer: Mapping[str, Scalar], context: Mapping[str, Scalar]) -> dict[str, float]:
-        """The weights that apply, by name: for an explanation."""
-        return {w.name: w.factor for w in self._weights if w.rule.passes(customer, context)}
+    def holding(self, customer: Mapping[str, Scalar], context: Mapping[str, Scalar], action: str) -> dict[str, float]:
+        """The weights that apply to an action, by name: for an explanation."""
+        return {w.name: w.factor for w in self._weights if action in w.actions and w.rule.passes(customer, context)}

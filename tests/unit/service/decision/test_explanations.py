@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from features.contract import Contract, Feature
 from features.request_time import request_time_values
-from service.catalog.entities import Treatment
+from service.catalog.entities import Treatment, Weight
 from service.catalog.policies import Cap, Constraint, ContactPolicy, Selector
 from service.catalog.validate import parse_catalog
 from service.decision.contacts import SERVED, Contact, encode_contacts, type_code
@@ -119,6 +119,19 @@ def test_every_action_is_explained_once_at_every_placement(hidden, request_):
         assert [a.rank for a in ranked] == list(range(1, len(ranked) + 1))
         assert [a.factors.utility for a in ranked] == sorted(logged.utilities, reverse=True)
         assert {a.action_id for a in ranked if a.stage == "shown"} == {i.action_id for i in logged.items if not logged.fallback}
+
+
+def test_only_the_weights_that_hold_for_an_action_are_among_its_factors(tiny):
+    """A weight whose condition reads the action comes in several parts, of which one may hold and another not."""
+    parts = ((True, "gold"), (False, "silver"))
+    weights = [
+        Weight("boost", tiny.rule("boost", lambda _customer, _, holds=holds: holds, key=name), 5.0, frozenset({name}))
+        for holds, name in parts
+    ]
+    engine = tiny.engine([tiny.action(name) for _, name in parts], rates={"gold": 0.2, "silver": 0.1}, weights=tuple(weights))
+    [placement] = explain(engine, decide(engine, [tiny.request()])[0]).placements
+    told = {one.action_id: (one.factors.context, one.factors.weights) for one in placement.actions}
+    assert told == {"gold": (5.0, {"boost": 5.0}), "silver": (1.0, {})}
 
 
 @given(requests, st.sampled_from(["gold", "silver", "loan", "story", "follow_up"]), st.data())
