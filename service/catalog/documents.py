@@ -85,10 +85,10 @@ class _Reader:
             return None
         try:
             value: float | bool | None = self._loader.construct_object(node)
-        except ValueError:
+        except (ValueError, LookupError, OverflowError):  # of `!!int abc`, `!!bool maybe`, `!!float ''`, or too many digits
             value = math.nan
         if isinstance(value, int | float) and not abs(value) < (math.inf if isinstance(value, float) else LARGEST_WHOLE):
-            self._refuse(node, "a finite number", node.value[:40])
+            self._refuse(node, "`true` or `false`" if kind == "bool" else "a finite number", node.value[:40])
         return value
 
     def _refuse(self, node: yaml.Node, expected: str, got: str) -> None:
