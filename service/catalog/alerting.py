@@ -133,7 +133,7 @@ def _names(on: tuple[str, ...], contract: Contract, types: EventTypes) -> dict[s
 
 
 def _type(place: Place, types: EventTypes) -> str:
-    if place.value not in types.types:
+    if not isinstance(place.value, str) or place.value not in types.types:
         place.refuse(f"a declared event type{nearest(str(place.value), list(types.types))}")
     return str(place.value)
 

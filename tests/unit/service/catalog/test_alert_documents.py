@@ -62,6 +62,11 @@ def test_channel_type_truths_and_scores_can_be_named():
     ("changes", "problem"),
     [
         ({"on": "[answred]"}, "line 3: Expected a declared event type (did you mean `answered`?), got `answred` - at"),
+        ({"on": "[[answered]]"}, "line 3: Expected a declared event type (did you mean `answered`?), got `['answered']` - at"),
+        (
+            {"on": "[{answered: 1}]"},
+            "line 3: Expected a declared event type (did you mean `answered`?), got `{'answered': 1}` - at",
+        ),
         ({"on": "answered"}, "Expected a list, got `answered` - at `alerts[0].on`"),
         ({"on": "[]", "when": "customer.open_complaint == 1"}, "Expected `once_per` for an alert that `nextbest alerts sweep`"),
         ({"on": "[]", "once_per": "1d"}, "Expected a known name"),
