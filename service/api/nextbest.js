@@ -62,8 +62,9 @@
     }, function () { again(kind, items); });
   }
 
-  // ids make a repetition harmless
+  // ids make a repetition harmless; after consent was taken back only what a visitor said of a purpose is still to arrive
   function again(kind, items) {
+    if (!allowed && kind !== "consents") return;
     queues[kind] = items.concat(queues[kind]).slice(0, 20 * MOST);
     if (!timer) timer = setTimeout(function () { flush(false); }, 5 * EVERY_MS);
   }

@@ -230,6 +230,28 @@ def test_what_was_not_taken_is_sent_again_with_the_same_ids(page):
     assert len(second) == 2
 
 
+@pytest.mark.parametrize("fails", ["Promise.resolve({status: 503})", "Promise.resolve({status: 429})", "Promise.reject(1)"])
+def test_what_was_under_way_when_consent_was_taken_back_is_not_sent_again(page, fails):
+    """But for what the visitor said of a purpose: a withdrawal is to arrive."""
+    code = f"""
+    const take = globalThis.fetch;
+    let fail;
+    const answered = new Promise(done => {{ fail = done; }});
+    globalThis.fetch = () => answered.then(() => {fails});
+    nextbest.track('x');
+    nextbest.outcome('d', 'p', 'a', 'click');
+    nextbest.agree('marketing', false);
+    nextbest.consent(false);
+    fail();
+    await after(10);
+    globalThis.fetch = take;
+    nextbest.flush();
+    """
+    sent, _ = page(code)
+    assert [call["url"] for call in sent] == ["https://d.example/consents"]
+    assert [consent["given"] for consent in sent[0]["body"]["consents"]] == [False]
+
+
 def test_what_a_visitor_says_of_a_purpose_goes_out_at_once(page):
     """As the service takes it, for whoever the visitor is; nothing before consent to be remembered at all."""
     sent, _ = page("nextbest.identify('c42'); nextbest.agree('marketing', true);")
