@@ -61,7 +61,9 @@ class MlflowTracker:
         return runs[0] if runs else None
 
     def _runs(self, bundle: str, status: str) -> Sequence[Run]:
-        return self._client.search_runs([self._experiment], f"tags.`{BUNDLE}` = '{bundle}' AND attributes.status = '{status}'")
+        wanted = f"tags.`{BUNDLE}` = '{bundle}' AND attributes.status = '{status}'"
+        runs: Sequence[Run] = self._client.search_runs([self._experiment], wanted)
+        return runs
 
     def _begun(self, manifest: Manifest, trained: Trained | None) -> Run:
         for left in self._runs(manifest.bundle_id, "RUNNING"):

@@ -98,7 +98,7 @@ def question() -> Iterator[bytes]:
 
 @pytest.mark.parametrize("late", [1000], indirect=True)
 def test_what_is_under_way_when_the_time_is_over_counts_with_its_latency(late):
-    """Each request that was due, once: those that are answered afterwards, and those for which a connection was free only then."""
+    """Each request that was due, once: those answered afterwards, and those for which a connection was free only then."""
     load = open_loop(late.port, question(), 20.0, connections=3, seconds=0.3, warm_up=0.0)
     assert (load.answers, load.good, load.unanswered, load.seconds) == (6, 6, 0, 0.3)
     assert min(load.latencies) >= 0.3
