@@ -23,6 +23,7 @@ LONGEST = 2000  # characters
 DEEPEST = 20  # levels
 MOST_NODES = 200
 MOST_EXPANDED = 1000  # with segments in place: bounds what a rule costs, about 50 us
+DEEPEST_EXPANDED = 100  # levels with segments in place: at 400 Python's own readers of trees give up
 LONGEST_TEXT = 200  # characters of one literal
 LARGEST = 1e15  # beyond it whole numbers are no longer exact as floats
 FUNCTIONS = {"min": (2, 8), "max": (2, 8), "abs": (1, 1)}  # how many arguments each takes
@@ -82,7 +83,18 @@ def _expanded(tree: ast.expr, names: Mapping[str, Name]) -> ast.expr:
     expanded: ast.expr = _Expander(names).visit(tree)
     if _parts(expanded) > MOST_EXPANDED:
         raise ExpressionError(f"Expected at most {MOST_EXPANDED} parts with segments in place, got more - at line 1, column 1")
+    if _levels(expanded) > DEEPEST_EXPANDED:
+        raise ExpressionError(
+            f"Expected at most {DEEPEST_EXPANDED} levels with segments in place, got more - at line 1, column 1"
+        )
     return expanded
+
+
+def _levels(tree: ast.AST) -> int:
+    levels, row = 0, [tree]
+    while row:
+        levels, row = levels + 1, [child for node in row for child in ast.iter_child_nodes(node)]
+    return levels
 
 
 class _Expander(ast.NodeTransformer):

@@ -16,6 +16,8 @@ from service.errors import nearest
 RULE_NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 JOURNEY = "customer.journey_"  # a feature `journey_stage` is `journey.stage` in a rule
 CONSENT_FEATURE = "consent_"  # among what is known of a customer, `consent_marketing` is 1 or 0
+MOST_CHAINED = 50  # segments of which each names the next
+TOO_LONG = f"at most {MOST_CHAINED} segments of which each names the next"
 SEGMENT = re.compile(r"\bsegment\.([A-Za-z0-9_]+)")
 
 
@@ -46,6 +48,7 @@ class RuleBook:
         self._trees: dict[str, ast.expr | None] = {}
         self._reads: dict[str, tuple[str, ...]] = {}  # by the rule's path: which of the action's values it folds in
         self._functions: dict[tuple[object, ...], CompiledRule] = {}
+        self._chained: dict[str, int] = {}  # by segment: how many are in the longest chain that it begins
 
     def declare(self, rules: Mapping[str, Place], segments: Mapping[str, Place]) -> None:
         """Conditions that others may name."""
@@ -101,16 +104,30 @@ class RuleBook:
     def _settle_segment(self, name: str, trail: tuple[str, ...]) -> None:
         segment = self._segments[name]
         if name in trail:
-            segment.place.refuse("segments that do not go round in circles", " -> ".join((*trail[trail.index(name) :], name)))
-            self._trees[segment.place.path] = None
-            self._names[f"segment.{name}"] = Name("truth")
+            self._refuse_segment(name, "segments that do not go round in circles", (*trail[trail.index(name) :], name))
         if f"segment.{name}" in self._names:
             return
-        for other in SEGMENT.findall(segment.source):
-            if other in self._segments:
-                self._settle_segment(other, (*trail, name))
-        if f"segment.{name}" not in self._names:
+        if len(trail) == MOST_CHAINED:
+            self._refuse_segment(name, TOO_LONG, (trail[0], "...", name))
+            return
+        others = [other for other in SEGMENT.findall(segment.source) if other in self._segments]
+        for other in others:
+            self._settle_segment(other, (*trail, name))
+        if f"segment.{name}" in self._names:
+            return
+        self._chained[name] = 1 + max((self._chained.get(other, 0) for other in others), default=0)
+        if self._chained[name] > MOST_CHAINED:
+            self._refuse_segment(name, TOO_LONG, (name, "..."))
+        else:
             self._names[f"segment.{name}"] = Name("truth", stands_for=self._tree(segment))
+
+    def _refuse_segment(self, name: str, expected: str, chain: Iterable[str]) -> None:
+        """It stands for nothing, and no chain goes on through it."""
+        place = self._segments[name].place
+        place.refuse(expected, " -> ".join(chain))
+        self._trees[place.path] = None
+        self._names[f"segment.{name}"] = Name("truth")
+        self._chained[name] = 0
 
     def check_all(self) -> None:
         """Also rules that no action comes to use."""

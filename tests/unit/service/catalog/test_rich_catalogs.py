@@ -1,5 +1,6 @@
 """What a catalog says beyond actions and rules: layers, segments, formulas, contact policy, slates, experiments."""
 
+import re
 from pathlib import Path
 
 import msgspec
@@ -252,6 +253,26 @@ def test_segments_that_grow_too_large_together_are_refused(contract):
     grown = "\n".join(f'  s{n}: "segment.s{n - 1} and segment.s{n - 1}"' for n in range(1, 12))
     text = RICH.replace("segments:\n", f'segments:\n  s0: "customer.age > 1"\n{grown}\n')
     assert any("Expected at most 1000 parts with segments in place" in p for p in problems(text, contract))
+
+
+def with_chain(numbers, condition: str) -> str:
+    chain = "\n".join(f'  s{n}: "{condition} segment.s{n - 1}"' for n in numbers)
+    return RICH.replace("segments:\n", f'segments:\n  s0: "customer.age > 1"\n{chain}\n')
+
+
+@pytest.mark.parametrize("numbers", [range(1, 1200), range(1199, 0, -1)], ids=["base first", "base last"])
+def test_a_long_chain_of_segments_is_refused_whichever_comes_first(contract, numbers):
+    """Each is small; all mistakes are told, and fifty are no mistake."""
+    found = problems(with_chain(numbers, ""), contract)
+    assert all("Expected at most 50 segments of which each names the next, got `s" in p for p in found)
+    assert all(re.search(r": line \d+: ", p) for p in found)
+    assert parse_catalog(with_chain([n for n in numbers if n < 50], ""), contract)
+
+
+def test_segments_that_grow_too_deep_together_are_refused(contract):
+    """Each has ten levels of its own and stands on the one before."""
+    found = problems(with_chain(range(1, 40), "not " * 10), contract)
+    assert all("Expected at most 100 levels with segments in place, got more" in p for p in found)
 
 
 def test_a_journey_stage_is_a_customer_feature_by_another_name(contract):
