@@ -48,13 +48,9 @@ class RuleTable:
     def __init__(self, actions: Sequence[Action]) -> None:
         self._ids = tuple(a.id for a in actions)
         self._rules: list[CompiledRule] = []
-        self._owners: list[dict[int, int]] = []  # of each rule: the actions of which it is the first, the second, and so on
         self._needs: list[tuple[tuple[str, bool, str], ...]] = []  # of each rule: qualified name, whether a customer's, name
         self._position: dict[str, int] = {}
-        for bit, action in enumerate(actions):
-            for place, rule in enumerate(action.rules):
-                owners = self._owners[self._index(rule)]
-                owners[place] = owners.get(place, 0) | 1 << bit
+        self._runs = self._owners(actions)
         self._spans = [(a.active_from, a.active_until) for a in actions]
         self._boundaries = sorted({edge for span in self._spans for edge in span if edge is not None})
         self._inactive: dict[int, int] = {}  # actions outside their dates, by how many boundaries are passed
@@ -69,9 +65,25 @@ class RuleTable:
         if index == len(self._rules):
             self._rules.append(rule)
             self._needs.append(tuple((name, *_where(name)) for name in rule.needs))
-            self._owners.append({})
             self._asked, self._failing = 0, None
         return index
+
+    def _owners(self, actions: Sequence[Action]) -> list[tuple[int, dict[int, int]]]:
+        """Which actions have a rule, by rule, and those rules as bits.
+
+        Rules are looked at in the order of their bits, which is that of an action's own unless others have two of them the other
+        way round: what comes after such a turn lies in a run of its own, which is looked at afterwards.
+        """
+        runs: list[dict[int, int]] = []
+        for bit, action in enumerate(actions):
+            run, before = 0, -1
+            for rule in action.rules:
+                index = self._index(rule)
+                run, before = run + (index < before), index
+                if run == len(runs):
+                    runs.append({})
+                runs[run][index] = runs[run].get(index, 0) | 1 << bit
+        return [(reduce(or_, (1 << index for index in owners), 0), owners) for owners in runs]
 
     def bits(self, rules: Iterable[CompiledRule]) -> int:
         """Take in rules that are no action's own; a set of them, a bit each, as in `Eligible.failed`."""
@@ -112,12 +124,12 @@ class RuleTable:
         if inactive:
             dropped[ACTIVE_DATES] = self._names(inactive)
         first: dict[int, int] = {}  # by rule: the actions of whose rules that fail it is the first
-        steps = sorted((place, bit) for bit in bits_of(failed) for place in self._owners[bit])
-        for place, bit in steps:
-            newly = self._owners[bit][place] & ~removed
-            if newly:
-                first[bit] = first.get(bit, 0) | newly
-                removed |= newly
+        for rules, owners in self._runs:
+            for bit in bits_of(failed & rules):
+                newly = owners[bit] & ~removed
+                if newly:
+                    first[bit] = first.get(bit, 0) | newly
+                    removed |= newly
         for bit in sorted(first):
             reason = _reason(self._rules[bit], missing)
             dropped[reason] = dropped.get(reason, ()) + self._names(first[bit])
