@@ -269,5 +269,5 @@ encode_state: Callable[[State], bytes] = msgspec.msgpack.Encoder().encode
 
 
 def decode_state(data: bytes | None) -> State:
-    """The inverse; nothing is an empty state."""
-    return msgspec.msgpack.decode(data) if data else {}
+    """The inverse; nothing is an empty state. Raises msgspec.DecodeError where it is something else."""
+    return msgspec.msgpack.decode(data, type=dict) if data else {}

@@ -65,6 +65,7 @@ from service.stores.segment_log import DECISIONS, SegmentLog
 from service.tracing import NoTracer, Tracer
 
 COLLECT = 50_000, 20, 100  # a decision makes 400 containers and no cycles: Python's own 700 would have them walked with each one
+KEYS_ASKED = "_NEXTBEST_KEYS_ASKED"  # in the environment of workers: when their service started, it asked for keys
 SWITCH_S = 0.0005  # how soon a thread that loads or explains gives way to the one that answers; Python's own 5 ms are a turn
 
 
@@ -175,8 +176,16 @@ def tracer_from(settings: Settings, module: str = "service.otlp") -> Tracer:
     return tracer
 
 
-def create_from_settings(settings: Settings, files: Files = DISK) -> Litestar:
-    """The service with its real parts. `files`: what the log is written with."""
+def check_documents(settings: Settings) -> None:
+    """Raises what `create_from_settings` would: ContractError, AlertsInvalid, BadRequest."""
+    contract = home_contract(settings.folder)
+    home_alerts(settings.folder, contract, home_event_types(settings.folder, contract))
+    open_link(settings.redis_url or "", timeout_ms=settings.redis_timeout_ms)
+    tracer_from(settings).close()
+
+
+def create_from_settings(settings: Settings, files: Files = DISK, *, keys_asked: bool = False) -> Litestar:
+    """The service with its real parts. `files`: what the log is written with; `keys_asked`: others of it ask for keys."""
     contract = home_contract(settings.folder)
     counted = Metrics(shared=settings.workers > 1)
     registry, log = Registry(settings.folder / "registry"), settings.folder / "log"
@@ -204,11 +213,12 @@ def create_from_settings(settings: Settings, files: Files = DISK) -> Litestar:
     linking = IdentityIntake(parts.log, RedisIdentities(patient, contract), parts.clock)
     types = home_event_types(settings.folder, contract)
     rules = by_type(home_alerts(settings.folder, contract, types))
-    reader = RedisCustomerReader(patient, contract, lambda: nothing_written(settings.folder))
+    reader = RedisCustomerReader(patient, contract, lambda: nothing_written(settings.folder), in_parts=True)
     alerts = AlertDesk(rules, reader, parts.log, RedisAlerts(patient), counted, parts.clock)
     intake = EventIntake(parts.log, RedisLiveFeatures(patient, contract), types, counted, parts.clock, alerts=alerts)
     consenting = ConsentIntake(parts.log, RedisConsents(patient), lambda: purposes_of(parts.engine()), parts.clock)
-    return create_app(settings, parts, engines, Desks(explainer, intake, linking, consenting), WatchedKeys(settings.folder))
+    keys = WatchedKeys(settings.folder, is_asked=keys_asked)
+    return create_app(settings, parts, engines, Desks(explainer, intake, linking, consenting), keys)
 
 
 def create_from_environment() -> Door | Litestar:
@@ -217,7 +227,8 @@ def create_from_environment() -> Door | Litestar:
     configure_logging(settings.log_level)
     sys.setswitchinterval(SWITCH_S)
     gc.set_threshold(*COLLECT)
-    return with_door(drained(create_from_settings(settings), settings.drain_s))
+    service = create_from_settings(settings, keys_asked=KEYS_ASKED in os.environ)
+    return with_door(drained(service, settings.drain_s))
 
 
 class EngineEvents:

@@ -100,7 +100,7 @@ class Made:
         served = {contact.action_id for contact in contacts}
         if self.ask.sent and self.state.contacts:
             contacts = not_yet_in(self.state.contacts, contacts)
-        # a first try has counted the others; to reserve twice is to reserve once
+        # a first try has counted the others; to reserve twice is to reserve once, unless that was the last share
         new = {contact.action_id for contact in contacts}
         budgets = tuple(b for b in policy.budgets if b.action in (new if b.count == DECISIONS else served))
         seen = self.state.contacts if policy.reads_history else None  # unknown: then no action that a cap speaks of was chosen

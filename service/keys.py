@@ -54,6 +54,9 @@ class KeyRing:
         return self._by_digest.get(digest(secret))
 
 
+NOBODY = KeyRing([Key("", "nobody", (), "", made=0.0, revoked=0.0)])  # asks for keys, and knows none
+
+
 def digest(secret: str) -> str:
     """What is kept of a key."""
     return hashlib.sha256(secret.encode()).hexdigest()
@@ -114,14 +117,15 @@ def _write(home: Path, keys: Sequence[Key]) -> None:
 class WatchedKeys:
     """The keys as they are on disk now, or were half a second ago. A file that cannot be read leaves the keys as they were.
 
-    So does one that is gone or holds none, where keys were asked for: a service does not open while it runs.
+    So does one that is gone or holds none, where keys were asked for: a service does not open while it runs. `is_asked`: they
+    were when it started, and this worker came later: then nobody is let in until there are some.
     """
 
-    def __init__(self, home: Path, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, home: Path, clock: Callable[[], float] = time.monotonic, *, is_asked: bool = False) -> None:
         self._home = home
         self._clock = clock
         self._seen = self._stamp()
-        self._ring = read_keys(home)
+        self._ring = read_keys(home) or (NOBODY if is_asked else KeyRing())
         self._problem: str | None = None
         self._next = clock() + LOOK_EVERY_S
 

@@ -3,6 +3,7 @@
 import argparse
 import gc
 import os
+import ssl
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from uvicorn.supervisors import Multiprocess
 
 from features.redis_server import resolve_redis
 from service.api.admission import AdmittingProtocol
-from service.app import COLLECT, SWITCH_S, create_from_settings, with_door
+from service.app import COLLECT, KEYS_ASKED, SWITCH_S, check_documents, create_from_settings, with_door
 from service.draining import drained
 from service.errors import BadRequest
 from service.keys import read_keys
@@ -22,6 +23,7 @@ from service.logs import configure_logging, logger
 from service.settings import PREFIX, Settings, settings_from
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+PATIENCE_S = 10  # after SIGTERM, for what is under way: whoever sends half a body is not waited for without end
 
 
 def main(argv: Sequence[str], *, home: Path, redis_url: str | None) -> int:
@@ -35,7 +37,7 @@ def main(argv: Sequence[str], *, home: Path, redis_url: str | None) -> int:
 
 
 def check_door(settings: Settings) -> None:
-    """Raises BadRequest where the service would be open to others without asking for keys, or where TLS is half set up."""
+    """Raises BadRequest where the service would be open to others without asking for keys, or where TLS cannot be spoken."""
     if settings.host not in LOOPBACK and not read_keys(settings.folder):
         raise BadRequest(
             f"Expected keys (`nextbest keys make NAME`) or a host of this machine ({', '.join(LOOPBACK)}), found no key and host "
@@ -43,6 +45,12 @@ def check_door(settings: Settings) -> None:
         )
     if (settings.tls_certificate is None) != (settings.tls_key is None):
         raise BadRequest("Expected `tls_certificate` and `tls_key` together, got one of them")
+    if settings.tls_certificate is not None:
+        try:
+            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(settings.tls_certificate, settings.tls_key)
+        except OSError as error:
+            where = f"`{settings.tls_certificate}`, `{settings.tls_key}`"
+            raise BadRequest(f"Expected a certificate and its key, got something else: {error} - at {where}") from error
 
 
 def _options(argv: Sequence[str]) -> dict[str, object]:
@@ -68,14 +76,17 @@ def serve(settings: Settings) -> None:
         "forwarded_allow_ips": settings.trusted_proxies,
         "ssl_certfile": settings.tls_certificate,
         "ssl_keyfile": settings.tls_key,
+        "timeout_graceful_shutdown": PATIENCE_S,
     }
     if settings.workers == 1:
         sys.setswitchinterval(SWITCH_S)
         gc.set_threshold(*COLLECT)
         uvicorn.run(with_door(drained(create_from_settings(settings), settings.drain_s)), **common)  # type: ignore[arg-type]  # the values fit their parameters
         return
+    check_documents(settings)  # a worker that cannot start is started again, without end
     with tempfile.TemporaryDirectory(prefix="nextbest-metrics-") as shared:
-        os.environ.update(_environment(settings), PROMETHEUS_MULTIPROC_DIR=shared)
+        asked = {KEYS_ASKED: "1"} if read_keys(settings.folder) else {}
+        os.environ.update(_environment(settings), PROMETHEUS_MULTIPROC_DIR=shared, **asked)
         config = uvicorn.Config("service.app:create_from_environment", factory=True, workers=settings.workers, **common)  # type: ignore[arg-type]  # as above
         Multiprocess(config, sockets=[dealt_out(config.bind_socket())]).run()
 

@@ -20,9 +20,10 @@ from training.promotion import check_why, promote, promote_beside, promote_witho
 from training.publish import LEFT_OUT
 from training.simulate import World, write_world
 from training.slots import slots_told
+from training.spreading import positive
 from training.summary import evaluation_table, models_table, terminal
 from training.trackers import Told, Tracker, add_tracker_option, open_tracker
-from training.training_options import add_training_options, manner_of, positive
+from training.training_options import add_training_options, manner_of
 
 
 def main(argv: Sequence[str], *, home: Path, redis_url: str | None) -> int:  # noqa: ARG001  # every command is called alike

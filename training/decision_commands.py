@@ -22,6 +22,7 @@ from training.examples import Objective
 from training.experiments import experiments
 from training.progress import progress_bar
 from training.replay import replay
+from training.spreading import positive
 from training.summary import terminal
 from training.whatif import Draft, what_if
 
@@ -145,7 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     trying.add_argument("--catalog", type=Path, required=True, metavar="FILE", help="the draft")
     trying.add_argument("--bundle", metavar="ID", help="that serves with it (default: the champion)")
     trying.add_argument("--objective", help="the outcome to count (default: the bundle's)")
-    trying.add_argument("--processes", type=int, help="default: one per core")
+    trying.add_argument("--processes", type=positive, help="default: one per core")
     comparing = verb("experiments", _experiments, "what the arms of experiments brought, and whether they differ")
     comparing.add_argument("--objective", help="the outcome to count (default: the champion's)")
     for telling in (explaining, replaying, trying, comparing):

@@ -13,7 +13,8 @@ from training.progress import progress_bar
 from training.promotion import stage_canary, stage_shadow, step_off
 from training.shadowing import shadow_report
 from training.split import TRAIN_SHARE
-from training.training_options import positive, share
+from training.spreading import positive
+from training.training_options import share
 
 CANARY_SHARE = 0.05
 TAKEN_BACK = 3  # exit code

@@ -33,9 +33,16 @@ ALONE = Workers(1)
 
 def add_workers(parser: argparse.ArgumentParser) -> None:
     """The options that say who works."""
-    parser.add_argument("--processes", type=int, help="default: one per core")
+    parser.add_argument("--processes", type=positive, help="default: one per core")
     parser.add_argument("--engine", choices=("local", "dask"), default="local", help="who works (default: this machine)")
     parser.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster, like tcp://10.0.0.1:8786")
+
+
+def positive(text: str) -> int:
+    """An option that counts. Raises ArgumentTypeError."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"Expected a whole number, 1 or more, got `{text}`")
+    return int(text)
 
 
 def workers_of(options: argparse.Namespace) -> Workers:

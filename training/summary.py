@@ -19,8 +19,8 @@ NARROWEST = 120  # characters; a pipe says 80, which would cut figures
 
 
 def terminal() -> Console:
-    """Where tables go; never so narrow that figures are cut, and a bundle called `new` stays no picture."""
-    return Console(width=max(NARROWEST, Console().width), highlight=False, emoji=False)
+    """Where tables go; never so narrow that figures are cut. What is called `:new:` or `[vip]` is told as it is."""
+    return Console(width=max(NARROWEST, Console().width), highlight=False, emoji=False, markup=False)
 
 
 def plain_table(columns: str, numbers: str = "", title: str | None = None) -> Table:

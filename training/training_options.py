@@ -6,6 +6,7 @@ from service.errors import NotReady
 from training.fit import FitSettings
 from training.learn import Manner
 from training.split import TRAIN_SHARE
+from training.spreading import positive
 
 
 def add_training_options(parser: argparse.ArgumentParser) -> None:
@@ -46,12 +47,6 @@ def manner_of(options: argparse.Namespace) -> Manner:
         )
     settings = FitSettings(seed=options.seed, threads=options.threads)
     return Manner(settings, options.tune, options.engine, options.scheduler, options.weights, options.uplift)
-
-
-def positive(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"Expected a whole number, 1 or more, got `{text}`")
-    return int(text)
 
 
 def share(text: str) -> float:

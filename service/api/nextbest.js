@@ -160,7 +160,8 @@
       var element = entry.target;
       clearTimeout(clocks.get(element));
       clocks.delete(element);
-      if (entry.intersectionRatio >= 0.5) clocks.set(element, setTimeout(impression, SEEN_MS, element));
+      var box = entry.boundingClientRect; // of what has no area the ratio is 1
+      if (entry.intersectionRatio >= 0.5 && box.width * box.height > 0) clocks.set(element, setTimeout(impression, SEEN_MS, element));
     });
   }, {threshold: 0.5});
   function watch() {

@@ -166,9 +166,13 @@ class ClusterLink:
                 [slots] = await node.ask(WHO_HAS_WHAT, 1)
             except DependencyFailed as error:
                 failures.append(error)
-            else:
+                continue
+            if slots:
                 await self._learn(slots, node.host)
                 return
+            failures.append(
+                DependencyFailed(f"Expected a node of a cluster, found one that knows no slots - at `{node.host}:{node.port}`")
+            )
         raise failures[0]
 
     async def _learn(self, slots: Sequence[Any], told_by: str) -> None:

@@ -97,7 +97,7 @@ async def test_what_came_under_another_id_is_not_lost_where_its_customer_is_in_a
     assert (await values(reader, "many7"))["views_24h"] == 1.0
 
 
-@pytest.mark.parametrize("what", ["a value", "a state"])
+@pytest.mark.parametrize("what", ["a value", b"\xc1", b"\x05"])
 async def test_what_cannot_be_read_of_one_customer_costs_no_other_anything(new_process, any_redis_url, caplog, what):
     """That one is unknown, and the log says so once; whoever wants all or nothing is told whose it is."""
     strict, store = new_process()
@@ -107,7 +107,7 @@ async def test_what_cannot_be_read_of_one_customer_costs_no_other_anything(new_p
         if what == "a value":
             client.hset(layout.key("c1"), layout.fields[0], b"\xff\xff")
         else:
-            client.set(live_key("c1"), secrets.token_bytes(8) + b"\xc1")
+            client.set(live_key("c1"), secrets.token_bytes(8) + what)
     reader = RedisCustomerReader(link, CONTRACT, lambda: True, in_parts=True)
     for _ in range(2):
         first, second = (await reader.read(["c1", "c2"], NOW)).states

@@ -4,6 +4,7 @@ import datetime as dt
 import json
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from service.registry import Registry
+from service.server import PATIENCE_S
 from training.demo.running import running_server
 from training.demo.traffic import Tally, Visit, steady
 from training.learn import train
@@ -151,6 +153,29 @@ def test_two_workers_answer_at_one_address(serving_home, filled_redis, nextbest)
     assert {r["decision_id"] for r in records(serving_home, "decisions")} == set(answered)
     writers = {path.name.split("-")[1] for path in (serving_home / "log" / "decisions").rglob("*.log")}
     assert len(writers) == 2
+
+
+def test_several_workers_do_not_start_where_one_would_not(tmp_path, filled_redis, nextbest):
+    """A document with a mistake is one line and an exit code, and no worker that is started again and again."""
+    (tmp_path / "features").mkdir()
+    (tmp_path / "features" / "events.yaml").write_text("events: {viewed: {propertys: {}}}")
+    told = nextbest("--home", str(tmp_path), "--redis-url", filled_redis, "serve", "--port", "0", "--workers", "2")
+    assert told.returncode == 1
+    assert "error: " in told.stderr
+    assert "propertys" in told.stderr
+
+
+def test_half_a_request_keeps_nobody_from_stopping(serving_home, filled_redis):
+    """It is waited for as long as anything may take, and then cut off."""
+    with running_server(serving_home, filled_redis, NEXTBEST_DRAIN_S="0") as server:
+        port = int(server.url.rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port)) as half:
+            half.sendall(b"POST /outcomes HTTP/1.1\r\nHost: here\r\nContent-Length: 100\r\n\r\n{")
+            time.sleep(0.5)
+            os.kill(server.pid, signal.SIGTERM)
+            # looked at without taking notice of it: whoever started it does that
+            exited = os.WEXITED | os.WNOHANG | os.WNOWAIT
+            assert becomes(lambda: os.waitid(os.P_PID, server.pid, exited) is not None, patience=PATIENCE_S + 10.0)
 
 
 def is_alive(url: str) -> bool:

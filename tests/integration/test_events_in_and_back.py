@@ -293,7 +293,7 @@ async def test_what_is_counted_while_the_log_is_read_stays_counted(tmp_path, any
     """A counter that was wrong is right by the log as of the look at Redis; a day that is over is what the log says."""
     gifts = Budget("gifts", "gift", at_most=10, per_day=False, count=DECISIONS)
     daily = Budget("calls", "call", at_most=10, per_day=True, count="impressions")
-    now, before = time.time(), time.time() - 2 * DAY
+    now, before = NOW, NOW - 2 * DAY
     at = [before, before, now - 1.0, now + 1.0]  # the last one is made after the look
     shown = [PlacementRecord("hero", 1, (ServedItem(1, "gift", "", "offer", 0.1, 1.0, 1.0, explored=False),), fallback=False)]
     decisions = [DecisionRecord(f"d{n}", "c1", t, {}, {}, tuple(shown), Versions(1, None, "x"), ()) for n, t in enumerate(at)]

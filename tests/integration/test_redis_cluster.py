@@ -30,7 +30,7 @@ from service.stores.live_features import RedisLiveFeatures
 from service.stores.resp import encode
 from service.stores.slots import slot_of
 from tests.acceptance.rows.story import story_home
-from tests.redis_cluster import NODES
+from tests.redis_cluster import NODES, Cluster
 from training.demo.running import running_server
 
 NOW = 1_790_000_000.0
@@ -291,6 +291,21 @@ async def test_a_password_opens_every_node(cluster):
             client.close()
 
 
+async def test_a_node_that_knows_no_slots_is_passed_over(cluster, tmp_path):
+    """It was reset, or is not in the cluster yet: whoever believed it would find nobody."""
+    lone = Cluster(tmp_path)
+    lone.start_node(0)
+    try:
+        async with linked(cluster.url.replace("://", f"://127.0.0.1:{lone.ports[0]},")) as link:
+            assert await link.ask(encode("GET", "a"), 1) == [None]
+        async with linked(f"redis+cluster://127.0.0.1:{lone.ports[0]}") as link:
+            with pytest.raises(DependencyFailed, match="knows no slots"):
+                await link.ask(encode("GET", "a"), 1)
+    finally:
+        lone.process(0).kill()
+        lone.process(0).wait()
+
+
 async def test_a_cluster_of_which_nobody_answers_is_a_failure_that_names_it():
     """Asked in turn; the first one's problem is told."""
     async with linked("redis+cluster://127.0.0.1:1,127.0.0.1:2", timeout_ms=500) as link:
@@ -319,8 +334,8 @@ async def node_that_says(slots: str, text: str):
 
 
 async def test_a_slot_that_no_node_has_is_a_failure_that_names_it():
-    """A cluster that was not set up."""
-    async with node_that_says("*0\r\n", "+OK\r\n") as url, linked(url) as link:
+    """A cluster that was set up in part: one slot has a node."""
+    async with node_that_says("*1\r\n*3\r\n:0\r\n:0\r\n*2\r\n$0\r\n\r\n:1\r\n", "+OK\r\n") as url, linked(url) as link:
         with pytest.raises(DependencyFailed, match="Expected a node that has slot 15495, found none"):
             await link.ask(encode("GET", "a"), 1)
 

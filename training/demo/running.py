@@ -34,7 +34,7 @@ def running_server(home: Path, redis_url: str, port: int | None = None, **settin
 
     `settings`: variables of its environment.
     """
-    port = port or free_port()
+    port = free_port() if port is None else _checked(port)
     log = home / "server.log"
     command = [sys.executable, "-m", "service.cli", "--home", str(home), "--redis-url", redis_url, "serve", "--port", str(port)]
     started = time.perf_counter()
@@ -65,6 +65,17 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def _checked(port: int) -> int:
+    """A port that nobody listens on: whoever does would be taken for the service that was started. Raises NotReady."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise NotReady(f"Expected a free port, found one that is taken: {error} - at `127.0.0.1:{port}`") from error
+    return port
 
 
 def wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -143,7 +143,7 @@ class ReplayedSource:
 def _replayed(row: dict[str, object], meaning: TableMapping) -> Visit:
     placement = meaning.placement.removeprefix(LITERAL) if meaning.placement.startswith(LITERAL) else row[meaning.placement]
     shown = meaning.action_id.removeprefix(LITERAL) if meaning.action_id.startswith(LITERAL) else row[meaning.action_id]
-    values = {name: float(str(row[name] or 0)) for name in meaning.outcomes}
+    values = {name: _number(row[name]) for name in meaning.outcomes}
     responses = tuple(Reaction(name, value) for name, value in values.items() if value)
 
     def react(action: str) -> tuple[Reaction, ...]:
@@ -151,6 +151,11 @@ def _replayed(row: dict[str, object], meaning: TableMapping) -> Visit:
 
     context = {name: row[name] for name in meaning.context if row[name] is not None}
     return Visit({"customer_id": str(row[meaning.customer_id or ""]), "placement": placement, "context": context}, react)
+
+
+def _number(value: object) -> float:
+    """What an import takes for an outcome: a number, or a truth; 0 where there is none."""
+    return float(value) if isinstance(value, bool) else float(str(value or 0))
 
 
 def source_from(data: Path | None, mapping: Path | None, objective: str | None, seed: int) -> Source:

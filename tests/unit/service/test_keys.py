@@ -116,6 +116,26 @@ def test_keys_that_cannot_be_read_are_told_once_and_looked_for_until_they_can(tm
     assert watched().find(second)
 
 
+def test_a_worker_that_comes_later_lets_nobody_in_where_the_others_ask_for_keys(tmp_path):
+    """The file was there when the service started, and is gone: until it is back, no key is right."""
+    clock = Clock()
+    late = WatchedKeys(tmp_path, clock, is_asked=True)
+    assert late()
+    assert late().find("nb_any") is None
+    key, secret = make_key(tmp_path, "shop", ["decide"], NOW)
+    clock.now += LOOK_EVERY_S
+    assert late().find(secret) == key
+
+
+def test_a_certificate_that_is_none_is_refused_before_anything_starts(tmp_path):
+    """With both files named."""
+    for name in ("chain.pem", "key.pem"):
+        (tmp_path / name).write_text("none")
+    files = {"tls_certificate": str(tmp_path / "chain.pem"), "tls_key": str(tmp_path / "key.pem")}
+    with pytest.raises(BadRequest, match=r"Expected a certificate and its key, .*chain\.pem"):
+        check_door(Settings(home=str(tmp_path), **files))
+
+
 def test_a_key_has_its_share_of_every_second():
     """A second's worth at once, then as it refills; a key without a rate has no end."""
     clock = Clock()

@@ -73,6 +73,14 @@ def test_a_moment_that_is_none_is_told(run, capsys):
     assert "Expected a day like" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("count", ["-1", "0", "two"])
+def test_processes_are_counted_from_one(run, capsys, count):
+    """Anything else is told as it was written."""
+    with pytest.raises(SystemExit):
+        run("whatif", "--catalog", "draft.yaml", "--processes", count)
+    assert f"Expected a whole number, 1 or more, got `{count}`" in capsys.readouterr().err
+
+
 def test_a_draft_is_tried_and_told_as_tables(run, busy_home, tmp_path):
     """Value, shares, who gets nothing, rules by what they drop."""
     document = yaml.safe_load((busy_home / "busy.yaml").read_text())

@@ -66,6 +66,16 @@ def test_a_replayed_customer_responds_only_to_what_they_were_shown_in_reality(lo
     assert visits[idle].request == {"customer_id": idle, "placement": "email", "context": {"device": "mobile"}}
 
 
+def test_an_outcome_may_be_a_truth(log):
+    """As an import takes it: true is 1."""
+    table = pq.read_table(log[0])
+    truths = pa.array([bool(value) for value in table["visit"].to_pylist()])
+    pq.write_table(table.set_column(table.schema.get_field_index("visit"), "visit", truths), log[0])
+    source = ReplayedSource(*log, None, seed=1)
+    [visit] = [one for one in source.visits(1000, seed=2) if one.react("a")[1:] or one.react("b")[1:]][:1]
+    assert Reaction("visit", 1.0) in (*visit.react("a"), *visit.react("b"))
+
+
 def test_the_objective_is_the_first_outcome_unless_it_is_said(log):
     """The mapping's author wrote the most important one first."""
     assert ReplayedSource(*log, None, seed=1).objective == "visit"

@@ -13,7 +13,7 @@ from service.errors import ImportInvalid
 from training.importing import MOST_CATEGORIES, import_features, import_table
 
 HEADER = "who,shown,at,spot,rank,p,age,region,device,click,spend\n"
-ROWS = "u1,gold,2026-11-02,home,1,0.5,40,north,web,1,2.5\nu2,none,2026-11-03,mail,2,0.5,41,south,app,0,0\n"
+ROWS = "u1,gold,2025-11-02,home,1,0.5,40,north,web,1,2.5\nu2,none,2025-11-03,mail,2,0.5,41,south,app,0,0\n"
 ACTIONS = "code,price,family\ngold,99,card\nspare,5,card\n"
 MAPPING = """\
 [log]
@@ -80,8 +80,8 @@ SPOILED = [
     ("log.csv", "none", "", f"log.csv: row 2: Expected {ID}, got `None` - in column `shown`"),
     ("log.csv", "none", "n" * 129, f"log.csv: row 2: Expected {ID}, got `{'n' * 129}` - in column `shown`"),
     ("log.csv", "mail", "a\tb", f"log.csv: row 2: Expected {ID}, got `a\tb` - in column `spot`"),
-    ("log.csv", "2026-11-03", "soon", f"log.csv: row 2: Expected {TIME}, got `soon` - in column `at`"),
-    ("log.csv", "2026-11-03", "2999-11-03", "log.csv: row 2: Expected a time that has come, got `2999-11-03` - in column `at`"),
+    ("log.csv", "2025-11-03", "soon", f"log.csv: row 2: Expected {TIME}, got `soon` - in column `at`"),
+    ("log.csv", "2025-11-03", "2999-11-03", "log.csv: row 2: Expected a time that has come, got `2999-11-03` - in column `at`"),
     ("log.csv", "mail,2", "mail,0", "log.csv: row 2: Expected a slot, counted from 1, got `0.0` - in column `rank`"),
     ("log.csv", "l,2,0.5", "l,2,0", "row 2: Expected a probability above 0 and at most 1, got `0.0` - in column `p`"),
     ("log.csv", "41", "old", "log.csv: row 2: Expected a finite number, got `old` - in column `age`"),
@@ -180,7 +180,7 @@ def test_every_mistake_of_both_tables_is_reported_at_once(source):
     """One attempt shows them all; none hides another."""
     for part, spoiled in [
         ("u1", ""),
-        ("2026-11-02", "x"),
+        ("2025-11-02", "x"),
         ("home,1", "home,0"),
         ("0.5", "2"),
         ("40", "x"),

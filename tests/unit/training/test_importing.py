@@ -22,9 +22,9 @@ from training.tables import read_table
 
 TABLE = """\
 who,shown,at,spot,rank,p,age,region,visits,device,click,spend
-u1,gold,2026-11-02T09:00:00Z,home,1,0.5,40,north,3,web,1,0
-u1,none,2026-11-03T09:00:00Z,home,2,0.25,41,north,4,app,0,0
-u2,gold,2026-11-02T10:00:00Z,mail,1,1,,,,web,NA,12.5
+u1,gold,2025-11-02T09:00:00Z,home,1,0.5,40,north,3,web,1,0
+u1,none,2025-11-03T09:00:00Z,home,2,0.25,41,north,4,app,0,0
+u2,gold,2025-11-02T10:00:00Z,mail,1,1,,,,web,NA,12.5
 """
 ACTIONS = "code,price,family\ngold,99,card\nspare,5,\n"
 MAPPING = """\
@@ -53,7 +53,7 @@ click = "binary"
 spend = "value"
 """
 BARE = '[log]\naction_id = "=email"\nchoice_probability = 0.5\nplacement = "=inbox"\n[outcomes]\nclick = "binary"\n'
-NINE = dt.datetime(2026, 11, 2, 9, tzinfo=dt.UTC)
+NINE = dt.datetime(2025, 11, 2, 9, tzinfo=dt.UTC)
 HOUR, DAY = dt.timedelta(hours=1), dt.timedelta(days=1)
 
 
@@ -208,11 +208,11 @@ def test_a_table_means_the_same_in_any_kind_of_file(tmp_path, tmp_path_factory, 
     assert without_ids(other.home) == without_ids(plain.home)
 
 
-@pytest.mark.parametrize("at", ["2026-11-02 09:00:00", "2026-11-02T10:00:00+01:00", "1793610000"])
+@pytest.mark.parametrize("at", ["2025-11-02 09:00:00", "2025-11-02T10:00:00+01:00", "1762074000"])
 def test_times_come_in_several_forms(tmp_path, at):
     """Without a zone, with another, or in seconds since 1970."""
     header, first, *_ = TABLE.splitlines()
-    world = source(tmp_path, f"{header}\n{first.replace('2026-11-02T09:00:00Z', at)}\n")
+    world = source(tmp_path, f"{header}\n{first.replace('2025-11-02T09:00:00Z', at)}\n")
     world.imported()
     assert column(world.home, "decided_at") == [NINE]
 
@@ -267,7 +267,7 @@ def test_an_interrupted_import_is_completed_by_importing_again(tmp_path, tmp_pat
 def test_an_import_that_broke_off_between_two_days_is_completed_too(tmp_path):
     """A disk may fill at any file; some days of an import are not the import."""
     world = source(tmp_path)
-    obstacle = world.home / "lake" / "decisions" / "date=2026-11-03"
+    obstacle = world.home / "lake" / "decisions" / "date=2025-11-03"
     obstacle.parent.mkdir(parents=True)
     obstacle.write_text("in the way")
     with pytest.raises(FileExistsError):
@@ -296,9 +296,9 @@ def test_a_second_table_adds_to_the_home(tmp_path):
     """Decisions of both; a customer's history grows."""
     world = source(tmp_path)
     world.imported()
-    world.table.write_text(TABLE.replace("2026", "2025"))
+    world.table.write_text(TABLE.replace("2025", "2024"))
     world.imported()
-    assert [moment.year for moment in column(world.home, "decided_at")] == [2025, 2025, 2025, 2026, 2026, 2026]
+    assert [moment.year for moment in column(world.home, "decided_at")] == [2024, 2024, 2024, 2025, 2025, 2025]
     assert read_view(world.home, "profile").num_rows == 6
 
 

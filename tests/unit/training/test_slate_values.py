@@ -25,7 +25,7 @@ from training.judging import report
 from training.policies import PolicyRows, chunks, uniform
 from training.promotion import promote_without_evidence
 from training.slate_values import slate_values
-from training.summary import evaluation_table, terminal
+from training.summary import evaluation_table, plain_table, terminal
 
 CONTRACT = parse_contract("features: [{name: channel, type: category, origin: context, categories: [web, app]}]")
 CATALOG = """
@@ -230,6 +230,17 @@ def test_evaluate_tells_slates_beside_rows(home_of_slates, capsys):
     assert main(["--home", str(home_of_slates), "evaluate", "--json"]) == 0
     told = msgspec.json.decode(capsys.readouterr().out.encode())
     assert told["slates"] == msgspec.json.decode(msgspec.json.encode(found.slates))
+
+
+def test_names_in_brackets_are_told_as_they_are(capsys):
+    """An action may be called like a mark of the terminal's."""
+    table = plain_table("action")
+    table.add_row("offer [vip] [/off]")
+    terminal().print(table)
+    terminal().print("[bold]")
+    printed = capsys.readouterr().out
+    assert "offer [vip] [/off]" in printed
+    assert "[bold]" in printed
 
 
 def test_what_the_log_cannot_carry_is_told_at_the_terminal(capsys):

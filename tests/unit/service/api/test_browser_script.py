@@ -19,19 +19,20 @@ const on = (name, run) => { (listeners[name] = listeners[name] || []).push(run);
 const fire = (name, event) => (listeners[name] || []).forEach(run => run(event || {}));
 let status = 202;
 let marked = [], look = null, mutate = null;
+const entry = (target, intersectionRatio) => ({target, intersectionRatio, boundingClientRect: target.box});
 globalThis.document = {
   currentScript: {dataset: CONSENT ? {consent: "granted"} : {}, src: "https://d.example/nextbest.js"},
   visibilityState: "visible", addEventListener: on, documentElement: {}, querySelectorAll: () => marked,
 };
 globalThis.IntersectionObserver = function (told) {
   look = told;
-  this.observe = target => told([{target, intersectionRatio: target.ratio}]);
+  this.observe = target => told([entry(target, target.ratio)]);
   this.unobserve = () => {};
 };
 globalThis.MutationObserver = function (told) { mutate = told; this.observe = () => {}; };
-const mark = (action, ratio) => {
+const mark = (action, ratio, height = 100) => {
   const dataset = {nextbestDecision: "d1", nextbestPlacement: "home_hero", nextbestAction: action};
-  const element = {dataset, ratio, isConnected: true, closest: () => element};
+  const element = {dataset, ratio, box: {width: 300, height}, isConnected: true, closest: () => element};
   marked.push(element);
   mutate();
   return element;
@@ -161,13 +162,15 @@ def test_a_click_on_what_was_shown_is_an_outcome_and_says_that_it_was_seen(page)
 
 
 def test_what_was_to_be_seen_for_a_second_is_an_impression(page):
-    """Once, however often it comes into view; what was there for a moment, or a corner of it, is none."""
+    """Once, however often it comes into view; what was there for a moment, a corner of it, or an empty element is none."""
     code = """
-    const gold = mark('gold', 0.5), corner = mark('corner', 0.4), moment = mark('moment', 1);
+    const gold = mark('gold', 0.5), moment = mark('moment', 1);
+    mark('corner', 0.4);
+    mark('empty', 1, 0);
     await after(300);
-    look([{target: moment, intersectionRatio: 0}]);
+    look([entry(moment, 0)]);
     await after(900);
-    look([{target: gold, intersectionRatio: 0}, {target: gold, intersectionRatio: 1}]);
+    look([entry(gold, 0), entry(gold, 1)]);
     await after(1100);
     nextbest.flush();
     """
