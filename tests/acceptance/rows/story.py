@@ -62,6 +62,7 @@ placements:
   - {{id: app, channel: app, fallback: {{action: welcome, kind: content}}}}
   - {{id: kiosk, channel: store, fallback: {{action: welcome, kind: content}}}}
   - {{id: call, channel: call, fallback: {{action: welcome, kind: content}}}}
+not_personalised: {{share: 0}} # the story is of somebody who is known: one name in a hundred would be answered as a stranger
 contact:
   caps: [{{name: twice_a_day, at_most: 2, per: action, window: 1d, count: decisions, where: {{kinds: offer}}}}]
 """
