@@ -23,10 +23,9 @@ WORKDIR /data
 VOLUME /data
 USER 10001:10001
 EXPOSE 8080
-# /live, since a service without a catalog is not ready and still well. The certificate is others' to judge.
-HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["python", "-c", "\
-import os, ssl, urllib.request as r; \
+# By HTTPS where that is spoken; the certificate is others' to judge.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["python", "-c", "import os, ssl, urllib.request as r; \
 scheme = 'https' if os.environ.get('NEXTBEST_TLS_CERTIFICATE') else 'http'; \
-r.urlopen(scheme + '://127.0.0.1:' + os.environ['NEXTBEST_PORT'] + '/live', timeout=2, context=ssl._create_unverified_context())"]
+r.urlopen(scheme + '://127.0.0.1:' + os.environ['NEXTBEST_PORT'] + '/ready', timeout=2, context=ssl._create_unverified_context())"]
 # It listens to others, so it starts only with keys: docker run --rm -v data:/data nextbest nextbest keys make shop
 CMD ["nextbest", "serve", "--host", "0.0.0.0"]
