@@ -5,6 +5,7 @@ reason to set the event aside. `sentiment: {text: sentiment}` scores a text wher
 property like any other from then on, in the log and in features.
 """
 
+import datetime as dt
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ PACKAGED = Path(__file__).parent / "events.yaml"
 Kind = Literal["number", "text", "truth"]
 Property = float | str | bool
 
+EARLIEST = dt.datetime(1, 1, 2, tzinfo=dt.UTC).timestamp()  # a day after calendars begin, so that every zone can tell it
 CLOCK_SKEW_S = 300.0  # how far ahead of ours a sender's clock may be
 LONGEST_TEXT = 4096  # characters of a property
 MOST_PROPERTIES = 64
@@ -99,11 +101,11 @@ def _contradiction(declared: EventType, name: str, channel: str, properties: Map
     return None
 
 
-def ahead(at: float, now: float) -> str | None:
-    """What is wrong with a moment that has not come yet; None where it has, or nearly. Seconds since 1970 UTC."""
-    return (
-        f"Expected a time at most {CLOCK_SKEW_S:g} s ahead, got {at - now:.0f} s - at `$.at`" if at > now + CLOCK_SKEW_S else None
-    )
+def misplaced(at: float, now: float) -> str | None:
+    """What is wrong with a moment that has not come yet, or that no calendar tells; None for others. Seconds since 1970 UTC."""
+    if at > now + CLOCK_SKEW_S:
+        return f"Expected a time at most {CLOCK_SKEW_S:g} s ahead, got {at - now:.0f} s - at `$.at`"
+    return None if at >= EARLIEST else f"Expected a time from the year 1 on, got {at:.0f} s since 1970 - at `$.at`"
 
 
 def kind_of(value: Property) -> Kind:

@@ -35,8 +35,8 @@ class IdentityIntake:
         one always is: it may have been taken back since.
         """
         answers = [await self.store.link(alias, customer) for alias, customer in links]
-        told = [link for link, answer in zip(links, answers, strict=True) if answer == LINKED or self._is_unwritten(link, answer)]
-        new = list(dict.fromkeys(told))
+        valid = [(link, answer) for link, answer in zip(links, answers, strict=True) if answer != TAKEN]
+        new = list(dict.fromkeys(link for link, answer in valid if answer == LINKED or link not in self._written))
         if new:
             now = self.clock()
             await self.log.append_identities([IdentityRecord(alias, customer, now) for alias, customer in new])
@@ -45,6 +45,3 @@ class IdentityIntake:
             self._written.popitem(last=False)
         taken = [n for n, answer in enumerate(answers) if answer == TAKEN]
         return Linked(answers.count(LINKED), answers.count(KNOWN), taken)
-
-    def _is_unwritten(self, link: tuple[str, str], answer: str) -> bool:
-        return answer == KNOWN and link not in self._written

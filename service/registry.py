@@ -10,18 +10,17 @@
 The registry knows names and bytes, not what they mean: the catalog and bundle rooms read them.
 """
 
-import contextlib
-import fcntl
 import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import msgspec
 
 from service.errors import RegistryError
+from service.files import locked
 
 UNREADABLE = (OSError, msgspec.DecodeError, UnicodeDecodeError)  # text that is not UTF-8 is no DecodeError
 
@@ -278,12 +277,8 @@ class Registry:
             os.fsync(history.fileno())
         return pointer
 
-    @contextlib.contextmanager
-    def _lock(self) -> Iterator[None]:
-        self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / ".lock").open("w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
+    def _lock(self) -> AbstractContextManager[None]:
+        return locked(self.root / ".lock")
 
 
 def _without(pointer: Pointer, bundle_id: str) -> Pointer:

@@ -20,7 +20,7 @@ from zlib import crc32
 import msgspec
 import pyarrow.parquet as pq
 
-from features.event_types import EventTypes, ahead, home_event_types
+from features.event_types import EventTypes, home_event_types, misplaced
 from features.homes import home_contract
 from features.sentiment import Sentiment
 from service.decision.records import EventRecord, QuarantinedRecord
@@ -37,7 +37,6 @@ AT_ONCE = 50_000  # events: a file in the lake for each of their days, fed while
 FEEDERS = 2  # of the 2 cores that were measured: 19,000 to 20,500 events a second, 17,000 to 19,500 with one
 PLAIN = (str, float, bool)  # properties that are taken as they are
 TIMEOUT_MS = 60_000.0
-EARLIEST = dt.datetime(1, 1, 2, tzinfo=dt.UTC).timestamp()
 FARTHEST = 1e12  # seconds: beyond any calendar, and still whole microseconds in 64 bits
 
 Progress = Callable[[int, int], None]
@@ -242,9 +241,7 @@ class _Ingestion:
         customer = str(
             _found(row, m.customer_id if row.get(m.customer_id) or _maybe(row, m.customer_id) is not None else "anonymous_id")
         )
-        problem = (
-            personal(customer) or _before_history(at) or ahead(at, self._now) or self._types.problem(kind, channel, properties)
-        )
+        problem = personal(customer) or misplaced(at, self._now) or self._types.problem(kind, channel, properties)
         if problem is not None:
             raise ValueError(problem)
         given = _maybe(row, m.event_id) if m.event_id else None
@@ -334,11 +331,6 @@ def _scalar(key: str, value: Any) -> float | str | bool:  # noqa: ANN401  # a fi
     if isinstance(value, int | float):
         return float(value)
     raise ValueError(f"Expected a number, a text or a truth, got `{value}` - at `{key}`")
-
-
-def _before_history(at: float) -> str | None:
-    """What is wrong with a moment that no calendar here can tell; None where it can be told. Seconds since 1970 UTC."""
-    return None if at >= EARLIEST else f"Expected a time from the year 1 on, got {at:.0f} s since 1970 - at `$.at`"
 
 
 def _content_id(content: tuple[Any, ...]) -> str:

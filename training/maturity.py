@@ -65,6 +65,6 @@ def corrected(examples: Examples, window: float | None) -> Examples:
         return examples
     delays = delays_of(examples.delay, examples.age, window)
     is_over = examples.age >= window  # these have seen all that counts, also where no success says how late one may be
-    reached = np.where(is_over, 1.0, delays.reached_by(np.minimum(examples.age, window)))
+    reached = np.where(is_over, 1.0, delays.reached_by(examples.age))
     told = reached >= LEAST_REACHED
     return examples.take(told).with_label((examples.label / np.maximum(reached, LEAST_REACHED))[told])

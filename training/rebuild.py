@@ -293,11 +293,8 @@ def joined(rebuilt: bytes, added: bytes) -> bytes:
 async def read_counters(link: Link, budgets: Iterable[Budget], now: float) -> dict[str, int]:
     """What Redis counts of each budget at this moment, by the key of the counter. Raises DependencyFailed."""
     keys = [*dict.fromkeys(budget_keys(budget, now)[0] for budget in budgets)]
-    return {key: int(found or 0) for key, found in zip(keys, await link.ask(_gets(keys), len(keys)), strict=True)}
-
-
-def _gets(keys: Sequence[str]) -> bytes:
-    return b"".join(encode("GET", key) for key in keys)
+    replies = await link.ask(b"".join(encode("GET", key) for key in keys), len(keys))
+    return {key: int(found or 0) for key, found in zip(keys, replies, strict=True)}
 
 
 def counters_put_right(before: Mapping[str, int], counts: Mapping[str, int]) -> list[bytes]:

@@ -5,12 +5,11 @@ from typing import TypeVar
 
 import msgspec
 
-from features.event_types import ahead
+from features.event_types import misplaced
 from service.errors import BadRequest
 from service.ids import personal
 
 Body = TypeVar("Body")
-EARLIEST = dt.datetime(1, 1, 2, tzinfo=dt.UTC).timestamp()  # a day after calendars begin, so that every zone can tell it
 
 
 def decoded(decoder: msgspec.json.Decoder[Body], body: bytes | msgspec.Raw) -> Body:
@@ -38,9 +37,6 @@ def moment_of(at: dt.datetime | None, now: float) -> float:
     if at is None:
         return round(now, 6)
     seconds = at.timestamp()
-    problem = ahead(seconds, now)
-    if seconds < EARLIEST:
-        problem = f"Expected a time from the year 1 on, got {seconds:.0f} s since 1970 - at `$.at`"
-    if problem is not None:
+    if (problem := misplaced(seconds, now)) is not None:
         raise BadRequest(problem)
     return seconds

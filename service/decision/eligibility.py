@@ -50,7 +50,7 @@ class RuleTable:
         self._rules: list[CompiledRule] = []
         self._needs: list[tuple[tuple[str, bool, str], ...]] = []  # of each rule: qualified name, whether a customer's, name
         self._position: dict[str, int] = {}
-        self._runs = self._owners(actions)
+        self._runs = self._runs_of(actions)
         self._spans = [(a.active_from, a.active_until) for a in actions]
         self._boundaries = sorted({edge for span in self._spans for edge in span if edge is not None})
         self._inactive: dict[int, int] = {}  # actions outside their dates, by how many boundaries are passed
@@ -68,7 +68,7 @@ class RuleTable:
             self._asked, self._failing = 0, None
         return index
 
-    def _owners(self, actions: Sequence[Action]) -> list[tuple[int, dict[int, int]]]:
+    def _runs_of(self, actions: Sequence[Action]) -> list[tuple[int, dict[int, int]]]:
         """Which actions have a rule, by rule, and those rules as bits.
 
         Rules are looked at in the order of their bits, which is that of an action's own unless others have two of them the other
