@@ -38,7 +38,7 @@ from service.bundles.engines import EngineSource, watch
 from service.catalog.alerting import home_alerts
 from service.consents import ConsentIntake, purposes_of
 from service.decision.engine import Engine
-from service.draining import drained
+from service.draining import drained, stop_with_parent
 from service.errors import BadRequest, DependencyFailed, NextbestError
 from service.events import EventIntake
 from service.explaining import Explainer
@@ -228,6 +228,7 @@ def create_from_environment() -> Door | Litestar:
     sys.setswitchinterval(SWITCH_S)
     gc.set_threshold(*COLLECT)
     service = create_from_settings(settings, keys_asked=KEYS_ASKED in os.environ)
+    stop_with_parent()
     return with_door(drained(service, settings.drain_s))
 
 

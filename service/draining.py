@@ -1,7 +1,11 @@
 """Told to stop, the service first says that it is not ready, and answers on: whoever sends it requests has time to notice."""
 
 import asyncio
+import os
 import signal
+import threading
+from multiprocessing import parent_process
+from multiprocessing.process import BaseProcess
 from types import FrameType
 
 from litestar import Litestar
@@ -31,3 +35,18 @@ def _defer_sigterm(app: Litestar, seconds: float) -> None:
         loop.call_soon_threadsafe(loop.call_later, seconds, stop, number, frame)
 
     signal.signal(signal.SIGTERM, told)
+
+
+def stop_with_parent() -> None:
+    """One of several workers is told to stop once the process that started them is gone, however it went.
+
+    Else it would answer on, with nobody to stop it, and keep the address from the next service.
+    """
+    parent = parent_process()
+    if parent is not None:
+        threading.Thread(target=_stop_after, args=(parent,), daemon=True).start()
+
+
+def _stop_after(parent: BaseProcess) -> None:
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)

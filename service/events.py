@@ -46,14 +46,15 @@ class EventIntake:
         return taken
 
     async def _feed(self, events: Sequence[tuple[str, Event]]) -> bool:
-        """Whether features know of them."""
+        """Whether features know of them, but for customers of whom they know nothing: what Redis holds of them is malformed."""
         if not events:
             return True
         try:
-            await self.store.apply(events)
+            malformed = await self.store.apply(events)
         except DependencyFailed:
             self.metrics.unfed.inc(len(events))
             return False
+        self.metrics.unfed.inc(sum(customer in malformed for customer, _ in events))
         return True
 
     async def _scored(self, events: Sequence[EventRecord]) -> Sequence[EventRecord]:

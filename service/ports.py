@@ -241,8 +241,11 @@ class Consents(Protocol):
 class LiveStore(Protocol):
     """Keeps, for each customer, what features need to know of their events."""
 
-    async def apply(self, events: Sequence[tuple[str, Event]]) -> None:
-        """Add events (customer id, event); the next read of any process sees them. Raises DependencyFailed."""
+    async def apply(self, events: Sequence[tuple[str, Event]]) -> frozenset[str]:
+        """Add events (customer id, event); the next read of any process sees them. Raises DependencyFailed.
+
+        Returns the ids to which nothing could be added, since what is kept of them is malformed.
+        """
 
     async def close(self) -> None:
         """Release connections."""

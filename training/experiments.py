@@ -145,11 +145,13 @@ def experiments(home: Path, objective: str, progress: Progress = lambda _done, _
     successes = {o.decision_id for o in read_log(home, "outcomes", OutcomeRecord) if o.type == objective}
     counts: defaultdict[Assigned, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(lambda: [0.0, 0.0]))
     decoder, parts, erased = msgspec.json.Decoder(_Decided), sources(home, "decisions"), read_erasures(home)
+    counted: set[str] = set()  # two workers may both write an id
     for done, part in enumerate(parts, 1):
         for payload in payloads(part):
             decided = decoder.decode(payload)
-            if is_erased(erased, decided.customer_id, decided.at):
+            if decided.decision_id in counted or is_erased(erased, decided.customer_id, decided.at):
                 continue
+            counted.add(decided.decision_id)
             arm = decided.experiment
             if arm is None or arm.id == CANARY:  # `nextbest guard` compares canaries
                 arm = EVERYBODY_ELSE

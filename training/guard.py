@@ -233,16 +233,20 @@ class _Log:
 
 
 def _decisions(home: Path, since: float) -> Iterator[_Decided]:
-    """Of customers who are in no experiment, and were not erased since.
+    """Of customers who are in no experiment, and were not erased since; each once.
 
     Who does not want to be known counts: a canary that drives customers to say no would look better without them.
     """
     decoder, erased = msgspec.json.Decoder(_Decided), read_erasures(home)
+    told: set[str] = set()  # two workers may both write an id
     for source in sources_since(home, "decisions", since):
         for payload in payloads(source):
             decided = decoder.decode(payload)
             is_of_experiment = decided.experiment is not None and decided.experiment.id != CANARY
-            if decided.at >= since and not is_of_experiment and not is_erased(erased, decided.customer_id, decided.at):
+            if decided.at < since or is_of_experiment or decided.decision_id in told:
+                continue
+            told.add(decided.decision_id)
+            if not is_erased(erased, decided.customer_id, decided.at):
                 yield decided
 
 

@@ -62,11 +62,11 @@
     }, function () { again(kind, items); });
   }
 
-  // ids make a repetition harmless; after consent was taken back only what a visitor said of a purpose is still to arrive
+  // ids make a repetition harmless
   function again(kind, items) {
-    if (!allowed && kind !== "consents") return;
     queues[kind] = items.concat(queues[kind]).slice(0, 20 * MOST);
-    if (!timer) timer = setTimeout(function () { flush(false); }, 5 * EVERY_MS);
+    if (!allowed) forget();
+    if (queues[kind].length && !timer) timer = setTimeout(function () { flush(false); }, 5 * EVERY_MS);
   }
 
   function track(type, properties) {
@@ -113,10 +113,17 @@
       watchAnew();
     } else if (!given) {
       allowed = false;
-      queues.events.length = queues.outcomes.length = queues.consents.length = 0;
+      forget();
       who.once = null;
       try { localStorage.removeItem(KEY); } catch (_) { /* nothing was kept */ }
     }
+  }
+
+  // after consent was taken back only a withdrawal that has not arrived is still to go
+  function forget() {
+    queues.events = [];
+    queues.outcomes = [];
+    queues.consents = queues.consents.filter(function (said) { return !said.given; });
   }
 
   function identify(name) { customer = name || null; }

@@ -22,6 +22,9 @@ from service.pacing import paced
 from service.registry import Challenger, Pointer, Registry
 
 Listener = Callable[[Engine | None, str | None], None]  # (the engine that took over, why the newest version did not)
+AGAIN_S = 2.0  # after which what could not be loaded is tried again: its files may come later than the pointer that names them
+RARELY_S = 300.0  # each further try waits twice as long as the one before, at most so long
+NEVER = float("inf")
 
 
 class EngineSource:
@@ -40,11 +43,13 @@ class EngineSource:
         self._bundles: dict[str, Bundle] = {}
         self._catalog: tuple[int, Catalog] | None = None
         self._champion: str | None = None
-        self._serving: tuple[object, ...] | None = None
+        self._serving: tuple[object, ...] = ()  # with what of it could not be loaded, as in `_shadowing`
         self._failed: set[Challenger] = set()  # until they are taken off
         self._shadows: dict[str, Engine] = {}
         self._shadowing: tuple[object, ...] = ()
         self._seen: tuple[int, int] | None = None
+        self._again_at, self._pause = NEVER, AGAIN_S  # when to try again what was refused, and how long it waited for that
+        self._told: set[str] = set()  # why something was refused since the pointer moved
         self.problem: str | None = None
 
     @property
@@ -76,33 +81,36 @@ class EngineSource:
         }
 
     def refresh(self) -> None:
-        """Look whether the pointer moved, and follow it. Blocks while it loads: call it from a thread."""
+        """Look whether the pointer moved, and follow it. Blocks while it loads: call it from a thread.
+
+        What cannot be loaded is told once, and tried again now and then.
+        """
         stamp = _stamp(self._registry.pointer_path)
-        if stamp == self._seen:
+        if stamp != self._seen:
+            self._seen, self._pause, self.problem = stamp, AGAIN_S, None
+            self._told.clear()
+        elif self._clock() < self._again_at:
             return
-        self._seen = stamp
-        self.problem = None
+        else:
+            self._pause = min(2 * self._pause, RARELY_S)
+        self._again_at = NEVER
         try:
             self._follow(self._registry.current())
         except NextbestError as error:  # whatever is wrong with the new version, the old one is still right
-            self._fail(str(error))
+            self._refuse(str(error))
         except Exception as error:  # noqa: BLE001  # also what nobody thought of: a watch that ended would see no later version
-            self._fail(f"Expected a version that loads, got {type(error).__name__}: {error}")
+            self._refuse(f"Expected a version that loads, got {type(error).__name__}: {error}")
+        if self._again_at == NEVER and self._told:
+            self._told.clear()
+            self.problem = None
 
     def _follow(self, pointer: Pointer) -> None:
         if pointer.catalog is None:
             return
-        key = (pointer.catalog, pointer.champion, tuple(sorted(pointer.others.items())), pointer.challengers)
-        shadowing = (pointer.catalog, pointer.shadows, tuple(sorted(pointer.others.items())))
-        if key == self._serving and shadowing == self._shadowing:
-            return
+        others = tuple(sorted(pointer.others.items()))
         catalog = self._read(pointer.catalog)
-        if key != self._serving:
-            self._serve(pointer, catalog)
-            self._serving = key
-        if shadowing != self._shadowing:
-            self._shadow(pointer, catalog)
-            self._shadowing = shadowing
+        self._serving = self._serve(pointer, catalog, (pointer.catalog, pointer.champion, others, pointer.challengers))
+        self._shadowing = self._shadow(pointer, catalog, (pointer.catalog, pointer.shadows, others))
 
     def _read(self, revision: int) -> Catalog:
         """A rollback must not wait for a catalog that is known."""
@@ -110,11 +118,17 @@ class EngineSource:
             self._catalog = revision, load_catalog(self._registry.catalog(revision).document, self._contract)
         return self._catalog[1]
 
-    def _serve(self, pointer: Pointer, catalog: Catalog) -> None:
+    def _serve(self, pointer: Pointer, catalog: Catalog, key: tuple[object, ...]) -> tuple[object, ...]:
+        """What decides from now on: `key`, and the bundles without which it has to."""
+        if self._serving == (key, frozenset()):
+            return self._serving
         self._failed &= set(pointer.challengers)
         wanted = wanted_bundles(catalog, pointer.champion, pointer.others)
         needed = dict.fromkeys((*wanted, *(one.bundle for one in pointer.challengers if one not in self._failed)))
         loaded = {name: self._bundles.get(name) or self._load(name) for name in needed}
+        missing = frozenset(name for name, bundle in loaded.items() if bundle is None)
+        if self._serving == (key, missing):
+            return self._serving
         champion = pointer.champion if pointer.champion is None or loaded[pointer.champion] else self._champion
         if champion is not None and champion not in loaded:
             loaded[champion] = self._bundles.get(champion)
@@ -134,19 +148,26 @@ class EngineSource:
         if self._engine is None or _differs(self._engine, engine):
             self._engine, self._since = engine, self._clock()
             self._listener(engine, None)
+        return key, missing
 
-    def _shadow(self, pointer: Pointer, catalog: Catalog) -> None:
+    def _shadow(self, pointer: Pointer, catalog: Catalog, key: tuple[object, ...]) -> tuple[object, ...]:
         """Engines of their own, since another thread asks them; everybody is nobody special to them."""
+        if self._shadowing == (key, frozenset()):
+            return self._shadowing
         plain = msgspec.structs.replace(catalog, experiments=(), holdout=None, not_personalised=None)
+        wanted = {name: wanted_bundles(plain, name, pointer.others) for name in pointer.shadows}
+        bundles = {name: {one: self._load(one) for one in some} for name, some in wanted.items()}
+        missing = frozenset((name, one) for name, loaded in bundles.items() for one in loaded if loaded[one] is None)
+        if self._shadowing == (key, missing):
+            return self._shadowing
         made = {}
-        for name in pointer.shadows:
-            wanted = wanted_bundles(plain, name, pointer.others)
-            loaded = {one: self._load(one) for one in wanted}
+        for name, loaded in bundles.items():
             watch = ModelWatch(partial(self._give_up_shadow, name))
             choice = Choice(pointer.catalog or 0, name, pointer.others)
             if loaded[name] is not None:
                 made[name] = assemble(plain, self._contract, choice, loaded.get, _guarded_by(watch))
         self._shadows = made
+        return key, missing
 
     def _step_back(self, canary: Challenger, problem: str) -> None:
         """Too many bad calls of a canary: the champion decides for its customers until it is taken off."""
@@ -170,8 +191,15 @@ class EngineSource:
         try:
             return load_bundle(self._registry.bundle_folder(name), self._contract)
         except NextbestError as error:
-            self._fail(f"bundle `{name}`: {error}")
+            self._refuse(f"bundle `{name}`: {error}")
             return None
+
+    def _refuse(self, problem: str) -> None:
+        """What could not be loaded may be there later."""
+        self._again_at, self.problem = self._clock() + self._pause, problem
+        if problem not in self._told:
+            self._told.add(problem)
+            self._listener(None, problem)
 
     def _fail(self, problem: str) -> None:
         self.problem = problem

@@ -9,6 +9,7 @@ import asyncio
 import secrets
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -17,6 +18,7 @@ from features.layout import CustomerLayout
 from features.live import LAST, Event, LiveFeatures, State, decode_state, encode_state
 from service.errors import DependencyFailed
 from service.ids import customer_key
+from service.logs import logger
 from service.stores.aliases import alias_key
 from service.stores.links import Link
 from service.stores.resp import encode
@@ -109,7 +111,15 @@ class _Round:
 
     def __init__(self) -> None:
         self.events: defaultdict[str, list[Event]] = defaultdict(list)
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.done: asyncio.Future[frozenset[str]] = asyncio.get_running_loop().create_future()
+
+
+class _Try(NamedTuple):
+    """What became of customers: added to, aliases of somebody, malformed. Of the others the state moved meanwhile."""
+
+    held: Sequence[str]
+    owners: Mapping[str, str]
+    malformed: Mapping[str, str]
 
 
 class RedisLiveFeatures:
@@ -121,17 +131,19 @@ class RedisLiveFeatures:
         self._updates = LiveUpdates(link, contract)
         self._next: _Round | None = None
         self._rounds: asyncio.Task[None] | None = None
+        self._has_warned = False  # of what is malformed
 
-    async def apply(self, events: Sequence[tuple[str, Event]]) -> None:
-        """Add events. Raises DependencyFailed."""
+    async def apply(self, events: Sequence[tuple[str, Event]]) -> frozenset[str]:
+        """Add events; returns the ids to which none could be: what is kept of them is malformed. Raises DependencyFailed."""
         if not events or not self._live:
-            return
+            return frozenset()
         ours = self._next = self._next or _Round()
         for customer, event in events:
             ours.events[customer].append(event)
         if self._rounds is None or self._rounds.done():
             self._rounds = asyncio.create_task(self._run())
-        await asyncio.shield(ours.done)
+        malformed = await asyncio.shield(ours.done)
+        return malformed and malformed.intersection(customer for customer, _ in events)
 
     async def close(self) -> None:
         """Wait for what is under way, then release the connection."""
@@ -144,41 +156,58 @@ class RedisLiveFeatures:
         while self._next is not None:
             now, self._next = self._next, None
             try:
-                await self._settle(now.events)
-                now.done.set_result(None)
+                now.done.set_result(await self._settle(now.events))
             except BaseException as error:
                 now.done.set_exception(error)
                 now.done.exception()  # whoever waited may have left
                 if not isinstance(error, Exception):
                     raise
 
-    async def _settle(self, waiting: dict[str, list[Event]]) -> None:
+    async def _settle(self, waiting: dict[str, list[Event]]) -> frozenset[str]:
+        """The ids of which what is kept is malformed."""
+        ids, malformed = {customer: {customer} for customer in waiting}, set[str]()
         for _ in range(ATTEMPTS):
-            found = await self._attempt(waiting)
-            for customer, owner in found:
-                if owner is None:
+            tries = await self._attempt(waiting)
+            for one in tries:
+                for customer in (*one.held, *one.malformed):
                     del waiting[customer]
-            for customer, owner in found:  # after what was written is gone, lest an owner's new events go with it
-                if owner is not None:
+                malformed.update(*(ids[customer] for customer in one.malformed))
+                self._warn(one.malformed)
+            for one in tries:  # after what was written is gone, lest an owner's new events go with it
+                for customer, owner in one.owners.items():
                     waiting.setdefault(owner, []).extend(waiting.pop(customer))
+                    ids.setdefault(owner, {owner}).update(ids[customer])
             if not waiting:
-                return
+                return frozenset(malformed)
         raise DependencyFailed(f"Expected to be the only one who adds to {len(waiting)} customers, found others at every attempt")
 
-    async def _attempt(self, waiting: Mapping[str, Sequence[Event]]) -> list[tuple[str, str | None]]:
-        """One try for each customer: those for whom it held, and those who turned out to be somebody else, with the owner."""
+    async def _attempt(self, waiting: Mapping[str, Sequence[Event]]) -> list[_Try]:
+        """One try for each customer."""
         everybody = list(waiting)
-        slices = [everybody[start : start + AT_ONCE] for start in range(0, len(everybody), AT_ONCE)]
-        return [found for some in slices for found in await self._try(some, waiting)]
+        return [await self._try(everybody[start : start + AT_ONCE], waiting) for start in range(0, len(everybody), AT_ONCE)]
 
-    async def _try(self, customers: Sequence[str], waiting: Mapping[str, Sequence[Event]]) -> list[tuple[str, str | None]]:
+    async def _try(self, customers: Sequence[str], waiting: Mapping[str, Sequence[Event]]) -> _Try:
         commands = [encode("GET", live_key(c)) + encode("GET", alias_key(c)) for c in customers]
         replies = await self._link.ask(b"".join(commands), 2 * len(customers))
         owners = {c: alias.decode() for c, alias in zip(customers, replies[1::2], strict=True) if alias is not None}
-        stored = {c: state for c, state in zip(customers, replies[::2], strict=True) if c not in owners}
-        states = {c: ((s or b"")[:MARK], self._live.apply(state_in(s), waiting[c])) for c, s in stored.items()}
-        held: list[tuple[str, str | None]] = [(customer, None) for customer in await self._updates.write(states)]
-        return [*held, *owners.items()]
+        states: dict[str, tuple[bytes, State]] = {}
+        malformed: dict[str, str] = {}
+        for customer, stored in zip(customers, replies[::2], strict=True):
+            if customer not in owners:
+                try:
+                    states[customer] = (stored or b"")[:MARK], self._live.apply(state_in(stored), waiting[customer])
+                except DependencyFailed as error:
+                    malformed[customer] = str(error)
+        return _Try(await self._updates.write(states), owners, malformed)
+
+    def _warn(self, malformed: Mapping[str, str]) -> None:
+        """Once: it comes again with each of their events."""
+        if malformed and not self._has_warned:
+            self._has_warned = True
+            customer, problem = next(iter(malformed.items()))
+            logger.warning(
+                "features do not know of a customer's events until `nextbest rebuild`: %s - of `%s`", problem, customer
+            )
 
 
 class MemoryLiveFeatures:
@@ -188,9 +217,10 @@ class MemoryLiveFeatures:
         self.live = LiveFeatures(contract)
         self.states: dict[str, State] = {}
 
-    async def apply(self, events: Sequence[tuple[str, Event]]) -> None:
+    async def apply(self, events: Sequence[tuple[str, Event]]) -> frozenset[str]:
         for customer, event in events:
             self.states[customer] = self.live.apply(self.states.get(customer, {}), [event])
+        return frozenset()
 
     async def close(self) -> None:
         """Nothing is open."""

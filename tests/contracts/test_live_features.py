@@ -119,6 +119,21 @@ async def test_what_cannot_be_read_of_one_customer_costs_no_other_anything(new_p
     await link.close()
 
 
+async def test_events_of_a_customer_whose_state_is_malformed_hold_up_nobody_elses(new_process, any_redis_url, caplog):
+    """Whose could not be added is told, to those who brought some, by the id that they used; the log says so once."""
+    reader, store = new_process()
+    with redis_client(any_redis_url) as client:
+        client.set(live_key("c1"), secrets.token_bytes(8) + b"\xc1")
+        client.set(alias_key("other"), "c1")
+    calls = [[("other", event("e1")), ("c2", event("e2"))], [("c3", event("e3"))], [("c1", event("e4"))]]
+    told = await asyncio.gather(*(store.apply(events) for events in calls))
+    assert told == [{"other"}, frozenset(), {"c1"}]
+    assert [(await values(reader, customer))["views_24h"] for customer in ("c2", "c3")] == [1.0, 1.0]
+    assert caplog.text.count("`nextbest rebuild`") == 1
+    with redis_client(any_redis_url) as client:
+        assert client.get(live_key("c1"))[8:] == b"\xc1"
+
+
 async def test_feast_finds_the_values_as_of_the_last_event(new_process, any_redis_url):
     """In its own layout, with the moment of the view."""
     _, store = new_process()

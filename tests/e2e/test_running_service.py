@@ -155,6 +155,14 @@ def test_two_workers_answer_at_one_address(serving_home, filled_redis, nextbest)
     assert len(writers) == 2
 
 
+def test_workers_leave_with_the_process_that_started_them(serving_home, filled_redis):
+    """Also where it was killed: nobody else could stop them, and the address would not be free for the next service."""
+    with running_server(serving_home, filled_redis, NEXTBEST_WORKERS="2") as server:
+        assert is_alive(server.url)
+        os.kill(server.pid, signal.SIGKILL)
+        assert becomes(lambda: not is_alive(server.url), patience=15.0)
+
+
 def test_several_workers_do_not_start_where_one_would_not(tmp_path, filled_redis, nextbest):
     """A document with a mistake is one line and an exit code, and no worker that is started again and again."""
     (tmp_path / "features").mkdir()

@@ -270,3 +270,14 @@ def test_customers_of_a_canary_are_personalised_in_the_report_on_experiments(cli
     assert found.id == "not_personalised"
     assert sum(arm.customers for arm in found.arms) == len(customers)
     assert found.mismatch > 0.001
+
+
+def test_a_decision_that_two_workers_wrote_counts_once(climbing, shop):
+    """A client that asked both: for the guard of a canary, and for experiments."""
+    records = decided(climbing, shop)
+    write_log(climbing, records)
+    once = guard(climbing, time.time()).decisions
+    write_log(climbing, records[:700])
+    assert (once > 300, guard(climbing, time.time()).decisions) == (True, once)
+    [found] = experiments(climbing, "click")
+    assert sum(arm.decisions for arm in found.arms) == len(records)

@@ -243,6 +243,7 @@ def test_what_was_under_way_when_consent_was_taken_back_is_not_sent_again(page, 
     globalThis.fetch = () => answered.then(() => {fails});
     nextbest.track('x');
     nextbest.outcome('d', 'p', 'a', 'click');
+    nextbest.agree('newsletter', true);
     nextbest.agree('marketing', false);
     nextbest.consent(false);
     fail();
@@ -253,6 +254,24 @@ def test_what_was_under_way_when_consent_was_taken_back_is_not_sent_again(page, 
     sent, _ = page(code)
     assert [call["url"] for call in sent] == ["https://d.example/consents"]
     assert [consent["given"] for consent in sent[0]["body"]["consents"]] == [False]
+
+
+def test_a_withdrawal_that_waits_to_be_sent_again_outlives_the_consent(page):
+    """Nothing else that waits does: not even what the visitor agreed to a moment before."""
+    code = """
+    const take = globalThis.fetch;
+    globalThis.fetch = () => Promise.resolve({status: 503});
+    nextbest.track('x');
+    nextbest.agree('newsletter', true);
+    nextbest.agree('marketing', false);
+    await after(10);
+    nextbest.consent(false);
+    globalThis.fetch = take;
+    fire('pagehide');
+    """
+    sent, _ = page(code)
+    assert [call["url"] for call in sent] == ["https://d.example/consents"]
+    assert [(consent["purpose"], consent["given"]) for consent in sent[0]["body"]["consents"]] == [("marketing", False)]
 
 
 def test_what_a_visitor_says_of_a_purpose_goes_out_at_once(page):

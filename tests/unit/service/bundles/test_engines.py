@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import itertools
+from pathlib import Path
 
 import msgspec
 import pytest
 
 from features.contract import Contract
-from service.bundles.engines import EngineSource, watch
+from service.bundles.engines import AGAIN_S, RARELY_S, EngineSource, watch
 from service.catalog.validate import parse_catalog
 from service.registry import Pointer, Registry, write_atomically
 from tests.unit.service.api.conftest import until
@@ -23,23 +25,29 @@ class Moody(Registry):
     """Raises what it is told to raise."""
 
     error: Exception | None = None
+    asked: list[str]  # for whose folder
 
     def current(self) -> Pointer:
         if self.error is not None:
             raise self.error
         return super().current()
 
+    def bundle_folder(self, bundle_id: str) -> Path:
+        self.asked.append(bundle_id)
+        return super().bundle_folder(bundle_id)
+
 
 class World:
     """A registry whose bundle `good` serves, and a bundle `bad` that nobody has looked at."""
 
     def __init__(self, folder, bundles) -> None:
-        self.registry, self.told = Moody(folder / "registry"), list[str | None]()
+        self.registry, self.told, self.now = Moody(folder / "registry"), list[str | None](), 0.0
+        self.registry.asked = []
         self.publish()
         for name in ("good", "bad"):
             self.registry.add_bundle(bundles.write(name, model=fits_rows_of(5) if name == "bad" else None), name)
         self.promote("good")
-        self.engines = EngineSource(self.registry, CONTRACT, lambda _engine, problem: self.told.append(problem))
+        self.engines = EngineSource(self.registry, CONTRACT, lambda _engine, problem: self.told.append(problem), lambda: self.now)
         self.engines.refresh()
 
     def publish(self) -> None:
@@ -129,3 +137,48 @@ def test_a_start_with_what_cannot_be_loaded_is_no_crash(world, spoil):
     fresh.refresh()
     assert fresh.problem is not None
     assert fresh.standing()["problem"] == fresh.problem
+
+
+def looks_after(world: World, seconds: float) -> None:
+    """One more look, so much later."""
+    world.now += seconds
+    world.engines.refresh()
+
+
+@pytest.mark.parametrize("is_shadow", [False, True])
+def test_files_that_come_after_the_pointer_that_names_them_are_found(world, bundles, is_shadow):
+    """As a copy of a registry may bring them: told once, and right a moment after they are there."""
+    away = world.registry.root / "away"
+    folder = world.registry.add_bundle(bundles.write("late"), "late")
+    if is_shadow:
+        world.registry.shadow("late", at=AT, why="test")
+    else:
+        world.promote("late")
+    folder.rename(away)
+    looks_after(world, 0)
+    looks_after(world, AGAIN_S)
+    assert world.told == [None, world.engines.problem]
+    assert (world.engines.engine.versions.bundle, list(world.engines.shadows())) == ("good", [])
+    away.rename(folder)
+    looks_after(world, AGAIN_S)
+    assert world.engines.problem is not None, "the second try waits twice as long"
+    looks_after(world, AGAIN_S)
+    assert world.engines.problem is None
+    assert (world.engines.engine.versions.bundle, list(world.engines.shadows())) == (
+        ("good", ["late"]) if is_shadow else ("late", [])
+    )
+
+
+def test_what_never_loads_is_tried_more_and_more_rarely(world):
+    """And what serves is not made again for it."""
+    world.promote("bad")
+    served, tries = world.engines.engine, []
+    for _ in range(4 * round(RARELY_S)):
+        world.registry.asked.clear()
+        looks_after(world, 1)
+        assert world.registry.asked in ([], ["bad"])
+        tries += [world.now] * len(world.registry.asked)
+    waits = [later - sooner for sooner, later in itertools.pairwise(tries)]
+    assert waits[:3] == [AGAIN_S, 2 * AGAIN_S, 4 * AGAIN_S]
+    assert waits[-1] == RARELY_S
+    assert world.engines.engine is served
