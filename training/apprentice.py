@@ -24,6 +24,7 @@ from training.judging import Gain
 from training.lake import IMPRESSION, read_tables
 from training.off_policy import Clusters, Values, mean_interval
 from training.split import TRAIN_SHARE, choose_split, seen
+from training.threads import threads_for
 
 Names = npt.NDArray[np.str_]
 Progress = Callable[[int, int], None]
@@ -70,7 +71,9 @@ def apprentice(
         )
     inputs, others = _inputs(rows, contract)[mine], _inputs(rows, contract)[~mine]
     booster = _fit(inputs, chosen, len(actions), settings or FitSettings(), progress)
-    foretold = actions[np.argmax(booster.predict(others, num_iteration=booster.best_iteration), axis=1)]
+    foretold = actions[
+        np.argmax(booster.predict(others, num_iteration=booster.best_iteration, num_threads=threads_for(len(others))), axis=1)
+    ]
     return _report(learned, unseen, foretold, str(actions[np.argmax(counts)]))
 
 
@@ -96,9 +99,10 @@ def _fit(
 ) -> lightgbm.Booster:
     """One softmax over the actions: a rate for each would not add up. The last fifth of the rows says when to stop."""
     cut = int(len(chosen) * (1 - VALIDATION_SHARE))
-    train = lightgbm.Dataset(inputs[:cut], chosen[:cut], params={"feature_pre_filter": False, "verbosity": -1})
+    threads = {"num_threads": threads_for(cut, settings.threads)}
+    train = lightgbm.Dataset(inputs[:cut], chosen[:cut], params={"feature_pre_filter": False, "verbosity": -1, **threads})
     check = lightgbm.Dataset(inputs[cut:], chosen[cut:], reference=train)
-    parameters = parameters_of(settings) | {"objective": "multiclass", "num_class": actions, "metric": "multi_logloss"}
+    parameters = parameters_of(settings) | threads | {"objective": "multiclass", "num_class": actions, "metric": "multi_logloss"}
     rounds = max(1, min(settings.rounds, MOST_TREES // actions))
     callbacks = [
         lightgbm.early_stopping(settings.patience, verbose=False), lambda told: progress(told.iteration + 1, rounds),

@@ -7,6 +7,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,11 +29,12 @@ from training.backfill import MADE_UNDER, UNDER, Backfill, Imported, Logged, bac
 from training.lake import DECISION_COLUMNS, OUTCOME_COLUMNS, read_tables
 from training.learning_rules import read_rules
 from training.left_out import LeftOut, left_out
-from training.live_log import payloads, sources, spoiled_lines
+from training.live_log import payloads, sources
 
 Values = npt.NDArray[np.float64]
 Names = npt.NDArray[np.str_]
 
+OUTCOME = attrgetter(*OUTCOME_COLUMNS)
 DECODED_AT_ONCE = 20_000  # records: a decision is about 10 objects for each value, and Arrow's columns a twentieth of that
 
 JOIN = """
@@ -329,15 +331,19 @@ class LiveLog:
 
     def outcomes(self) -> Iterator[pa.Table]:
         for records in self._records("outcomes", OutcomeRecord):
-            yield _table([{**msgspec.structs.asdict(r), "at": _micros(r.at)} for r in records], OUTCOME_COLUMNS)
+            columns = dict(zip(OUTCOME_COLUMNS, zip(*map(OUTCOME, records), strict=True), strict=True))
+            columns["at"] = tuple(map(_micros, columns["at"]))
+            yield pa.table({name: pa.array(columns[name], kind) for name, kind in OUTCOME_COLUMNS.items()})
 
     def _records(self, kind: str, record: Any) -> Iterator[list[Any]]:  # noqa: ANN401  # one of the two record types
         decoder = msgspec.json.Decoder(record)
         for source in sources(self._home, kind):
-            self.damaged += spoiled_lines(source)
-            found = payloads(source)
+            found = payloads(source, self._pass_over)
             while some := [decoder.decode(payload) for payload in itertools.islice(found, DECODED_AT_ONCE)]:
                 yield some
+
+    def _pass_over(self, spoiled: int) -> None:
+        self.damaged += spoiled
 
 
 def decision_rows(record: DecisionRecord, contract: Contract) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from service.bundles.manifest import Calibration
 from service.errors import NotReady
 from training.calibrate import IDENTITY, fit_level, fit_platt, sigmoid
 from training.scores import scores
+from training.threads import threads_for
 
 Values = npt.NDArray[np.float64]
 Progress = Callable[[int, int], None]  # (done, of so many)
@@ -159,12 +160,13 @@ def growth_of(
 def grow_here(growth: Growth) -> lightgbm.Booster:
     """Trees until the checked rows gain nothing any more."""
     names = [f"c{i}" for i in range(growth.shown.shape[1])]  # LightGBM refuses some characters of ours
-    quiet = {"feature_pre_filter": False, "verbosity": -1}
+    threads = {"num_threads": threads_for(len(growth.shown), growth.settings.threads)}
+    quiet = {"feature_pre_filter": False, "verbosity": -1, **threads}
     train = lightgbm.Dataset(growth.shown, growth.labels, weight=growth.weights, feature_name=names, params=quiet)
     check = lightgbm.Dataset(growth.check, growth.check_labels, weight=growth.check_weights, reference=train)
     settings = growth.settings
     callbacks = [lightgbm.early_stopping(settings.patience, verbose=False), _Told(growth.progress, settings.rounds)]
-    return lightgbm.train(growth.parameters, train, settings.rounds, valid_sets=[check], callbacks=callbacks)
+    return lightgbm.train(growth.parameters | threads, train, settings.rounds, valid_sets=[check], callbacks=callbacks)
 
 
 def _calibrated(
@@ -178,7 +180,9 @@ def _calibrated(
 
 def margins(booster: lightgbm.Booster, inputs: Matrix) -> Values:
     """Sums of the leaves, before calibration: (rows,)."""
-    found: Values = booster.predict(inputs, raw_score=True, num_iteration=booster.best_iteration)
+    found: Values = booster.predict(
+        inputs, raw_score=True, num_iteration=booster.best_iteration, num_threads=threads_for(len(inputs))
+    )
     return found
 
 

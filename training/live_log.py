@@ -1,7 +1,7 @@
 """What the service writes down, read as whole records: what was sealed, then the segments that were not, each record once."""
 
 import datetime as dt
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -60,18 +60,17 @@ def segments(home: Path, kind: str) -> list[Path]:
     return unsealed(home, kind)
 
 
-def payloads(source: Source) -> Iterator[bytes]:
-    """The readable records of one source."""
+def payloads(source: Source, tell: Callable[[int], None] = lambda _spoiled: None) -> Iterator[bytes]:
+    """The readable records of one source. `tell` hears, on the way, how many lines are damaged or torn."""
     if source.lake is not None:
-        return sealed_payloads(source.lake, source.name)
-    return (line.payload for line in decode_lines(Path(source.name).read_bytes()) if line.payload is not None)
-
-
-def spoiled_lines(source: Source) -> int:
-    """How many lines are damaged or torn."""
-    if source.lake is not None:
-        return source.spoiled
-    return sum(line.payload is None for line in decode_lines(Path(source.name).read_bytes()))
+        tell(source.spoiled)
+        yield from sealed_payloads(source.lake, source.name)
+        return
+    for line in decode_lines(Path(source.name).read_bytes()):
+        if line.payload is None:
+            tell(1)
+        else:
+            yield line.payload
 
 
 def read_payloads(home: Path, kind: str) -> Iterator[bytes]:

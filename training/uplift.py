@@ -15,6 +15,7 @@ import numpy.typing as npt
 from features.vectors import Matrix
 from service.errors import NotReady
 from training.off_policy import Rows
+from training.threads import threads_for
 
 Values = npt.NDArray[np.float64]
 Positions = npt.NDArray[np.intp]
@@ -111,14 +112,20 @@ def reward_models(trial: Trial, seed: int = 0) -> Callable[[Matrix], Values]:
 
 
 def _fitted(inputs: Matrix, labels: Values, seed: int) -> Model:
-    data = lightgbm.Dataset(inputs, labels, params={"feature_pre_filter": False, "verbosity": -1})
-    booster = lightgbm.train({**SETTINGS, "seed": seed}, data, ROUNDS)
+    booster = reward_model(inputs, labels, seed)
 
     def model(inputs: Matrix) -> Values:
-        found: Values = booster.predict(inputs)
+        found: Values = booster.predict(inputs, num_threads=threads_for(len(inputs)))
         return found
 
     return model
+
+
+def reward_model(inputs: Matrix, labels: Values, seed: int) -> lightgbm.Booster:
+    """What is expected to come of a row."""
+    threads = {"num_threads": threads_for(len(labels))}
+    data = lightgbm.Dataset(inputs, labels, params={"feature_pre_filter": False, "verbosity": -1, **threads})
+    return lightgbm.train({**SETTINGS, **threads, "seed": seed}, data, ROUNDS)
 
 
 def policy_rows(trial: Trial, chosen: Positions, expected: Values) -> Rows:

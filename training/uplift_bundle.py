@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-import lightgbm
 import msgspec
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +19,8 @@ from service.errors import NotReady
 from training.calibrate import IDENTITY
 from training.examples import Examples
 from training.fit import FitSettings, Fitted, Progress, grow_here, growth_of
-from training.uplift import FEWEST_ROWS, FOLDS, ROUNDS, SETTINGS
+from training.threads import threads_for
+from training.uplift import FEWEST_ROWS, FOLDS, reward_model
 
 Values = npt.NDArray[np.float64]
 
@@ -100,10 +100,11 @@ def _pairs(
     scores = np.empty((len(learned), len(others)))
     for fold in range(FOLDS):
         own = folds == fold
-        model, some = _reward_model(served[~own], learned.label[~own], seed), learned.take(own)
-        base = _score(some, nothing, model.predict(idle[own]))
+        model, some = reward_model(served[~own], learned.label[~own], seed), learned.take(own)
+        threads = threads_for(int(own.sum()))
+        base = _score(some, nothing, model.predict(idle[own], num_threads=threads))
         for place, action in enumerate(others):
-            scores[own, place] = _score(some, action, model.predict(inputs[place][own])) - base
+            scores[own, place] = _score(some, action, model.predict(inputs[place][own], num_threads=threads)) - base
     return _Pairs(np.stack(inputs, axis=1), scores)
 
 
@@ -111,8 +112,3 @@ def _score(rows: Examples, action: str, expected: Values) -> Values:
     """What the action would have brought: expected, corrected where it was done. (rows,). Dudik et al. 2011."""
     done = rows.action_id == action
     return expected + np.where(done, (rows.label - expected) / rows.choice_probability, 0.0)
-
-
-def _reward_model(inputs: Matrix, labels: Values, seed: int) -> lightgbm.Booster:
-    data = lightgbm.Dataset(inputs, labels, params={"feature_pre_filter": False, "verbosity": -1})
-    return lightgbm.train({**SETTINGS, "seed": seed}, data, ROUNDS)

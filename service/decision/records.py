@@ -1,7 +1,8 @@
 r"""What is written down: the decision, the outcome, and a line of the log that carries one of them.
 
 A line is `<CRC32C, 8 hexadecimal digits> <length in bytes> <JSON>\\n`. The service writes these lines and training reads
-them; both use the structs of this module.
+them; both use the structs of this module. Nothing in them leads back to them, so that the garbage collector need not know them:
+it took a quarter of the time of reading a log.
 """
 
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from service.decision.figures import Spelt, figures
 from service.decision.scoring import Predicts
 
 
-class ServedItem(msgspec.Struct, frozen=True):
+class ServedItem(msgspec.Struct, frozen=True, gc=False):
     """One slot of an answer. `choice_probability` is given the earlier slots of the same placement."""
 
     rank: int
@@ -30,7 +31,7 @@ class ServedItem(msgspec.Struct, frozen=True):
     explored: bool
 
 
-class PlacementRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+class PlacementRecord(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """What was decided for one placement, and among what.
 
     `candidates` are the action ids that could have been chosen for the first slot, in catalog order, with their
@@ -55,7 +56,7 @@ class PlacementRecord(msgspec.Struct, frozen=True, omit_defaults=True):
         return figures(self.utilities_spelt)
 
 
-class Versions(msgspec.Struct, frozen=True, omit_defaults=True):
+class Versions(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Which immutable versions made the decision. `bundle` is None where no model served.
 
     `champion` is told where an experiment's arm had another bundle; `others` predicted further objectives, by objective. `rates`
@@ -72,7 +73,7 @@ class Versions(msgspec.Struct, frozen=True, omit_defaults=True):
     predicts: Predicts = "rate"
 
 
-class DecisionRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+class DecisionRecord(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Everything needed to explain a decision, learn from it, and make it again.
 
     `at` is in seconds since 1970 UTC. `customer` and `context` hold the raw values (missing ones left out) from which both
@@ -100,7 +101,7 @@ class DecisionRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     sent: str = ""
 
 
-class OutcomeRecord(msgspec.Struct, frozen=True):
+class OutcomeRecord(msgspec.Struct, frozen=True, gc=False):
     """What came of one served item. `at` and `received_at` are in seconds since 1970 UTC.
 
     `late`: it came so long after it happened that nobody knows any more whether its id came before. It is kept, readers count an
@@ -138,7 +139,7 @@ def sent_as(*content: object) -> str:
     return f"{google_crc32c.value(_sorting.encode(content)):08x}"
 
 
-class EventRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+class EventRecord(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Something a customer did, on any channel. `at` and `received_at` are in seconds since 1970 UTC.
 
     `declared` is false where events.yaml does not know the type: it is kept, and feeds nothing. `sent`: see `sent_as`.
@@ -165,7 +166,7 @@ class EventRecord(msgspec.Struct, frozen=True, omit_defaults=True):
         return Event(self.event_id, self.type, self.counts_from, {**self.properties, CHANNEL: self.channel})
 
 
-class AlertRaised(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="record", tag="raised"):
+class AlertRaised(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag_field="record", tag="raised"):
     """Somebody has to know. `because`: what the condition read. `at`, when it was raised: seconds since 1970 UTC.
 
     `once_per`: seconds within which this customer does not raise it again.
@@ -183,7 +184,7 @@ class AlertRaised(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="re
     once_per: float | None = None
 
 
-class AlertFollowUp(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="record", tag="follow_up"):
+class AlertFollowUp(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, tag_field="record", tag="follow_up"):
     """What somebody did about an alert: `acknowledged`, it is theirs now; `closed`, nothing is left to do."""
 
     alert_id: str
@@ -193,7 +194,7 @@ class AlertFollowUp(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="
     note: str = ""
 
 
-class IdentityRecord(msgspec.Struct, frozen=True):
+class IdentityRecord(msgspec.Struct, frozen=True, gc=False):
     """An id is an alias of a customer from here on; or, where `linked` is false, no more. `at`: seconds since 1970 UTC."""
 
     alias: str
@@ -202,7 +203,7 @@ class IdentityRecord(msgspec.Struct, frozen=True):
     linked: bool = True
 
 
-class ConsentRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+class ConsentRecord(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A customer gives or withdraws consent to a purpose. `at` and `received_at`: seconds since 1970 UTC; the latest `at` holds.
 
     `source` says where they did: for whoever has to prove it.
@@ -216,14 +217,14 @@ class ConsentRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     source: str = ""
 
 
-class ErasureRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+class ErasureRecord(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """What was known of a customer until a moment is forgotten, a record for each of their ids. `at`: seconds since 1970 UTC."""
 
     customer_id: str
     at: float
 
 
-class QuarantinedRecord(msgspec.Struct, frozen=True):
+class QuarantinedRecord(msgspec.Struct, frozen=True, gc=False):
     """An event that could not be taken, as it came, and why. It can be sent again once that is mended."""
 
     reason: str
@@ -231,7 +232,7 @@ class QuarantinedRecord(msgspec.Struct, frozen=True):
     event: str
 
 
-class ShadowPlacement(msgspec.Struct, frozen=True):
+class ShadowPlacement(msgspec.Struct, frozen=True, gc=False):
     """What a shadow would have shown in one placement, in order, and the rates it predicts for these actions.
 
     `served_rates`: what it predicts for the actions that were served; None for one that was no candidate to it.
@@ -243,7 +244,7 @@ class ShadowPlacement(msgspec.Struct, frozen=True):
     served_rates: tuple[float | None, ...]
 
 
-class ShadowRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+class ShadowRecord(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """What a bundle would have made of a decision that another one made. `at`: of the decision, seconds since 1970 UTC.
 
     `took_ms`: how long it took to decide. `problem`: why it could not; then there are no placements.
@@ -258,6 +259,7 @@ class ShadowRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     problem: str = ""
 
 
+CHECKSUM_DIGITS = 8
 LENGTH_DIGITS = 9  # of the length of a line: no record is longer
 
 
@@ -322,8 +324,5 @@ def find_decision(data: bytes, decision_id: str) -> DecisionRecord | None:
 
 
 def _payload(line: bytes) -> bytes | None:
-    checksum, _, rest = line.partition(b" ")
-    length, _, payload = rest.partition(b" ")
-    if length != b"%d" % len(payload) or checksum != b"%08x" % google_crc32c.value(payload):
-        return None
-    return payload
+    payload = line[line.find(b" ", CHECKSUM_DIGITS + 1) + 1 :]
+    return payload if line.startswith(b"%08x %d " % (google_crc32c.value(payload), len(payload))) else None

@@ -9,7 +9,7 @@ BUDGET = """
 [calm]
 arrivals = "Steady"
 rate = 100
-seconds = 15
+seconds = 4
 p50_ms = 1000
 p99_ms = 5000
 failed = 0.0
@@ -17,7 +17,7 @@ failed = 0.0
 [hasty]
 arrivals = "Steady"
 rate = 100
-seconds = 15
+seconds = 4
 p50_ms = 0.001
 p99_ms = 5000
 failed = 0.0

@@ -6,10 +6,12 @@ import pytest
 
 from service.bundles.manifest import Calibration
 from service.errors import NotReady
-from training.fit import _hide_identities, fit, margins
+from training.fit import VALIDATION_SHARE, _hide_identities, fit, margins
 from training.scores import scores
+from training.threads import FEW_ROWS
 
 IDENTITY, PRICE = 2, 3  # columns of the tiny world
+MANY_ROWS = round(FEW_ROWS / (1 - VALIDATION_SHARE)) + 100  # so that enough of them grow trees
 
 
 @pytest.fixture
@@ -23,16 +25,26 @@ def learn(learning):
 
 
 def test_the_same_rows_and_settings_give_the_same_model(learning, learn):
-    """To the letter of LightGBM's own text, with two threads and hidden ids."""
-    inputs, labels, _ = learning.world()
-    texts = {learn(inputs, labels, threads=2, identity_dropout=0.3).booster.model_to_string() for _ in range(3)}
-    assert len(texts) == 1
+    """To the letter of LightGBM's own text, with hidden ids, and with so many rows that two threads learn from them."""
+    for rows, rounds in ((2000, 20), (MANY_ROWS, 3)):
+        inputs, labels, _ = learning.world(rows)
+        settings = {"threads": 2, "identity_dropout": 0.3, "rounds": rounds}
+        texts = {learn(inputs, labels, **settings).booster.model_to_string() for _ in range(3)}
+        assert len(texts) == 1
 
 
 def test_the_number_of_threads_changes_no_prediction(learning, learn):
     """A model may be trained again on another machine."""
+    inputs, labels, _ = learning.world(MANY_ROWS)
+    one, two = (learn(inputs, labels, threads=threads, rounds=3) for threads in (1, 2))
+    assert [one.booster.params["num_threads"], two.booster.params["num_threads"]] == [1, 2]
+    np.testing.assert_array_equal(one.rates(inputs), two.rates(inputs))
+
+
+def test_few_rows_are_learned_by_one_thread(learning, learn):
+    """Two would wait for each other, and for whoever else is at work on the machine."""
     inputs, labels, _ = learning.world()
-    np.testing.assert_array_equal(learn(inputs, labels, threads=1).rates(inputs), learn(inputs, labels, threads=2).rates(inputs))
+    assert learn(inputs, labels, threads=2).booster.params["num_threads"] == 1
 
 
 def test_predicted_rates_come_near_the_true_ones(learning, learn):

@@ -3,6 +3,7 @@
 import importlib.util
 import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -48,22 +49,31 @@ from training.shadowing import shadow_report
 from training.slots import SlotRates, slots_told, with_slot
 
 
+class Listed(NamedTuple):
+    """30,000 lists of three, a bundle that knows slots, and one that ignores them; neither serves."""
+
+    home: Path
+    knowing: str
+    blind: str
+
+
 @pytest.fixture(scope="module")
-def listed_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """12,000 lists of three. Leave it as it is."""
-    return world(tmp_path_factory.mktemp("listed") / "home")
+def listed(tmp_path_factory: pytest.TempPathFactory) -> Listed:
+    """Leave it as it is."""
+    home = world(tmp_path_factory.mktemp("listed") / "home")
+    blind, knowing = learned(home, "ignore"), learned(home)
+    return Listed(home, knowing, blind)
 
 
 @pytest.fixture
-def own_listed_home(listed_home: Path, tmp_path: Path) -> Path:
+def own_listed_home(listed: Listed, tmp_path: Path) -> Path:
     """A copy, to change."""
-    return Path(shutil.copytree(listed_home, tmp_path / "home"))
+    return Path(shutil.copytree(listed.home, tmp_path / "home"))
 
 
-def test_without_the_slot_the_order_is_wrong_and_with_it_right(own_listed_home):
+def test_without_the_slot_the_order_is_wrong_and_with_it_right(listed):
     """And what is predicted is near what the first slot brings, with the slots' shares near how often they are looked at."""
-    blind, knowing = learned(own_listed_home, "ignore"), learned(own_listed_home)
-    wrong, right = served_rates(own_listed_home, blind), served_rates(own_listed_home, knowing)
+    wrong, right = served_rates(listed.home, listed.blind), served_rates(listed.home, listed.knowing)
     assert [order(wrong, who)[0] for who in (0, 1)] == ["bronze", "bronze"]
     assert order(right, 0)[0] == "gold"
     assert order(right, 1) == ["silver", "bronze", "gold"]
@@ -71,11 +81,11 @@ def test_without_the_slot_the_order_is_wrong_and_with_it_right(own_listed_home):
         assert right[action] == pytest.approx([GLAD[place], SAD[place]], abs=0.04)
     off = [abs(wrong[action][0] - GLAD[place]) for place, action in enumerate(ACTIONS)]
     assert max(off) > 0.2
-    metrics = manifest_of(own_listed_home, knowing).metrics
+    metrics = manifest_of(listed.home, listed.knowing).metrics
     assert [metrics["slot.2"], metrics["slot.3"]] == pytest.approx(EXAMINED[1:], abs=0.04)
 
 
-def test_the_bundle_says_what_slots_bring(own_listed_home, capsys):
+def test_the_bundle_says_what_slots_bring(own_listed_home, listed, capsys):
     """When it is trained and among the models; one that ignores slots says nothing of them."""
     (own_listed_home / FILE).write_text('[training]\nslot = "input"\n')
     assert main(["--home", str(own_listed_home), "train", "--objective", "click", "--threads", "1"]) == 0
@@ -85,12 +95,12 @@ def test_the_bundle_says_what_slots_bring(own_listed_home, capsys):
     assert told == f"of what it brings in the first slot, an action brings {second:.0%} in slot 2, {third:.0%} in slot 3"
     assert main(["--home", str(own_listed_home), "models"]) == 0
     assert f"`{bundle}`: {told}" in capsys.readouterr().out
-    assert slots_told(manifest_of(own_listed_home, learned(own_listed_home, "ignore")).metrics) == ""
+    assert slots_told(manifest_of(listed.home, listed.blind).metrics) == ""
 
 
-def test_the_same_log_gives_the_same_bundle(own_listed_home):
+def test_the_same_log_gives_the_same_bundle(own_listed_home, listed):
     """File by file, the figures of slots too."""
-    first = manifest_of(own_listed_home, learned(own_listed_home))
+    first = manifest_of(own_listed_home, listed.knowing)
     shutil.rmtree(Registry(own_listed_home / "registry").bundle_folder(first.bundle_id))  # one id within a second
     second = manifest_of(own_listed_home, learned(own_listed_home))
     assert (first.files, first.metrics, first.inputs) == (second.files, second.metrics, second.inputs)
@@ -127,10 +137,9 @@ def test_slots_far_down_count_as_the_last_that_is_told_apart():
     assert with_slot(columns, np.array([MOST_SLOTS, MOST_SLOTS + 7]), "input") == columns
 
 
-def test_a_bundle_that_knows_slots_may_serve_and_is_explained(own_listed_home):
+def test_a_bundle_that_knows_slots_may_serve_and_is_explained(own_listed_home, listed):
     """From the log to the engine: proven, promoted, it puts first what is best for each, and says what the slot adds."""
-    knowing = learned(own_listed_home)
-    report = evaluate(own_listed_home, "click", knowing)
+    report = evaluate(own_listed_home, "click", listed.knowing)
     assert [check for check in report.checks if not check.holds] == []
     assert report.verdict == "promote"
     uniform = report.policies["uniform"].estimators or {}
@@ -141,7 +150,7 @@ def test_a_bundle_that_knows_slots_may_serve_and_is_explained(own_listed_home):
     assert [record.placements[0].utilities.index(max(record.placements[0].utilities)) for record in (glad, sad)] == [
         record.placements[0].candidates.index(best) for record, best in ((glad, "gold"), (sad, "silver"))
     ]
-    registry, manifest = Registry(own_listed_home / "registry"), manifest_of(own_listed_home, knowing)
+    registry, manifest = Registry(own_listed_home / "registry"), manifest_of(own_listed_home, listed.knowing)
     found = contributions(registry, manifest, glad, "gold", {})
     [slot] = [one for one in found if one.name == "slot"]
     assert slot.value == 1.0
@@ -151,20 +160,18 @@ def test_a_bundle_that_knows_slots_may_serve_and_is_explained(own_listed_home):
     assert main(["--home", str(own_listed_home), "report", "--out", str(own_listed_home / "report.html")]) == 0
 
 
-def test_it_takes_the_place_of_a_champion_that_ignores_slots_and_is_followed_by_one(own_listed_home):
+def test_it_takes_the_place_of_a_champion_that_ignores_slots_and_is_followed_by_one(own_listed_home, listed):
     """Neither the input nor what it tells of the outcome is held against it, nor its absence against the next."""
-    blind, knowing = learned(own_listed_home, "ignore"), learned(own_listed_home)
-    for champion, challenger in ((blind, knowing), (knowing, blind)):
+    for champion, challenger in ((listed.blind, listed.knowing), (listed.knowing, listed.blind)):
         promote_without_evidence(own_listed_home, champion, "for tests")
         held = {check.name: check.holds for check in evaluate(own_listed_home, "click", challenger).checks}
         assert (held["inputs"], held["leak"], held["calibration"], held["segments"]) == (True, True, True, True)
 
 
-def test_how_much_the_slot_alone_tells_is_no_leak(own_listed_home):
+def test_how_much_the_slot_alone_tells_is_no_leak(own_listed_home, listed):
     """Other inputs that tell the outcome are named, it is not: who stands low is known beforehand."""
-    bundle = learned(own_listed_home)
     (own_listed_home / FILE).write_text("[gate]\nauc_alone = 0.51\n")
-    [leak] = [check for check in evaluate(own_listed_home, "click", bundle).checks if check.name == "leak"]
+    [leak] = [check for check in evaluate(own_listed_home, "click", listed.knowing).checks if check.name == "leak"]
     assert "`action.id` alone" in leak.told
     assert "`slot`" not in leak.told
 
@@ -191,13 +198,13 @@ def test_to_tell_slots_apart_is_no_skill(own_listed_home):
     assert skill.told.endswith("for every row of a slot")
 
 
-def test_rows_are_expected_to_bring_what_their_slot_does(own_listed_home):
+def test_rows_are_expected_to_bring_what_their_slot_does(listed):
     """What estimators take for the served action is the model's word on the row as it was learned from."""
-    bundle = learned(own_listed_home)
-    registry, contract = Registry(own_listed_home / "registry"), home_contract(own_listed_home)
-    catalog, manifest = current_catalog(registry, contract), manifest_of(own_listed_home, bundle)
+    home, bundle, _ = listed
+    registry, contract = Registry(home / "registry"), home_contract(home)
+    catalog, manifest = current_catalog(registry, contract), manifest_of(home, bundle)
     engine = engine_of(registry, contract, catalog, bundle)
-    rows = load_examples(own_listed_home, Objective("click"), contract).take(np.arange(300))
+    rows = load_examples(home, Objective("click"), contract).take(np.arange(300))
     [chunk] = chunks(rows, engine)
     first = engine.scorer.score(engine.encoders["primary"].encode([r.customer.values for r in chunk.requests], [{}] * 300))
     own = SlotRates(lambda slot: engine_of(registry, contract, catalog, bundle, slot=slot))
@@ -250,9 +257,9 @@ def test_another_word_for_what_becomes_of_slots_is_refused(tmp_path):
         read_rules(tmp_path)
 
 
-def test_a_report_holds_predictions_to_their_word_where_they_were_made_for(own_listed_home):
+def test_a_report_holds_predictions_to_their_word_where_they_were_made_for(own_listed_home, listed):
     """What the first slot brings is compared with first slots alone."""
-    bundle = learned(own_listed_home)
+    bundle = listed.knowing
     promote_without_evidence(own_listed_home, bundle, "for tests")
     mood = moods()
     records = decide(serving_engine(own_listed_home), [asked(n, float(mood[n % CUSTOMERS])) for n in range(40_000, 44_000)])
@@ -263,9 +270,9 @@ def test_a_report_holds_predictions_to_their_word_where_they_were_made_for(own_l
 
 
 @pytest.mark.parametrize(("knowing", "slots"), [(False, 3), (True, 1)])
-def test_a_shadow_is_compared_where_its_predictions_are_for(own_listed_home, knowing, slots):
+def test_a_shadow_is_compared_where_its_predictions_are_for(own_listed_home, listed, knowing, slots):
     """Where either of the two predicts what the first slot brings, later ones say nothing of which is nearer."""
-    bundle = learned(own_listed_home, "input" if knowing else "ignore")
+    bundle = listed.knowing if knowing else listed.blind
     promote_without_evidence(own_listed_home, bundle, "for tests")
     records = decide(serving_engine(own_listed_home), [asked(n, 1.0) for n in range(50_000, 51_000)])
     write_log(own_listed_home, records, outcomes(records))
