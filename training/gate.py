@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import lightgbm
-import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -27,6 +26,7 @@ from service.decision.engine import Engine
 from service.errors import BundleRefused
 from training.backfill import card
 from training.calibrate import recalibrated
+from training.checks import Check
 from training.drift import stability_index
 from training.examples import Examples, texts
 from training.export import check_parity
@@ -56,14 +56,6 @@ FEWEST_EVENTS = 20  # successes expected there
 FLAT = 1e-9  # spread of rates that are all the same
 TIMED, TIMES = 64, 15  # requests that are scored at once, and how often
 HIGHEST = 40.0  # a margin, beyond which a rate is 0 or 1
-
-
-class Check(msgspec.Struct, frozen=True):
-    """One promise of a bundle: whether it holds, and what was found, in words."""
-
-    name: str
-    holds: bool
-    told: str
 
 
 class Standing(NamedTuple):

@@ -19,11 +19,12 @@ from service.catalog.entities import PRIMARY, Scalar
 from service.decision.experiments import CANARY, CANARY_FAILED, Assigned, Canary
 from service.decision.records import OutcomeRecord
 from service.registry import Challenger, Registry
+from training.checks import Check
 from training.evaluate import current_catalog, engine_of
 from training.event_history import is_erased, read_erasures
 from training.examples import FOREVER, Objective
 from training.experiments import FEW_CUSTOMERS, FEWEST, FEWEST_WITH, Difference, arm_sums, difference
-from training.gate import TIMED, Check, scoring_ms
+from training.gate import TIMED, scoring_ms
 from training.judging import Gain
 from training.learning_rules import GateRules, GuardRules, LearningRules, read_rules
 from training.live_log import payloads, sources_since

@@ -7,8 +7,8 @@ import msgspec
 import numpy as np
 
 from training import off_policy
+from training.checks import Check
 from training.examples import Examples
-from training.gate import Check
 from training.learning_rules import GateRules
 from training.off_policy import ESTIMATORS, Clusters, Interval, Values, mean_interval
 from training.overlap import ActionOverlap

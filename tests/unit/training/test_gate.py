@@ -14,10 +14,10 @@ from service.catalog.entities import Holdout
 from service.errors import BadRequest, NotReady
 from service.registry import Registry
 from tests.acceptance.rows.sabotage import QUICK, SABOTAGES, Sabotage, column_of, leak_found, learned, prepared, refused_because
+from training.checks import Check
 from training.evaluate import current_catalog, engine_of, evaluate, personalised
 from training.examples import Objective, load_examples
 from training.fit import FitSettings
-from training.gate import Check
 from training.learn import Lesson
 from training.learning_rules import FILE, LearningRules, read_rules
 from training.promotion import promote_without_evidence
