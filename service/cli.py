@@ -33,8 +33,8 @@ COMMANDS = {
     "erase": Command("training.event_commands", "forget a customer: out of Redis, and out of all that learns"),
     "log": Command("training.log_commands", "verify, seal and tail what was written down"),
     "rebuild": Command("training.event_commands", "put everything into Redis again, from log, lake and offline tables"),
-    "import": Command("training.commands", "take in a table of logged decisions"),
-    "simulate": Command("training.commands", "write a small world with known truth, ready to import"),
+    "import": Command("training.import_commands", "take in a table of logged decisions"),
+    "simulate": Command("training.import_commands", "write a small world with known truth, ready to import"),
     "apprentice": Command("training.ladder_commands", "how far the existing system's choices can be foretold"),
     "train": Command("training.commands", "learn a bundle from the log"),
     "retrain": Command("training.retrain_commands", "train, evaluate and promote if proven, once or every so often"),
@@ -49,8 +49,8 @@ COMMANDS = {
     "promote": Command("training.commands", "let a proven bundle serve"),
     "stage": Command("training.ladder_commands", "a bundle is scored beside the champion, or decides for some customers"),
     "guard": Command("training.ladder_commands", "judge the canary, and take it back where it does harm"),
-    "rollback": Command("training.commands", "return to the bundle before this one"),
-    "models": Command("training.commands", "list bundles"),
+    "rollback": Command("training.bundle_commands", "return to the bundle before this one"),
+    "models": Command("training.bundle_commands", "list bundles"),
 }
 
 EXTRAS = {"mlflow": "mlflow", "optuna": "tuning"}  # by package; all others come with `training`

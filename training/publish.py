@@ -29,6 +29,7 @@ from service.bundles.manifest import (
 )
 from service.decision.scoring import Predicts
 from service.registry import Registry
+from training.cards import LEFT_OUT
 from training.choice_weights import Weighing
 from training.export import check_parity, export_onnx
 from training.fit import Fitted
@@ -37,7 +38,6 @@ from training.slots import slot_figures
 WARMUP_ROWS = 64
 TENTHS = np.arange(1, 10) / 10.0
 UNSAFE = re.compile(r"[^A-Za-z0-9_]+")  # in a file's name; an outcome may be called anything
-LEFT_OUT = "left_out"  # among the figures of a bundle
 LIBRARIES = ("lightgbm", "onnx", "onnxruntime", "numpy")
 
 

@@ -6,7 +6,7 @@ Rules of Machine Learning, rule 36). What it takes is that actions stood in seve
 much was its place.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -16,6 +16,7 @@ from features.contract import MOST_SLOTS, SLOT, Feature
 from features.vectors import Matrix
 from service.decision.board import score
 from service.decision.engine import Engine
+from training.cards import SLOT_FIGURE
 from training.fit import Fitted
 from training.policies import Chunk
 
@@ -23,7 +24,6 @@ Values = npt.NDArray[np.float64]
 Slots = npt.NDArray[np.int64]
 
 MOST_ROWS = 20_000  # that say what slots bring: evenly picked from all
-FIGURE = "slot."  # begins the names of a bundle's figures
 
 
 def with_slot(columns: Sequence[Feature], slots: Slots, rule: Literal["input", "ignore"]) -> tuple[Feature, ...]:
@@ -55,14 +55,9 @@ def slot_figures(fitted: Fitted, inputs: Matrix) -> dict[str, float]:
         return float(fitted.rates(some).mean())
 
     first = mean(1.0)
-    return {f"{FIGURE}{slot:.0f}": round(mean(slot) / first, 6) for slot in np.unique(inputs[:, place]).tolist() if slot != 1.0}
-
-
-def slots_told(metrics: Mapping[str, float]) -> str:
-    """A bundle's figures of slots in words; empty where it has none."""
-    shares = {int(name.removeprefix(FIGURE)): share for name, share in metrics.items() if name.startswith(FIGURE)}
-    told = ", ".join(f"{share:.0%} in slot {slot}" for slot, share in sorted(shares.items()))
-    return f"of what it brings in the first slot, an action brings {told}" if told else ""
+    return {
+        f"{SLOT_FIGURE}{slot:.0f}": round(mean(slot) / first, 6) for slot in np.unique(inputs[:, place]).tolist() if slot != 1.0
+    }
 
 
 class SlotRates:

@@ -36,6 +36,7 @@ from tests.unit.training.lists import (
     world,
 )
 from training.batch import serving_engine
+from training.cards import slots_told
 from training.contributions import contributions
 from training.evaluate import current_catalog, engine_of, evaluate
 from training.examples import Objective, load_examples
@@ -46,7 +47,7 @@ from training.policies import chunks
 from training.promotion import promote, promote_without_evidence
 from training.report_figures import figures
 from training.shadowing import shadow_report
-from training.slots import SlotRates, slots_told, with_slot
+from training.slots import SlotRates, with_slot
 
 
 class Listed(NamedTuple):
