@@ -35,9 +35,9 @@ ENOUGH = 140_000  # decisions, of a log at random, to prove within 5 % that a re
 OLD, NEW = 0.4, 0.6  # shares of the rows that the champion and a retrain learn from
 END = 1_790_000_000.0  # when the world's 30 days are over: any moment would do
 QUICK = FitSettings(threads=2)
-BIG = FitSettings(threads=2, rounds=600, learning_rate=0.01, leaves=60, rows_per_leaf=20, patience=600)
+BIG = FitSettings(threads=2, rounds=600, learning_rate=0.01, leaves=60, rows_per_leaf=20, patience=60)
 # more leaves than can be compiled
-DEEP = FitSettings(threads=2, rounds=600, learning_rate=0.004, leaves=80, rows_per_leaf=10, patience=600)
+DEEP = FitSettings(threads=2, rounds=600, learning_rate=0.004, leaves=80, rows_per_leaf=10, patience=60)
 BLIND = FitSettings(threads=2, rows_per_leaf=1_000_000)  # no split is left
 
 
