@@ -39,10 +39,10 @@ $(VENV)/installed: pyproject.toml $(wildcard hatch_build.py features/*.c service
 demo: install ## the whole loop: import, train, serve, learn, swap (ARGS=--once, ARGS="--data PATH")
 	$(BIN)/nextbest demo $(ARGS)
 
-# In the order of the folders: what takes long begins first. Four at once on two cores, since much of the time is spent waiting;
+# In the order of the folders: what takes long begins first. Three at once on two cores, since a third of the time is spent waiting;
 # threads that wait for each other sleep; and what was compiled is kept, for hundreds of processes that would do it again.
 test: install ## all tests
-	PYTHONDONTWRITEBYTECODE= OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
+	PYTHONDONTWRITEBYTECODE= OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 check: install ## format, lint, types, arrows; changes nothing
 	$(BIN)/ruff format --check
