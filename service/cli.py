@@ -30,7 +30,7 @@ COMMANDS = {
     "journey": Command("training.journey_commands", "where customers go, where they turn in circles, where they leave"),
     "predictions": Command("training.predictions.commands", "train, score and list predictions that are kept as features"),
     "unlink": Command("training.event_commands", "an alias is a customer of its own again"),
-    "erase": Command("training.event_commands", "forget a customer: out of Redis, and out of all that learns"),
+    "erase": Command("training.erasing_commands", "forget a customer: out of Redis, and out of all that learns"),
     "log": Command("training.log_commands", "verify, seal and tail what was written down"),
     "rebuild": Command("training.event_commands", "put everything into Redis again, from log, lake and offline tables"),
     "import": Command("training.import_commands", "take in a table of logged decisions"),

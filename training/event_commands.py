@@ -1,4 +1,4 @@
-"""`nextbest rebuild | unlink | erase`, and `nextbest features` with what the log adds to it: transactions, what events fed."""
+"""`nextbest rebuild | unlink`, and `nextbest features` with what the log adds to it: transactions, what events fed."""
 
 import argparse
 import asyncio
@@ -17,25 +17,23 @@ from features.layout import CustomerLayout, timestamp_field
 from features.live_offline import disagreement, event_table, live_values
 from features.protobuf import decode_timestamp
 from features.redis_server import resolve_redis
-from service.errors import DependencyFailed
 from service.stores.links import open_link
 from service.stores.resp import encode
-from training.erasing import erase
 from training.event_history import fed, read_aliases, read_events
 from training.progress import progress_bar
+from training.reaching import TIMEOUT_MS, reach
 from training.rebuild import rebuild, unlink
 from training.transactions import add_snapshot
 
 SAMPLE = 500
-TIMEOUT_MS = 60_000.0
 
 
 def main(argv: Sequence[str], *, home: Path, redis_url: str | None) -> int:
     """Exit code: 0 done, 1 where online and offline differ. Errors are raised for the command line to tell."""
     if argv[0] == "features":
         return _features(argv, home, redis_url)
-    if argv[0] in ("unlink", "erase"):
-        return (_unlink if argv[0] == "unlink" else _erase)(argv, home, redis_url)
+    if argv[0] == "unlink":
+        return _unlink(argv, home, redis_url)
     purpose = "Put everything into Redis again, from log, lake and offline tables."
     argparse.ArgumentParser(prog="nextbest rebuild", description=purpose).parse_args(argv[1:])
     with resolve_redis(redis_url, home) as url:
@@ -43,7 +41,7 @@ def main(argv: Sequence[str], *, home: Path, redis_url: str | None) -> int:
 
 
 def _rebuild(home: Path, url: str) -> int:
-    asyncio.run(_reach(url))
+    asyncio.run(reach(url))
     with progress_bar("Rebuilding") as tell:
         found = rebuild(home, url, tell)
     print(
@@ -54,39 +52,15 @@ def _rebuild(home: Path, url: str) -> int:
     return 0
 
 
-async def _reach(url: str) -> None:
-    """Raises DependencyFailed where Redis does not answer: before Feast is asked, whose error is none that a person can read."""
-    link = open_link(url, timeout_ms=TIMEOUT_MS)
-    try:
-        await link.ask(encode("PING"), 1)
-    except DependencyFailed as error:
-        raise DependencyFailed(f"{error} - at `{url.rsplit('@', maxsplit=1)[-1]}`") from error
-    finally:
-        await link.close()
-
-
 def _unlink(argv: Sequence[str], home: Path, redis_url: str | None) -> int:
     purpose = "An alias is a customer of its own again: events and contacts go back to whom they came from."
     parser = argparse.ArgumentParser(prog="nextbest unlink", description=purpose)
     parser.add_argument("alias", metavar="ALIAS")
     alias = parser.parse_args(argv[1:]).alias
     with resolve_redis(redis_url, home) as url, progress_bar("Rebuilding") as tell:
-        asyncio.run(_reach(url))
+        asyncio.run(reach(url))
         customer = unlink(home, url, alias, time.time(), tell)
     print(f"`{alias}` is not `{customer}` any more")
-    return 0
-
-
-def _erase(argv: Sequence[str], home: Path, redis_url: str | None) -> int:
-    purpose = "Forget a customer under all of their ids: out of Redis, and out of everything that learns, judges or rebuilds."
-    parser = argparse.ArgumentParser(prog="nextbest erase", description=purpose)
-    parser.add_argument("customer", metavar="CUSTOMER_ID")
-    name = parser.parse_args(argv[1:]).customer
-    with resolve_redis(redis_url, home) as url:
-        asyncio.run(_reach(url))
-        ids = erase(home, url, name, time.time())
-    print(f"forgotten: {', '.join(f'`{one}`' for one in ids)}")
-    print("Log and lake keep their lines, from which nothing learns any more; tables that feed features are yours to change.")
     return 0
 
 
