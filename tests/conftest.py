@@ -14,7 +14,6 @@ import redis
 
 from features.redis_server import resolve_redis
 from service.cli import main
-from service.files import locked
 from tests.redis_cluster import Cluster, running_cluster
 from training.importing import import_table
 from training.learn import train
@@ -90,24 +89,13 @@ def shop() -> World:
 
 @pytest.fixture(scope="session")
 def trained_home(tmp_path_factory: pytest.TempPathFactory, shop: World) -> Path:
-    """The shop's history imported, its catalog published, one bundle trained, none promoted. Leave it as it is.
-
-    Made once, by whichever of several processes comes first.
-    """
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    with locked(shared / "trained.lock"):
-        if not (shared / "trained.made").exists():
-            _train_shop(shared / "trained", shop)
-            (shared / "trained.made").touch()
-    return shared / "trained"
-
-
-def _train_shop(home: Path, shop: World) -> None:
+    """The shop's history imported, its catalog published, one bundle trained, none promoted. Leave it as it is."""
+    home = tmp_path_factory.mktemp("trained")
     table, mapping = write_world(home / "world", shop, SHOP_DECISIONS, SHOP_ENDS, seed=4)
     import_table(home, table, mapping)
     assert main(["--home", str(home), "catalog", "publish", str(home / "catalog.yaml")]) == 0
     train(home, "click")
+    return home
 
 
 @pytest.fixture
