@@ -39,8 +39,8 @@ $(VENV)/installed: pyproject.toml $(wildcard hatch_build.py features/*.c service
 demo: install ## the whole loop: import, train, serve, learn, swap (ARGS=--once, ARGS="--data PATH")
 	$(BIN)/nextbest demo $(ARGS)
 
-# In the order of the folders: what takes long begins first. Three at once on two cores, since a third of the time is spent waiting;
-# threads that wait for each other sleep; and what was compiled is kept, for hundreds of processes that would do it again.
+# In the order of the folders: what takes long begins first. Three at once on two cores: two had work for three quarters of the time.
+# Threads that wait for each other sleep, and what was compiled is kept for all processes that tests start.
 test: install ## all tests
 	PYTHONDONTWRITEBYTECODE= OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 

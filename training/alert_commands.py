@@ -3,7 +3,7 @@
 import argparse
 import getpass
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -15,6 +15,7 @@ from features.redis_server import resolve_redis
 from service.catalog.alerting import DOCUMENT, SEVERITIES, home_alerts
 from service.catalog.alerting import read_alerts as read_rules
 from service.decision.records import AlertFollowUp
+from service.verbs import Verbs
 from training.alert_sweep import sweep
 from training.alerts import Followed, RouteReport, Spread, Wanted, follow_up, read_alerts, report, selected
 from training.summary import plain_table, terminal
@@ -27,10 +28,7 @@ SHOWN = 160  # characters of what a condition read
 def main(argv: Sequence[str], *, home: Path, redis_url: str | None) -> int:
     """Exit code: 0 done. Errors are raised for the command line to tell."""
     named = len(argv) > 1 and argv[1] in (*VERBS, "-h", "--help")
-    options = _parser().parse_args(argv[1:] if named else ["list", *argv[1:]])
-    options.redis_url = redis_url
-    run: Callable[[argparse.Namespace, Path], int] = options.run
-    return run(options, home)
+    return _verbs().run(argv[1:] if named else ["list", *argv[1:]], home, redis_url=redis_url)
 
 
 def _list(options: argparse.Namespace, home: Path) -> int:
@@ -136,32 +134,24 @@ def _print_json(found: object) -> None:
     print(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="nextbest alerts", description="Who has to be looked after; `list` where nothing is said."
-    )
-    verbs = parser.add_subparsers(dest="verb", required=True)
+def _verbs() -> Verbs:
+    verbs = Verbs("nextbest alerts", "Who has to be looked after; `list` where nothing is said.")
 
-    def verb(name: str, run: Callable[[argparse.Namespace, Path], int], purpose: str) -> argparse.ArgumentParser:
-        added = verbs.add_parser(name, help=purpose, description=purpose)
-        added.set_defaults(run=run)
-        return added
-
-    listing = verb("list", _list, "the most severe first, then the oldest")
+    listing = verbs.add("list", _list, "the most severe first, then the oldest")
     listing.add_argument("--route", help="only those that go there")
     listing.add_argument("--severity", choices=SEVERITIES)
     which = listing.add_mutually_exclusive_group()
     which.add_argument("--open", action="store_true", help="those that nobody has closed (the default)")
     which.add_argument("--all", action="store_true", help="closed ones, too")
     for name, run, purpose in (("acknowledge", _acknowledge, "it is mine now"), ("close", _close, "nothing is left to do")):
-        stepping = verb(name, run, purpose)
+        stepping = verbs.add(name, run, purpose)
         stepping.add_argument("id", metavar="ID")
         stepping.add_argument("--by", metavar="NAME", help="who (default: the login name)")
         stepping.add_argument("--note", default="", help="what was found, or done")
-    reporting = verb("report", _report, "by route and severity: how many, how long they took, how old the oldest is")
+    reporting = verbs.add("report", _report, "by route and severity: how many, how long they took, how old the oldest is")
     for printing in (listing, reporting):
         printing.add_argument("--json", action="store_true", help="for machines")
-    verb("sweep", _sweep, "judge every customer against the alerts that no event raises (`on: []`)")
-    checking = verb("check", _check, "whether the alerts of the home, or of a draft, can be used")
+    verbs.add("sweep", _sweep, "judge every customer against the alerts that no event raises (`on: []`)")
+    checking = verbs.add("check", _check, "whether the alerts of the home, or of a draft, can be used")
     checking.add_argument("file", type=Path, nargs="?", metavar="FILE", help="a draft (default: the home's)")
-    return parser
+    return verbs

@@ -71,9 +71,8 @@ def apprentice(
         )
     inputs, others = _inputs(rows, contract)[mine], _inputs(rows, contract)[~mine]
     booster = _fit(inputs, chosen, len(actions), settings or FitSettings(), progress)
-    foretold = actions[
-        np.argmax(booster.predict(others, num_iteration=booster.best_iteration, num_threads=threads_for(len(others))), axis=1)
-    ]
+    chances = booster.predict(others, num_iteration=booster.best_iteration, num_threads=threads_for(len(others)))
+    foretold = actions[np.argmax(chances, axis=1)]
     return _report(learned, unseen, foretold, str(actions[np.argmax(counts)]))
 
 
@@ -99,10 +98,10 @@ def _fit(
 ) -> lightgbm.Booster:
     """One softmax over the actions: a rate for each would not add up. The last fifth of the rows says when to stop."""
     cut = int(len(chosen) * (1 - VALIDATION_SHARE))
-    threads = {"num_threads": threads_for(cut, settings.threads)}
-    train = lightgbm.Dataset(inputs[:cut], chosen[:cut], params={"feature_pre_filter": False, "verbosity": -1, **threads})
+    parameters = parameters_of(settings, cut) | {"objective": "multiclass", "num_class": actions, "metric": "multi_logloss"}
+    quiet = {"feature_pre_filter": False, "verbosity": -1, "num_threads": parameters["num_threads"]}
+    train = lightgbm.Dataset(inputs[:cut], chosen[:cut], params=quiet)
     check = lightgbm.Dataset(inputs[cut:], chosen[cut:], reference=train)
-    parameters = parameters_of(settings) | threads | {"objective": "multiclass", "num_class": actions, "metric": "multi_logloss"}
     rounds = max(1, min(settings.rounds, MOST_TREES // actions))
     callbacks = [
         lightgbm.early_stopping(settings.patience, verbose=False), lambda told: progress(told.iteration + 1, rounds),

@@ -1,12 +1,13 @@
 """`nextbest models | rollback`: the bundles that there are, and the one before. On call, nobody waits for a trainer to load."""
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from service.bundles.loading import read_manifest
 from service.errors import NotReady
 from service.registry import Registry
+from service.verbs import Verbs
 from training.cards import told_of
 from training.promotion import rollback
 from training.summary import models_table, terminal
@@ -14,9 +15,7 @@ from training.summary import models_table, terminal
 
 def main(argv: Sequence[str], *, home: Path, redis_url: str | None) -> int:  # noqa: ARG001  # every command is called alike
     """Exit code: 0 done, 1 an error to mend. Errors are raised for the command line to tell."""
-    options = _parser().parse_args(argv)
-    run: Callable[[argparse.Namespace, Path], int] = options.run
-    return run(options, home)
+    return _verbs().run(argv, home)
 
 
 def _rollback(options: argparse.Namespace, home: Path) -> int:
@@ -40,17 +39,11 @@ def _models(options: argparse.Namespace, home: Path) -> int:  # noqa: ARG001  # 
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="nextbest")
-    verbs = parser.add_subparsers(dest="verb", required=True)
+def _verbs() -> Verbs:
+    verbs = Verbs()
 
-    def verb(name: str, run: Callable[[argparse.Namespace, Path], int], purpose: str) -> argparse.ArgumentParser:
-        added = verbs.add_parser(name, help=purpose, description=purpose)
-        added.set_defaults(run=run)
-        return added
-
-    rolling = verb("rollback", _rollback, "return to the bundle before this one, without shadows and canaries")
+    rolling = verbs.add("rollback", _rollback, "return to the bundle before this one, without shadows and canaries")
     rolling.add_argument("--why", default="", help="a note for the history")
 
-    verb("models", _models, "list bundles")
-    return parser
+    verbs.add("models", _models, "list bundles")
+    return verbs

@@ -1,13 +1,14 @@
 """`nextbest train | evaluate | promote`."""
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
 from service.bundles.loading import read_manifest
 from service.registry import Registry
+from service.verbs import Verbs
 from training.cards import told_of
 from training.evaluate import evaluate, newest_bundle, reasons_against
 from training.learn import learn, prepare
@@ -20,9 +21,7 @@ from training.training_options import add_training_options, manner_of
 
 def main(argv: Sequence[str], *, home: Path, redis_url: str | None) -> int:  # noqa: ARG001  # every command is called alike
     """Exit code: 0 done, 1 an error to mend. Errors are raised for the command line to tell."""
-    options = _parser().parse_args(argv)
-    run: Callable[[argparse.Namespace, Path], int] = options.run
-    return run(options, home)
+    return _verbs().run(argv, home)
 
 
 def _train(options: argparse.Namespace, home: Path) -> int:
@@ -83,26 +82,20 @@ def _force(options: argparse.Namespace, home: Path, tracker: Tracker) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="nextbest")
-    verbs = parser.add_subparsers(dest="verb", required=True)
+def _verbs() -> Verbs:
+    verbs = Verbs()
 
-    def verb(name: str, run: Callable[[argparse.Namespace, Path], int], purpose: str) -> argparse.ArgumentParser:
-        added = verbs.add_parser(name, help=purpose, description=purpose)
-        added.set_defaults(run=run)
-        return added
-
-    training = verb("train", _train, "learn a bundle from the log")
+    training = verbs.add("train", _train, "learn a bundle from the log")
     add_training_options(training)
     add_tracker_option(training)
 
-    evaluating = verb("evaluate", _evaluate, "what policies are worth, on rows no model saw")
+    evaluating = verbs.add("evaluate", _evaluate, "what policies are worth, on rows no model saw")
     evaluating.add_argument("--objective", help="outcome, or `value:OUTCOME` (default: the bundle's)")
     evaluating.add_argument("--bundle", help="its id (default: the newest)")
     evaluating.add_argument("--catalog", type=Path, metavar="FILE", help="a draft (default: the one that serves)")
     evaluating.add_argument("--json", action="store_true", help="for machines")
 
-    promoting = verb("promote", _promote, "let a proven bundle serve")
+    promoting = verbs.add("promote", _promote, "let a proven bundle serve")
     promoting.add_argument("bundle", nargs="?", help="its id (default: the newest)")
     promoting.add_argument("--why", default="", help="a note for the history")
     promoting.add_argument("--force", action="store_true", help="without evidence; a note in the registry says who and `--why`")
@@ -110,4 +103,4 @@ def _parser() -> argparse.ArgumentParser:
     add_tracker_option(promoting)
     promoting.add_argument("--beside", action="store_true", help="for a further objective, beside the champion")
 
-    return parser
+    return verbs

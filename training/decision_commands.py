@@ -1,7 +1,7 @@
 """`nextbest explain | replay | whatif | experiments`: decisions that were made, or would have been."""
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -14,6 +14,7 @@ from service.decision.explain import Explanation, explain
 from service.decision.records import DecisionRecord
 from service.errors import CatalogInvalid, NotReady
 from service.registry import Registry
+from service.verbs import Verbs
 from training.contributions import Contribution, contributions
 from training.days import end_of, start_of
 from training.decision_log import find_decision
@@ -39,9 +40,7 @@ class Told(msgspec.Struct, frozen=True):
 def main(argv: Sequence[str], *, home: Path, redis_url: str | None) -> int:
     """Exit code: 0 done, 1 where a replay does not hold. Errors are raised for the command line to tell."""
     del redis_url
-    options = _parser().parse_args(argv)
-    run: Callable[[argparse.Namespace, Path], int] = options.run
-    return run(options, home)
+    return _verbs().run(argv, home)
 
 
 def _explain(options: argparse.Namespace, home: Path) -> int:
@@ -120,16 +119,10 @@ def _print_json(report: object) -> None:
     print(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="nextbest")
-    verbs = parser.add_subparsers(dest="verb", required=True)
+def _verbs() -> Verbs:
+    verbs = Verbs()
 
-    def verb(name: str, run: Callable[[argparse.Namespace, Path], int], purpose: str) -> argparse.ArgumentParser:
-        added = verbs.add_parser(name, help=purpose, description=purpose)
-        added.set_defaults(run=run)
-        return added
-
-    explaining = verb("explain", _explain, "why a decision was made")
+    explaining = verbs.add("explain", _explain, "why a decision was made")
     explaining.add_argument("decision_id", metavar="ID")
     explaining.add_argument(
         "--changes", default="", metavar="ACTIONS", help=f"actions, with commas, or `{EVERY}`: what would have shown them"
@@ -138,17 +131,17 @@ def _parser() -> argparse.ArgumentParser:
         "--action", action="append", default=[], metavar="ACTION", help="whose inputs are told (default: those that were served)"
     )
 
-    replaying = verb("replay", _replay, "make logged decisions again, and compare byte for byte")
+    replaying = verbs.add("replay", _replay, "make logged decisions again, and compare byte for byte")
     replaying.add_argument("--from", dest="start", type=start_of, default=float("-inf"), metavar="D", help="day or moment, UTC")
     replaying.add_argument("--to", dest="end", type=end_of, default=float("inf"), metavar="D", help="day, included, or moment")
 
-    trying = verb("whatif", _whatif, "what a draft would have made of the logged decisions")
+    trying = verbs.add("whatif", _whatif, "what a draft would have made of the logged decisions")
     trying.add_argument("--catalog", type=Path, required=True, metavar="FILE", help="the draft")
     trying.add_argument("--bundle", metavar="ID", help="that serves with it (default: the champion)")
     trying.add_argument("--objective", help="the outcome to count (default: the bundle's)")
     trying.add_argument("--processes", type=positive, help="default: one per core")
-    comparing = verb("experiments", _experiments, "what the arms of experiments brought, and whether they differ")
+    comparing = verbs.add("experiments", _experiments, "what the arms of experiments brought, and whether they differ")
     comparing.add_argument("--objective", help="the outcome to count (default: the champion's)")
     for telling in (explaining, replaying, trying, comparing):
         telling.add_argument("--json", action="store_true", help="for machines")
-    return parser
+    return verbs

@@ -7,7 +7,6 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,7 +33,6 @@ from training.live_log import payloads, sources
 Values = npt.NDArray[np.float64]
 Names = npt.NDArray[np.str_]
 
-OUTCOME = attrgetter(*OUTCOME_COLUMNS)
 DECODED_AT_ONCE = 20_000  # records: a decision is about 10 objects for each value, and Arrow's columns a twentieth of that
 
 JOIN = """
@@ -331,9 +329,9 @@ class LiveLog:
 
     def outcomes(self) -> Iterator[pa.Table]:
         for records in self._records("outcomes", OutcomeRecord):
-            columns = dict(zip(OUTCOME_COLUMNS, zip(*map(OUTCOME, records), strict=True), strict=True))
-            columns["at"] = tuple(map(_micros, columns["at"]))
-            yield pa.table({name: pa.array(columns[name], kind) for name, kind in OUTCOME_COLUMNS.items()})
+            columns = {name: [getattr(record, name) for record in records] for name in OUTCOME_COLUMNS}
+            columns["at"] = [_micros(record.at) for record in records]
+            yield pa.table({name: pa.array(column, OUTCOME_COLUMNS[name]) for name, column in columns.items()})
 
     def _records(self, kind: str, record: Any) -> Iterator[list[Any]]:  # noqa: ANN401  # one of the two record types
         decoder = msgspec.json.Decoder(record)

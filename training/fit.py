@@ -152,7 +152,10 @@ def growth_of(
 ) -> tuple[Growth, int]:  # fmt: skip
     """Trees come from all rows but the last fifth, which says when to stop; where that fifth begins."""
     cut = int(len(labels) * (1 - VALIDATION_SHARE))
-    shown, parameters = _hide_identities(inputs[:cut], columns, settings), parameters_of(settings, columns) | OBJECTIVES[learned]
+    shown, parameters = (
+        _hide_identities(inputs[:cut], columns, settings),
+        parameters_of(settings, cut, columns) | OBJECTIVES[learned],
+    )
     growth = Growth(shown, labels[:cut], inputs[cut:], labels[cut:], parameters, settings, learned, progress)
     return growth if weights is None else growth._replace(weights=weights[:cut], check_weights=weights[cut:]), cut
 
@@ -160,13 +163,12 @@ def growth_of(
 def grow_here(growth: Growth) -> lightgbm.Booster:
     """Trees until the checked rows gain nothing any more."""
     names = [f"c{i}" for i in range(growth.shown.shape[1])]  # LightGBM refuses some characters of ours
-    threads = {"num_threads": threads_for(len(growth.shown), growth.settings.threads)}
-    quiet = {"feature_pre_filter": False, "verbosity": -1, **threads}
+    quiet = {"feature_pre_filter": False, "verbosity": -1, "num_threads": growth.parameters["num_threads"]}
     train = lightgbm.Dataset(growth.shown, growth.labels, weight=growth.weights, feature_name=names, params=quiet)
     check = lightgbm.Dataset(growth.check, growth.check_labels, weight=growth.check_weights, reference=train)
     settings = growth.settings
     callbacks = [lightgbm.early_stopping(settings.patience, verbose=False), _Told(growth.progress, settings.rounds)]
-    return lightgbm.train(growth.parameters | threads, train, settings.rounds, valid_sets=[check], callbacks=callbacks)
+    return lightgbm.train(growth.parameters, train, settings.rounds, valid_sets=[check], callbacks=callbacks)
 
 
 def _calibrated(
@@ -186,14 +188,14 @@ def margins(booster: lightgbm.Booster, inputs: Matrix) -> Values:
     return found
 
 
-def parameters_of(settings: FitSettings, columns: Sequence[Feature] = ()) -> dict[str, Any]:
-    """Those of LightGBM that do not depend on what is learned."""
+def parameters_of(settings: FitSettings, rows: int, columns: Sequence[Feature] = ()) -> dict[str, Any]:
+    """Those of LightGBM that do not depend on what is learned. `rows`: how many trees are grown from."""
     monotone = [settings.monotone.get(feature.key, 0) for feature in columns]
     return {
         **({"monotone_constraints": monotone, "monotone_constraints_method": "intermediate"} if any(monotone) else {}),
         "learning_rate": settings.learning_rate, "num_leaves": settings.leaves,
-        "min_data_in_leaf": settings.rows_per_leaf, "lambda_l2": settings.ridge, "num_threads": settings.threads,
-        "seed": settings.seed,
+        "min_data_in_leaf": settings.rows_per_leaf, "lambda_l2": settings.ridge, "seed": settings.seed,
+        "num_threads": threads_for(rows, settings.threads),
         "deterministic": True, "force_col_wise": True, "zero_as_missing": False, "verbosity": -1, "feature_pre_filter": False,
     }  # fmt: skip
 

@@ -2,9 +2,10 @@
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from service.verbs import Verbs
 from training.importing import import_table
 from training.progress import progress_bar
 from training.simulate import World, write_world
@@ -13,9 +14,7 @@ from training.spreading import positive
 
 def main(argv: Sequence[str], *, home: Path, redis_url: str | None) -> int:  # noqa: ARG001  # every command is called alike
     """Exit code: 0 done, 1 an error to mend. Errors are raised for the command line to tell."""
-    options = _parser().parse_args(argv)
-    run: Callable[[argparse.Namespace, Path], int] = options.run
-    return run(options, home)
+    return _verbs().run(argv, home)
 
 
 def _import(options: argparse.Namespace, home: Path) -> int:
@@ -38,20 +37,14 @@ def _simulate(options: argparse.Namespace, home: Path) -> int:  # noqa: ARG001  
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="nextbest")
-    verbs = parser.add_subparsers(dest="verb", required=True)
+def _verbs() -> Verbs:
+    verbs = Verbs()
 
-    def verb(name: str, run: Callable[[argparse.Namespace, Path], int], purpose: str) -> argparse.ArgumentParser:
-        added = verbs.add_parser(name, help=purpose, description=purpose)
-        added.set_defaults(run=run)
-        return added
-
-    importing = verb("import", _import, "take in a table of logged decisions")
+    importing = verbs.add("import", _import, "take in a table of logged decisions")
     importing.add_argument("table", type=Path, metavar="TABLE", help="CSV or Parquet, .gz too")
     importing.add_argument("--mapping", type=Path, required=True, metavar="FILE", help="which column means what (TOML)")
 
-    simulating = verb("simulate", _simulate, "write a small world with known truth, ready to import")
+    simulating = verbs.add("simulate", _simulate, "write a small world with known truth, ready to import")
     simulating.add_argument("folder", type=Path, metavar="FOLDER")
     simulating.add_argument("--customers", type=positive, default=4000)
     simulating.add_argument("--decisions", type=positive, default=12_000)
@@ -59,4 +52,4 @@ def _parser() -> argparse.ArgumentParser:
     simulating.add_argument(
         "--end", type=float, default=time.time(), help="when its 30 days end, in seconds since 1970 (default now)"
     )
-    return parser
+    return verbs

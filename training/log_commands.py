@@ -4,11 +4,12 @@ import argparse
 import datetime as dt
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from service.errors import BadRequest, NotReady
 from service.files import DISK, put_file
+from service.verbs import Verbs
 from training.lake_store import POINTER, open_lake
 from training.progress import progress_bar
 from training.sealing import ManifestInvalid, log_kinds, remove_sealed, seal
@@ -22,10 +23,8 @@ WINDOW_DAYS = 30.0  # where nobody set another
 
 def main(argv: Sequence[str], *, home: Path, redis_url: str | None) -> int:  # noqa: ARG001  # every command is called alike
     """Exit code: 0 done, 1 where something is damaged. Errors are raised for the command line to tell."""
-    options = _parser().parse_args(argv[1:])
-    run: Callable[[argparse.Namespace, Path], int] = options.run
     try:
-        return run(options, home)
+        return _verbs().run(argv[1:], home)
     except ManifestInvalid as error:
         raise NotReady(str(error)) from error
 
@@ -82,17 +81,11 @@ def _lake(options: argparse.Namespace, home: Path) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="nextbest log", description="What was written down.")
-    verbs = parser.add_subparsers(dest="verb", required=True)
+def _verbs() -> Verbs:
+    verbs = Verbs("nextbest log", "What was written down.")
 
-    def verb(name: str, run: Callable[[argparse.Namespace, Path], int], purpose: str) -> argparse.ArgumentParser:
-        added = verbs.add_parser(name, help=purpose, description=purpose)
-        added.set_defaults(run=run)
-        return added
-
-    verb("verify", _verify, "every line and every file; changes nothing; exit code 1 on damage")
-    sealing = verb("seal", _seal, "segments that grow no more become sorted Parquet in the lake")
+    verbs.add("verify", _verify, "every line and every file; changes nothing; exit code 1 on damage")
+    sealing = verbs.add("seal", _seal, "segments that grow no more become sorted Parquet in the lake")
     sealing.add_argument(
         "--before", type=_moment, default=float("inf"), metavar="D", help="last written to before this day or moment, UTC"
     )
@@ -101,13 +94,13 @@ def _parser() -> argparse.ArgumentParser:
         "--older-than", type=float, default=float(os.environ.get(WINDOW) or WINDOW_DAYS) + 1.0, metavar="DAYS",
         help=f"remove those older than this (default: {WINDOW}, {WINDOW_DAYS:g}, and a day: the service knows ids from them)",
     )  # fmt: skip
-    tailing = verb("tail", _tail, "the newest records")
+    tailing = verbs.add("tail", _tail, "the newest records")
     tailing.add_argument("kind", nargs="?", metavar="KIND", help="decisions, outcomes, events, ... (default: all)")
     tailing.add_argument("-n", "--lines", type=int, default=10, metavar="N", help="of each kind (default 10)")
     tailing.add_argument("--follow", "-f", action="store_true", help="go on with what comes")
-    lake = verb("lake", _lake, "where the lake lies, or shall lie")
+    lake = verbs.add("lake", _lake, "where the lake lies, or shall lie")
     lake.add_argument("url", nargs="?", metavar="URL", help="anything that fsspec reaches, such as s3://bucket/folder")
-    return parser
+    return verbs
 
 
 def _moment(text: str) -> float:

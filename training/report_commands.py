@@ -1,11 +1,12 @@
 """`nextbest report | drift`: how things go, on one page; and whether they still go as when the champion learned."""
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
+from service.verbs import Verbs
 from training.days import end_of, start_of
 from training.progress import progress_bar
 from training.report_drift import TRAIN, Drifted, Reference, drifted
@@ -18,9 +19,7 @@ DRIFTED = 2  # exit code
 
 def main(argv: Sequence[str], *, home: Path, redis_url: str | None) -> int:  # noqa: ARG001  # every command is called alike
     """Exit code: 0 done, 2 something has drifted. Errors are raised for the command line to tell."""
-    options = _parser().parse_args(argv)
-    run: Callable[[argparse.Namespace, Path], int] = options.run
-    return run(options, home)
+    return _verbs().run(argv, home)
 
 
 def _report(options: argparse.Namespace, home: Path) -> int:
@@ -59,22 +58,19 @@ def _tell(found: Drifted) -> None:
     console.print("\n".join(f"drift: {reason}" for reason in found.reasons) or "no drift")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="nextbest")
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    reporting = verbs.add_parser("report", help="value, calibration, experiments, drift and exploration on one page")
-    reporting.set_defaults(run=_report)
+def _verbs() -> Verbs:
+    verbs = Verbs()
+    reporting = verbs.add("report", _report, "value, calibration, experiments, drift and exploration on one page")
     reporting.add_argument(
         "--since", type=start_of, default=float("-inf"), metavar="DATE", help="decisions from this day on, UTC"
     )
     reporting.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE", help="default: report.html")
-    drifting = verbs.add_parser("drift", help="rows since the champion's training against those it learned from")
-    drifting.set_defaults(run=_drift)
+    drifting = verbs.add("drift", _drift, "rows since the champion's training against those it learned from")
     drifting.add_argument(
         "--reference", type=_reference, metavar="train|DATES", help="`train`, or days like 2026-11-01..2026-11-14"
     )
     drifting.add_argument("--json", action="store_true", help="for machines")
-    return parser
+    return verbs
 
 
 def _reference(text: str) -> Reference | None:

@@ -27,6 +27,33 @@ RARELY_S = 300.0  # each further try waits twice as long as the one before, at m
 NEVER = float("inf")
 
 
+class _Refusals:
+    """What could not be loaded since the pointer moved last: each told once, and tried again after ever longer pauses."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+        self._pause, self._again_at = AGAIN_S / 2, NEVER
+
+    def is_due(self, now: float) -> bool:
+        """Whether something is to be tried again."""
+        return now >= self._again_at
+
+    def begin(self) -> None:
+        """A try, the first or a further one, after which the pause is twice as long."""
+        self._pause, self._again_at = min(2 * self._pause, RARELY_S), NEVER
+
+    def add(self, problem: str, now: float) -> bool:
+        """Whether nobody was told of it yet."""
+        self._again_at = now + self._pause
+        is_new = problem not in self._told
+        self._told.add(problem)
+        return is_new
+
+    def are_mended(self) -> bool:
+        """There were some, and the last try found none."""
+        return bool(self._told) and self._again_at == NEVER
+
+
 class EngineSource:
     """Holds the engine that serves. A version that cannot be loaded changes nothing: the one before it goes on serving."""
 
@@ -48,8 +75,7 @@ class EngineSource:
         self._shadows: dict[str, Engine] = {}
         self._shadowing: tuple[object, ...] = ()
         self._seen: tuple[int, int] | None = None
-        self._again_at, self._pause = NEVER, AGAIN_S  # when to try again what was refused, and how long it waited for that
-        self._told: set[str] = set()  # why something was refused since the pointer moved
+        self._refusals = _Refusals()
         self.problem: str | None = None
 
     @property
@@ -87,21 +113,17 @@ class EngineSource:
         """
         stamp = _stamp(self._registry.pointer_path)
         if stamp != self._seen:
-            self._seen, self._pause, self.problem = stamp, AGAIN_S, None
-            self._told.clear()
-        elif self._clock() < self._again_at:
+            self._seen, self._refusals, self.problem = stamp, _Refusals(), None
+        elif not self._refusals.is_due(self._clock()):
             return
-        else:
-            self._pause = min(2 * self._pause, RARELY_S)
-        self._again_at = NEVER
+        self._refusals.begin()
         try:
             self._follow(self._registry.current())
         except NextbestError as error:  # whatever is wrong with the new version, the old one is still right
             self._refuse(str(error))
         except Exception as error:  # noqa: BLE001  # also what nobody thought of: a watch that ended would see no later version
             self._refuse(f"Expected a version that loads, got {type(error).__name__}: {error}")
-        if self._again_at == NEVER and self._told:
-            self._told.clear()
+        if self._refusals.are_mended():
             self.problem = None
 
     def _follow(self, pointer: Pointer) -> None:
@@ -196,9 +218,8 @@ class EngineSource:
 
     def _refuse(self, problem: str) -> None:
         """What could not be loaded may be there later."""
-        self._again_at, self.problem = self._clock() + self._pause, problem
-        if problem not in self._told:
-            self._told.add(problem)
+        self.problem = problem
+        if self._refusals.add(problem, self._clock()):
             self._listener(None, problem)
 
     def _fail(self, problem: str) -> None:

@@ -4,7 +4,7 @@ import argparse
 import datetime as dt
 import getpass
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from service.catalog.schema import catalog_schema
 from service.catalog.validate import load_catalog, parse_catalog
 from service.errors import CatalogInvalid
 from service.registry import Registry
+from service.verbs import Verbs
 
 CURRENT = "current"  # in place of the number of the revision that serves
 UNKNOWN_AUTHOR = "unknown"  # a container may run under a number without a name
@@ -24,10 +25,8 @@ UNKNOWN_AUTHOR = "unknown"  # a container may run under a number without a name
 
 def main(argv: Sequence[str], *, home: Path, redis_url: str | None) -> int:  # noqa: ARG001  # every command is called alike
     """Exit code: 0 done, 1 where the catalog has mistakes."""
-    options = _parser().parse_args(argv[1:])
-    run: Callable[[argparse.Namespace, Path], int] = options.run
     try:
-        return run(options, home)
+        return _verbs().run(argv[1:], home)
     except CatalogInvalid as error:
         return _refuse(error)
 
@@ -141,27 +140,21 @@ def _login() -> str:
         return UNKNOWN_AUTHOR
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="nextbest catalog", description="What can be offered: checked, published, compared.")
-    verbs = parser.add_subparsers(dest="verb", required=True)
+def _verbs() -> Verbs:
+    verbs = Verbs("nextbest catalog", "What can be offered: checked, published, compared.")
 
-    def verb(name: str, run: Callable[[argparse.Namespace, Path], int], purpose: str) -> argparse.ArgumentParser:
-        added = verbs.add_parser(name, help=purpose, description=purpose)
-        added.set_defaults(run=run)
-        return added
-
-    verb("check", _check, "name every mistake with its line").add_argument("file", metavar="FILE", type=Path)
-    publish = verb("publish", _publish, "check, store as the next revision, and let it serve")
+    verbs.add("check", _check, "name every mistake with its line").add_argument("file", metavar="FILE", type=Path)
+    publish = verbs.add("publish", _publish, "check, store as the next revision, and let it serve")
     publish.add_argument("file", metavar="FILE", type=Path)
-    revert = verb("revert", _revert, "publish an earlier revision again, as the next one")
+    revert = verbs.add("revert", _revert, "publish an earlier revision again, as the next one")
     revert.add_argument("revision", metavar="N", type=int)
     for storing in (publish, revert):
         storing.add_argument("--note", help="why (default: the document's note)")
         storing.add_argument("--author", help="who (default: the login name)")
-    verb("history", _history, "every revision with time, author and note; * serves")
-    verb("list", _history, "the same as history")
-    diff = verb("diff", _diff, "where two catalogs differ")
+    verbs.add("history", _history, "every revision with time, author and note; * serves")
+    verbs.add("list", _history, "the same as history")
+    diff = verbs.add("diff", _diff, "where two catalogs differ")
     diff.add_argument("before", metavar="A", help=f"a revision's number, `{CURRENT}`, or a file")
     diff.add_argument("after", metavar="B", nargs="?", default=CURRENT, help=f"the same (default `{CURRENT}`)")
-    verb("schema", _schema, "print the JSON Schema, for editors")
-    return parser
+    verbs.add("schema", _schema, "print the JSON Schema, for editors")
+    return verbs

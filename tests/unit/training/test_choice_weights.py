@@ -124,7 +124,7 @@ def test_without_weights_trees_are_those_of_lightgbm_without_any(learning):
     names, quiet = [f"c{i}" for i in range(4)], {"feature_pre_filter": False, "verbosity": -1}
     train = lightgbm.Dataset(inputs[:cut], labels[:cut], feature_name=names, params=quiet)
     check = lightgbm.Dataset(inputs[cut:], labels[cut:], reference=train)
-    parameters = parameters_of(learning.settings) | {"objective": "binary", "metric": "binary_logloss"}
+    parameters = parameters_of(learning.settings, 1) | {"objective": "binary", "metric": "binary_logloss"}
     stop = lightgbm.early_stopping(learning.settings.patience, verbose=False)
     alone = lightgbm.train(parameters, train, learning.settings.rounds, valid_sets=[check], callbacks=[stop])
     assert fitted.booster.model_to_string() == alone.model_to_string()
