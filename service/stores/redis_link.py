@@ -98,10 +98,14 @@ class RedisLink:
         if self._connection is not None and self._connection.is_open:
             return self._connection
         if self._opening is None or self._opening.done():
-            patience = max(self._timeout, LONGEST_PAUSE_S)  # where packets are dropped, the kernel would go on and on
-            self._opening = asyncio.create_task(asyncio.wait_for(connect(self._address), patience))
+            self._opening = asyncio.create_task(self._open())
             self._opening.add_done_callback(retrieve)
-        self._connection = await asyncio.shield(self._opening)
+        return await asyncio.shield(self._opening)
+
+    async def _open(self) -> Connection:
+        """A new connection, kept here and not by who waits for it: that one may be gone, or come after the next who asks."""
+        patience = max(self._timeout, LONGEST_PAUSE_S)  # where packets are dropped, the kernel would go on and on
+        self._connection = await asyncio.wait_for(connect(self._address), patience)
         return self._connection
 
     async def close(self) -> None:

@@ -175,6 +175,42 @@ async def test_calls_that_find_no_connection_share_the_new_one():
         await link.close()
 
 
+async def test_calls_that_come_while_it_connects_share_the_new_one():
+    """One more at each turn of the loop, those included in which the connection is there and nobody has taken it yet."""
+
+    async def answer(data, writer):
+        writer.write(b"+PONG\r\n" * data.count(b"PING"))
+
+    async with server_that(answer) as (port, connections):
+        for times in range(1, 6):
+            link = RedisLink(f"redis://127.0.0.1:{port}", timeout_ms=5000)
+            calls = [asyncio.create_task(link.ask(PING, 1))]
+            while not calls[0].done():
+                await asyncio.sleep(0)
+                calls.append(asyncio.create_task(link.ask(PING, 1)))
+            assert await asyncio.gather(*calls) == [[b"PONG"]] * len(calls)
+            assert len(connections) == times
+            await link.close()
+
+
+async def test_a_connection_that_came_too_late_for_whoever_wanted_it_is_used_by_the_next():
+    """The first answer to AUTH takes 60 ms, a caller waits 20: what was opened for it is not left lying open."""
+
+    async def answer(data, writer):
+        if b"AUTH" in data:
+            await asyncio.sleep(0.06)
+        writer.write(b"+OK\r\n" if b"AUTH" in data else answer_to(data))
+
+    async with server_that(answer) as (port, connections):
+        link = RedisLink(f"redis://:secret@127.0.0.1:{port}", timeout_ms=20)
+        with pytest.raises(DependencyFailed, match="within 20 ms"):
+            await link.ask(PING, 1)
+        await asyncio.sleep(LONGEST_PAUSE_S)
+        assert await link.ask(PING, 1) == [b"PONG"]
+        assert len(connections) == 1
+        await link.close()
+
+
 async def test_nobody_listening_is_a_failure_that_names_the_address():
     """Refused is told as such."""
     link = RedisLink("redis://127.0.0.1:1/0", timeout_ms=1000)
