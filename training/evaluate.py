@@ -14,7 +14,6 @@ from service.bundles.loading import load_bundle, read_manifest
 from service.bundles.manifest import Manifest
 from service.catalog.entities import Catalog
 from service.catalog.validate import load_catalog, parse_catalog
-from service.decision.decide import choice_table
 from service.decision.engine import Engine
 from service.errors import NextbestError, NotReady
 from service.registry import Registry
@@ -181,7 +180,7 @@ def _estimate(unseen: Examples, engines: Mapping[str, Engine], expecting: Expect
     counts = OverlapCounts(first.names.tolist())
     statics = {f"{ALWAYS}{a}": first.positions[a] for a in sorted(set(unseen.action_id.tolist())) if a in first.positions}
     for chunk in chunks(unseen, first):
-        tables = {name: choice_table(engine, chunk.requests, chunk.placement) for name, engine in engines.items()}
+        tables = {name: chunk.choices(engine) for name, engine in engines.items()}
         own = next(iter(tables.values()))
         rates = expecting(chunk, own.predicted_rates)
         found.add(UNIFORM, chunk, uniform(own.allowed), rates)

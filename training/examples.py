@@ -25,6 +25,7 @@ from service.decision.records import DecisionRecord, OutcomeRecord
 from service.errors import NotReady
 from service.registry import Registry
 from training.backfill import MADE_UNDER, UNDER, Backfill, Imported, Logged, backfill, digest_of
+from training.circumstances import CIRCUMSTANCES, circumstances_of
 from training.lake import DECISION_COLUMNS, OUTCOME_COLUMNS, read_tables
 from training.learning_rules import read_rules
 from training.left_out import LeftOut, left_out
@@ -82,6 +83,7 @@ class Examples:
     `decided_at` is in seconds since 1970 UTC. `label` is 0 or 1, or a sum of values. `delay`: seconds to the first success, NaN
     without one. `complete_until`: until when outcomes are known. `damaged` counts unreadable log lines. `backfills`: by key,
     features that some rows could not record. `left_out`: rows of customers from whom nobody learns, which are not here.
+    `circumstances`: what else bore on each choice (`training.circumstances`); None where nobody knows.
     """
 
     decision_id: pa.Array
@@ -98,6 +100,7 @@ class Examples:
     complete_until: float = np.inf
     backfills: Mapping[str, Backfill] = field(default_factory=dict)
     left_out: int = 0
+    circumstances: pa.Array | None = None
 
     def __len__(self) -> int:
         return len(self.label)
@@ -135,7 +138,7 @@ class Examples:
             values={key: column.take(picked) for key, column in self.values.items()}, damaged=self.damaged,
             delay=None if self.delay is None else self.delay[positions], complete_until=self.complete_until,
             backfills={key: one.take(np.asarray(positions, np.intp)) for key, one in self.backfills.items()},
-            left_out=self.left_out,
+            left_out=self.left_out, circumstances=None if self.circumstances is None else self.circumstances.take(picked),
         )  # fmt: skip
 
     def with_label(self, label: Values) -> "Examples":
@@ -205,7 +208,7 @@ def _joined(home: Path, objective: Objective, contract: Contract, live: "LiveLog
     """The rows, and until when outcomes are known, in seconds since 1970 UTC."""
     keys = [f.key for f in contract.features]
     logged = [*map(imported.marked, read_tables(home, "decisions")), *live.decisions()]
-    decisions = together(logged, DECISION_COLUMNS | UNDER, contract, keys)
+    decisions = together(logged, DECISION_COLUMNS | UNDER | CIRCUMSTANCES, contract, keys)
     outcomes = together([*read_tables(home, "outcomes"), *live.outcomes()], OUTCOME_COLUMNS, contract, [])
     complete = [pc.max(table[name]).as_py() for table, name in ((decisions, "decided_at"), (outcomes, "at")) if len(table)]
     until = max(complete).timestamp() if complete else np.inf
@@ -260,6 +263,7 @@ def _examples(found: pa.Table, objective: Objective, contract: Contract, known: 
         slot=found["slot"].to_numpy().astype(np.int64),
         choice_probability=found["choice_probability"].to_numpy(), label=label.astype(np.float64), values=values,
         damaged=known.damaged, delay=seconds_of(found["first_at"]) - decided_at, complete_until=known.until,
+        circumstances=_whole(found["circumstances"]),
     )  # fmt: skip
 
 
@@ -349,13 +353,14 @@ def decision_rows(record: DecisionRecord, contract: Contract) -> list[dict[str, 
     values = {f"customer.{k}": v for k, v in record.customer.items()} | {f"context.{k}": v for k, v in record.context.items()}
     known = {f.key: _fitting(f, values.get(f.key)) for f in contract.features}
     common = {"decision_id": record.decision_id, "customer_id": record.customer_id, "decided_at": _micros(record.at)}
+    served = [(placement, item) for placement in record.placements if not placement.fallback for item in placement.items]
     return [
         {
             **common, **known, "placement": placement.id, "slot": item.rank, "action_id": item.action_id,
             "choice_probability": item.choice_probability, "source": "live", MADE_UNDER: record.versions.contract,
+            "circumstances": circumstances,
         }
-        for placement in record.placements if not placement.fallback
-        for item in placement.items
+        for (placement, item), circumstances in zip(served, circumstances_of(record), strict=True)
     ]  # fmt: skip
 
 

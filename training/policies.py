@@ -7,8 +7,10 @@ import numpy as np
 import numpy.typing as npt
 
 from service.catalog.entities import Scalar
+from service.decision.decide import ChoiceTable, Earlier, choice_table
 from service.decision.engine import Engine
 from service.decision.entities import CustomerState, DecisionRequest, PlacementRequest
+from training.circumstances import PLAIN, Circumstances, decoded
 from training.examples import Examples
 from training.off_policy import Mask, Rows
 
@@ -23,27 +25,38 @@ BUNDLE = "bundle:"
 
 
 class Chunk(NamedTuple):
-    """Some rows of the log at one placement. `rows` are positions in the examples; the served action is at `served`."""
+    """Some rows of the log at one placement. `rows` are positions in the examples; the served action is at `served`.
+
+    `earlier`: what the answers showed before.
+    """
 
     rows: Positions
     requests: Sequence[DecisionRequest]
     served: Positions
     placement: str
+    earlier: Sequence[Sequence[Earlier]] = ()
+
+    def choices(self, engine: Engine) -> ChoiceTable:
+        """What an engine would have chosen in place of the log, all else as it was: (rows, actions)."""
+        return choice_table(engine, self.requests, self.placement, self.earlier)
 
 
 def chunks(examples: Examples, engine: Engine) -> Iterator[Chunk]:
     """The rows, placement by placement. Rows of a placement that the catalog does not have are left out."""
     served = np.array([engine.positions.get(a, UNKNOWN) for a in examples.action_id.tolist()], np.intp)
-    earlier = _earlier_slots(examples)
+    slots = _earlier_slots(examples)
     for placement in engine.plans:
         here = np.flatnonzero(examples.placement == placement)
         for start in range(0, len(here), ROWS_AT_ONCE):
             rows = here[start : start + ROWS_AT_ONCE]
-            yield Chunk(rows, _requests(examples.take(rows), rows, earlier), served[rows], placement)
+            some = examples.take(rows)
+            known = decoded(some.circumstances) if some.circumstances is not None else [None] * len(rows)
+            earlier = [one.earlier if one else slots.get(row, ()) for row, one in zip(rows.tolist(), known, strict=True)]
+            yield Chunk(rows, _requests(some, [one or PLAIN for one in known]), served[rows], placement, earlier)
 
 
-def _earlier_slots(examples: Examples) -> Mapping[int, tuple[str, ...]]:
-    """For a row of a later slot: what the slots before it show, which it cannot show again."""
+def _earlier_slots(examples: Examples) -> Mapping[int, tuple[Earlier, ...]]:
+    """For a row of a later slot: what the slots before it show, as far as they are rows. Those of our own log know more."""
     shown: dict[tuple[str, str], list[tuple[int, str]]] = {}
     for row in np.flatnonzero(examples.slot > 1).tolist():
         shown[examples.decision_id[row].as_py(), str(examples.placement[row])] = []
@@ -54,22 +67,23 @@ def _earlier_slots(examples: Examples) -> Mapping[int, tuple[str, ...]]:
         if key in shown:
             shown[key].append((int(examples.slot[row]), str(examples.action_id[row])))
     return {
-        row: tuple(action for slot, action in shown[key] if slot < examples.slot[row])
+        row: tuple(Earlier(key[1], action) for slot, action in sorted(shown[key]) if slot < examples.slot[row])
         for row, key in enumerate(keys) if key in shown
     }  # fmt: skip
 
 
-def _requests(some: Examples, rows: Positions, earlier: Mapping[int, tuple[str, ...]]) -> list[DecisionRequest]:
-    """The logged requests, as far as a choice for one slot depends on them. `rows`: where they are in the log."""
+def _requests(some: Examples, known: Sequence[Circumstances]) -> list[DecisionRequest]:
+    """The logged requests, as far as a choice for one slot depends on them. `known`: the circumstances of each."""
     customers, contexts = (known_values(some, scope) for scope in ("customer", "context"))
     columns = some.decision_id.to_pylist(), some.customer_id.tolist(), some.decided_at.tolist(), some.placement.tolist()
     return [
         DecisionRequest(
-            decision_id, customer_id, at, CustomerState(customer), context, (PlacementRequest(placement, 1),),
-            exclude_actions=earlier.get(row, ()),
+            decision_id, customer_id, at, CustomerState(customer, contacts=own.contacts), context,
+            own.placements or (PlacementRequest(placement, 1),),
+            exclude_actions=own.exclude_actions, candidates=own.candidates, exhausted=own.exhausted,
         )
-        for decision_id, customer_id, at, placement, customer, context, row
-        in zip(*columns, customers, contexts, rows.tolist(), strict=True)
+        for decision_id, customer_id, at, placement, customer, context, own
+        in zip(*columns, customers, contexts, known, strict=True)
     ]  # fmt: skip
 
 

@@ -16,7 +16,6 @@ from scipy.stats import norm
 from features.homes import home_contract
 from service.bundles.loading import read_manifest
 from service.bundles.manifest import Manifest
-from service.decision.decide import choice_table
 from service.decision.engine import Engine
 from service.errors import NotReady
 from service.registry import Registry
@@ -161,7 +160,7 @@ def _predicted(engine: Engine, examples: Examples, progress: Callable[[int], Non
     """What the champion expects of each served action: (rows,), NaN where the catalog does not have it."""
     found, done = np.full(len(examples), np.nan), 0
     for chunk in chunks(examples, engine):
-        rates = choice_table(engine, chunk.requests, chunk.placement).predicted_rates
+        rates = chunk.choices(engine).predicted_rates
         found[chunk.rows] = np.where(chunk.served == UNKNOWN, np.nan, rates[np.arange(len(chunk.rows)), chunk.served])
         done += len(chunk.rows)
         progress(done)

@@ -13,7 +13,6 @@ from features.homes import home_contract
 from service.bundles.loading import read_manifest
 from service.bundles.manifest import Manifest
 from service.catalog.entities import Catalog
-from service.decision.decide import choice_table
 from service.decision.engine import Engine
 from service.decision.experiments import HOLDOUT
 from service.errors import NotReady
@@ -154,7 +153,7 @@ def _policies(
     unseen = recent.take(~seen(manifest.split, recent))
     found, done = PolicyRows(unseen), 0
     for chunk in chunks(unseen, engine):
-        table = choice_table(engine, chunk.requests, chunk.placement)
+        table = chunk.choices(engine)
         rates = table.predicted_rates
         if knows_slots(manifest.inputs):
             rates = own.rates(chunk, unseen.slot[chunk.rows], rates)

@@ -1,7 +1,7 @@
 """`decide(engine, batch)`: the decision for a batch of requests, from nothing but its arguments."""
 
 import base64
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -32,7 +32,7 @@ from service.decision.scoring import Rates
 
 
 class ChoiceTable(NamedTuple):
-    """What the pipeline would choose for the first slot of one placement, for each request: (requests, actions) each."""
+    """What the pipeline would choose for one slot of a placement, for each request: (requests, actions) each."""
 
     probabilities: Probabilities
     predicted_rates: Rates
@@ -159,12 +159,39 @@ def _drop_counts(board: Board, stage: _Stage) -> Counter[str]:
     return +counts
 
 
-def choice_table(engine: Engine, batch: Batch, placement: str) -> ChoiceTable:
-    """How likely the whole pipeline is to choose each action for the first slot of a placement: what evaluation weighs by."""
-    board = Board(engine, batch)
-    stage = _stage(board, engine.plans[placement], list(range(len(batch))), [1] * len(batch))
-    allowed = _allowed(stage.open, stage.blocked)
+class Earlier(NamedTuple):
+    """An action that an answer shows already, in an earlier placement or an earlier slot of the same one."""
+
+    placement: str
+    action_id: str
+
+
+def choice_table(engine: Engine, batch: Batch, placement: str, earlier: Sequence[Sequence[Earlier]] = ()) -> ChoiceTable:
+    """How likely the whole pipeline is to choose each action for the next slot of a placement: what evaluation weighs by.
+
+    `earlier`: what each answer shows already, in order; nothing where it is empty, and then that slot is the first one.
+    """
+    board, plan = Board(engine, batch), engine.plans[placement]
+    repeated = np.zeros((len(batch), len(engine.actions)), np.bool_)
+    for turn in range(max(map(len, earlier), default=0)):
+        for there, rows, chosen in _shown_at(engine, earlier, turn):
+            board.take(rows, chosen, engine.plans.get(there, plan))
+            if there == placement:
+                repeated[rows, chosen] = True
+    stage = _stage(board, plan, list(range(len(batch))), [1] * len(batch))
+    allowed = _allowed(stage.open & ~repeated, stage.blocked)
     return ChoiceTable(_choose(board, stage, allowed)[0], board.rates, allowed)
+
+
+def _shown_at(engine: Engine, earlier: Sequence[Sequence[Earlier]], turn: int) -> Iterator[tuple[str, Rows, Choices]]:
+    """By placement: the rows whose answers show so many actions before this one, and this one. Unknown actions take nothing."""
+    groups: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
+    for row, shown in enumerate(earlier):
+        if turn < len(shown) and shown[turn].action_id in engine.positions:
+            groups[shown[turn].placement].append((row, engine.positions[shown[turn].action_id]))
+    for placement, taken in groups.items():
+        rows, chosen = np.array(taken, np.intp).T
+        yield placement, rows, chosen
 
 
 def _by_plan(batch: Batch, engines: Sequence[Engine], turn: int) -> Iterable[tuple[PlacementPlan, list[int]]]:

@@ -9,7 +9,6 @@ from hypothesis.extra import numpy as arrays
 
 from features.contract import parse_contract
 from service.catalog.validate import parse_catalog
-from service.decision.decide import choice_table
 from service.decision.engine import Engine, build_engine
 from service.decision.records import Versions
 from service.decision.scoring import FlatScorer
@@ -50,7 +49,7 @@ def logged(*rows: tuple[str, str, int, str], placement: str = "hero", labels=Non
 
 def only_chunk(examples: Examples, engine: Engine):
     [chunk] = chunks(examples, engine)
-    return chunk, choice_table(engine, chunk.requests, chunk.placement)
+    return chunk, chunk.choices(engine)
 
 
 def test_a_row_becomes_the_request_that_was_asked(engine):

@@ -92,7 +92,7 @@ def judged(examples: Examples) -> PolicyRows:
     """The rows as the new engine, a uniform choice and a single action see them."""
     found = PolicyRows(examples)
     for chunk in chunks(examples, NEW):
-        table = choice_table(NEW, chunk.requests, chunk.placement)
+        table = chunk.choices(NEW)
         found.add(POLICY, chunk, table.probabilities, table.predicted_rates)
         found.add("uniform", chunk, uniform(table.allowed), table.predicted_rates)
         found.add("always:gold", chunk, uniform(table.allowed), table.predicted_rates)
@@ -137,7 +137,7 @@ def test_slots_that_a_policy_does_not_decide_carry_no_value():
     examples = log(400, seed=3)
     found = PolicyRows(examples)
     for chunk in chunks(examples, NEW):
-        table = choice_table(NEW, chunk.requests, chunk.placement)
+        table = chunk.choices(NEW)
         some = np.isin(examples.decision_id.take(pa.array(chunk.rows)).to_pylist(), np.unique(examples.decision_id)[:60])
         found.add(POLICY, chunk, table.probabilities * some[:, None], table.predicted_rates)
     [placement] = slate_values(examples, found, clusters(examples))
