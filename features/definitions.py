@@ -6,11 +6,20 @@ from datetime import timedelta
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, FileSource, RepoConfig, ValueType
-from feast.types import Float64, String
-
 from features.cluster_url import node_urls
 from features.contract import Contract, ContractError, Feature
+from features.feast_sdk import (
+    Entity,
+    FeatureService,
+    FeatureStore,
+    FeatureView,
+    Field,
+    FileSource,
+    Float64,
+    RepoConfig,
+    String,
+    ValueType,
+)
 from features.homes import features_folder
 from features.layout import JOIN_KEY, PROJECT
 from features.offline import EVENT_TIMESTAMP, offline_path, used_views, view_features

@@ -10,10 +10,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from feast import FeatureStore, FeatureView
 
 from features.contract import Feature
 from features.definitions import customer_entity, history_store, history_view
+from features.feast_sdk import FeatureStore, FeatureView
 from features.layout import JOIN_KEY
 from features.materialize import quiet
 from features.offline import EVENT_TIMESTAMP, offline_path

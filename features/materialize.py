@@ -12,12 +12,12 @@ import msgspec
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from feast import FeatureStore
 from rich.console import Console
 from rich.progress import track
 
 from features.contract import Contract
 from features.definitions import customer_entity, feature_services, feature_store, feature_views
+from features.feast_sdk import FeatureStore
 from features.homes import features_folder, home_contract
 from features.layout import JOIN_KEY, CustomerLayout
 from features.offline import EVENT_TIMESTAMP, offline_path, read_view, used_views, view_features

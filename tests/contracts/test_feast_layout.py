@@ -9,10 +9,10 @@ from typing import NamedTuple
 import pyarrow as pa
 import pytest
 import redis
-from feast import FeatureStore
 
 from features.contract import Contract, parse_contract
 from features.definitions import feature_store
+from features.feast_sdk import FeatureStore
 from features.homes import write_home_contract
 from features.layout import CustomerLayout
 from features.materialize import materialize
