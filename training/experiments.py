@@ -18,7 +18,7 @@ from scipy.stats import chi2
 
 from features.homes import home_contract
 from service.catalog.validate import load_catalog
-from service.decision.experiments import CANARY, NOT_PERSONALISED, PLAIN_ARM, Assigned
+from service.decision.experiments import CANARY, HOLDOUT, NOT_PERSONALISED, PLAIN_ARM, Assigned
 from service.decision.records import OutcomeRecord
 from service.errors import NotReady
 from service.registry import Registry
@@ -70,7 +70,10 @@ class ArmReport(msgspec.Struct, frozen=True):
 
 
 class ExperimentReport(msgspec.Struct, frozen=True):
-    """One experiment. `mismatch`: p of the customers' shares under the planned ones; None where nobody knows these."""
+    """One experiment. `arms`: those that are planned, in that order, also where nobody got one; then those that were.
+
+    `mismatch`: p of the customers' shares under the planned ones; None where nobody knows these.
+    """
 
     id: str
     objective: str
@@ -163,33 +166,49 @@ def experiments(home: Path, objective: str, progress: Progress = lambda _done, _
         counts.pop(EVERYBODY_ELSE, None)
     if not counts:
         raise NotReady("Expected logged decisions of an experiment, found none: declare `experiments` in the catalog")
-    planned = _planned(home)
+    planned, assigned = _planned(home), _assigned(counts)
     by_experiment: defaultdict[str, dict[str, Counts]] = defaultdict(dict)
-    for assigned, customers in counts.items():
-        by_experiment[assigned.id][assigned.arm] = customers
-    return [_report(name, objective, arms, planned.get(name, {})) for name, arms in by_experiment.items()]
+    for arm, customers in counts.items():
+        by_experiment[arm.id][arm.arm] = customers
+    return [_report(name, objective, arms, planned.get(name, {}), assigned[name]) for name, arms in by_experiment.items()]
+
+
+def _assigned(counts: Mapping[Assigned, Counts]) -> Mapping[str, Mapping[str, int]]:
+    """Customers by experiment and arm, as chance assigned them.
+
+    Who is in no experiment depends on the experiments of the time, who is not personalised does not: beside the latter are all
+    others but the holdout, whatever experiments came and went.
+    """
+    found: defaultdict[str, dict[str, int]] = defaultdict(dict)
+    for arm, customers in counts.items():
+        found[arm.id][arm.arm] = len(customers)
+    others = (customers for arm, customers in counts.items() if arm != PLAIN_ARM and arm.id != HOLDOUT)
+    found[NOT_PERSONALISED][EVERYBODY_ELSE.arm] = len(set[str]().union(*others))
+    return found
 
 
 def _planned(home: Path) -> dict[str, dict[str, float]]:
-    """Shares of the arms, in their order, by experiment: as the catalog that serves has them."""
+    """Shares of the arms, in their order, by experiment, of whom `_assigned` counts: as the catalog that serves has them."""
     registry = Registry(home / "registry")
     revision = registry.current().catalog
     if revision is None:
         return {}
     catalog = load_catalog(registry.catalog(revision).document, home_contract(home))
     plain = catalog.not_personalised.share if catalog.not_personalised else 0.0
-    neither = (1.0 - plain) * (1.0 - sum(e.share for e in catalog.experiments))
     plan = {e.id: {arm.id: arm.share for arm in e.arms} for e in catalog.experiments}
-    return {**plan, NOT_PERSONALISED: {PLAIN_ARM.arm: plain, EVERYBODY_ELSE.arm: neither}}
+    return {**plan, NOT_PERSONALISED: {PLAIN_ARM.arm: plain, EVERYBODY_ELSE.arm: 1.0 - plain}}
 
 
-def _report(name: str, objective: str, counts: Mapping[str, Counts], planned: Mapping[str, float]) -> ExperimentReport:
-    order = [arm for arm in planned if arm in counts] + sorted(arm for arm in counts if arm not in planned)
-    sums = {arm: arm_sums(*np.array(list(counts[arm].values()), np.float64).T) for arm in order}
+def _report(
+    name: str, objective: str, counts: Mapping[str, Counts], planned: Mapping[str, float], assigned: Mapping[str, int]
+) -> ExperimentReport:
+    order = [arm for arm, share in planned.items() if share > 0.0 or arm in counts]
+    order += sorted(arm for arm in counts if arm not in planned)
+    sums = {arm: arm_sums(*np.array(list(counts.get(arm, {}).values()), np.float64).reshape(-1, 2).T) for arm in order}
     first, *others = order
     doubt = None
     if all(arm in planned for arm in order):
-        doubt = mismatch([sums[arm].customers for arm in order], [planned[arm] for arm in order])
+        doubt = mismatch([assigned.get(arm, 0) for arm in order], [planned[arm] for arm in order])
     arms = tuple(ArmReport(arm, s.customers, s.decisions, s.value) for arm, s in sums.items())
     return ExperimentReport(name, objective, arms, tuple(difference(a, sums[a], sums[first]) for a in others), doubt)
 

@@ -2,12 +2,19 @@
 
 import io
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
+import yaml
 from rich.console import Console
 
+from service.catalog.entities import Arm, Experiment, Holdout
+from service.cli import main
+from service.decision.experiments import Assigned, Assignment
+from service.decision.records import DecisionRecord, Versions
 from service.errors import NotReady
+from tests.unit.training.conftest import write_log
 from training.decision_tables import experiments_table
 from training.experiments import (
     ArmReport,
@@ -113,6 +120,55 @@ def test_the_log_tells_what_the_arms_brought(busy_home):
     assert (plain.id, [arm.arm for arm in plain.arms]) == ("not_personalised", ["not_personalised", "personalised"])
     assert 5 < plain.arms[0].customers < 60
     assert plain.mismatch > 0.001
+
+
+def logged(home, assigned: Sequence[Assigned | None], first: int = 0) -> None:
+    """A decision for each customer from c0 on, and the arm that it is in."""
+    versions = Versions(1, None, "x")
+    records = [
+        DecisionRecord(f"d{first + n}", f"c{n}", 1e9, {}, {}, (), versions, experiment=arm) for n, arm in enumerate(assigned)
+    ]
+    write_log(home, records)
+
+
+def planned(home, *experiments: dict) -> None:
+    """The home's catalog with these experiments."""
+    draft = home / "planned.yaml"
+    draft.write_text(yaml.safe_dump({**yaml.safe_load((home / "catalog.yaml").read_text()), "experiments": experiments}))
+    assert main(["--home", str(home), "catalog", "publish", str(draft)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("weights", "customers", "expected"),
+    [
+        ({"a": 1, "b": 1}, {"a": 1000}, 1.7e-219),
+        ({"a": 1, "b": 1}, {"b": 1000}, 1.7e-219),
+        ({"a": 1, "b": 1, "c": 1}, {"a": 1000, "b": 1000}, 7.1e-218),
+        ({"a": 1, "b": 1, "c": 1}, {"a": 1000, "b": 1000, "c": 1}, 2.5e-217),
+        ({"a": 1, "b": 1}, {"a": 3}, 0.083),
+        ({"a": 1, "b": 1, "c": 0}, {"a": 1000, "b": 1000}, 1.0),
+    ],
+)
+def test_an_arm_that_nobody_got_is_missing_where_some_had_to_be_expected(own_home, weights, customers, expected):
+    """All in one of two arms, one or nobody in a third; none of three is chance, and an arm without a share is none at all."""
+    planned(own_home, {"id": "e", "share": 1.0, "arms": [{"id": arm, "weight": weight} for arm, weight in weights.items()]})
+    logged(own_home, [Assigned("e", arm) for arm, size in customers.items() for _ in range(size)])
+    [found] = experiments(own_home, "click")
+    assert {arm.arm: arm.customers for arm in found.arms} == {arm: customers.get(arm, 0) for arm, w in weights.items() if w}
+    assert found.mismatch == pytest.approx(expected, rel=0.05)
+
+
+def test_an_experiment_that_came_later_takes_nobody_from_those_who_are_not_personalised(own_home):
+    """10,000 customers before it and half of them again beside it, as they are really assigned."""
+    plain = Holdout(0.01, "not_personalised")
+    arms = (Arm("a", 0.5), Arm("b", 0.5))
+    before, after = (Assignment(of, None, plain) for of in ((), (Experiment("e", "e", 0.0, 0.5, arms),)))
+    planned(own_home, {"id": "e", "share": 0.5, "arms": [{"id": "a"}, {"id": "b"}]})
+    logged(own_home, [before.of(f"c{n}") for n in range(10_000)])
+    logged(own_home, [after.of(f"c{n}") for n in range(5_000)], 10_000)
+    found = {report.id: report.mismatch for report in experiments(own_home, "click")}
+    assert found.keys() == {"e", "not_personalised"}
+    assert min(found.values()) > 0.001
 
 
 def test_without_an_experiment_there_is_nothing_to_tell(trained_home):

@@ -1,6 +1,7 @@
 """The figures of a report against worlds with an obvious answer, and a page that holds them."""
 
 import re
+import shutil
 import xml.etree.ElementTree as ET
 
 import msgspec
@@ -9,8 +10,10 @@ import pytest
 
 from service.catalog.entities import Exploration, Fallback, Holdout, Placement
 from service.cli import main
-from service.decision.experiments import HOLDOUT, Assignment
+from service.decision.experiments import HOLDOUT, Assigned, Assignment
 from service.errors import NotReady
+from tests.unit.training.conftest import write_log
+from training.decision_log import read_decisions
 from training.experiments import MISMATCH
 from training.off_policy import Interval
 from training.report_counts import DAY, Answers, Served, effective_actions, periods
@@ -218,6 +221,18 @@ def test_the_busy_shop_is_told_as_it_is(found):
     assert found.deciles[0].observed.interval.value < found.deciles[-1].observed.interval.value
     assert {report.id for report in found.experiments} == {"levels", "not_personalised"}
     assert found.lifts == ()
+
+
+def test_an_experiment_of_which_everybody_got_one_arm_is_told_and_warned_of(own_busy_home):
+    """As in a home where two arms were planned and the assignment of one is broken."""
+    records = [logged.record for logged in read_decisions(own_busy_home)]
+    shutil.rmtree(own_busy_home / "log" / "decisions")
+    taken = Assigned("levels", "as_it_is")
+    write_log(own_busy_home, [msgspec.structs.replace(r, experiment=taken) if r.experiment else r for r in records])
+    found = figures(own_busy_home)
+    report = next(one for one in found.experiments if one.id == "levels")
+    assert [(arm.arm, arm.customers > 0) for arm in report.arms] == [("as_it_is", True), ("chance", False)]
+    assert "Customers of levels are not shared out as planned" in page(found)
 
 
 def test_the_page_holds_every_section_and_needs_nothing_else(found):
