@@ -16,6 +16,15 @@ DECISION_ID = b'{"decision_id":"'  # a record begins with its id
 _decoder = msgspec.json.Decoder(DecisionRecord)
 
 
+class _Named(msgspec.Struct, frozen=True):
+    """What of a decision is its name."""
+
+    decision_id: str
+
+
+_named = msgspec.json.Decoder(_Named)
+
+
 class Logged(NamedTuple):
     """One decision: its bytes in the log, and what they say."""
 
@@ -37,12 +46,18 @@ def read_decisions(
             yield Logged(payload, record)
 
 
+def id_of(payload: bytes) -> str:
+    """The id of a logged decision; nothing else is decoded, unless JSON had to escape something in it."""
+    start = len(DECISION_ID)
+    found = payload[start : payload.find(b'"', start)]
+    if b"\\" in found or not payload.startswith(DECISION_ID):
+        return _named.decode(payload).decision_id
+    return found.decode()
+
+
 def read_decisions_of(home: Path, ids: Collection[str]) -> Iterator[DecisionRecord]:
     """Those of these ids. Reads the whole log, and decodes nothing else."""
-    for payload in read_payloads(home, "decisions"):
-        start = len(DECISION_ID)
-        if payload.startswith(DECISION_ID) and payload[start : payload.find(b'"', start)].decode() in ids:
-            yield _decoder.decode(payload)
+    return (_decoder.decode(payload) for payload in read_payloads(home, "decisions") if id_of(payload) in ids)
 
 
 def in_batches(logged: Iterable[Logged], size: int) -> Iterator[list[Logged]]:

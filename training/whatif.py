@@ -24,7 +24,7 @@ from training import off_policy
 from training.judging import Gain
 from training.left_out import LeftOut, left_out
 from training.live_log import read_log, sources
-from training.tallies import Item, Part, Tally, hashes_of, parts_of, tally_part, told_again
+from training.tallies import Hashes, Item, Part, Tally, hashes_of, parts_of, tally_part, told_again
 
 PARTS_PER_PROCESS = 4  # so that none is left working alone for long
 SHORTEST_PART = 2_000_000  # bytes; about 1,000 decisions: less is not worth another process
@@ -50,7 +50,7 @@ class Compared(msgspec.Struct, frozen=True):
 class WhatIfReport(msgspec.Struct, frozen=True):
     """Shares are of items; `nothing` is the share of a placement's answers that show its fallback.
 
-    `value_logged` and `value_drafted`: reward a first item, with 95 % intervals; None where no outcome is known.
+    `value_logged` and `value_drafted`: reward a first item, with 95 % intervals over customers; None where no outcome is known.
     """
 
     decisions: int
@@ -155,7 +155,7 @@ def _report(engine: Engine, total: Tally, rewards: _Rewards, objective: str) -> 
     groups = {action.id: action.group for action in engine.actions}
     channels = {name: placement.channel for name, placement in engine.catalog.placements.items()}
     seen = rewards.seen
-    weights, nothing = np.array(total.weights)[seen], np.zeros(int(seen.sum()))
+    weights, customers, nothing = np.array(total.weights)[seen], np.array(total.customers)[seen], np.zeros(int(seen.sum()))
     rows = off_policy.Rows(weights, rewards.reward[seen], nothing, nothing)
     return WhatIfReport(
         decisions=total.decisions, unknown_placements=total.unknown_placements,
@@ -164,7 +164,8 @@ def _report(engine: Engine, total: Tally, rewards: _Rewards, objective: str) -> 
         channels=_compared(total, lambda item: channels.get(item[0], GONE)),
         nothing=Compared(_per_ask(total.logged_nothing, total), _per_ask(total.drafted_nothing, total)),
         dropped=dict(total.dropped.most_common()), objective=objective, rows=len(weights),
-        value_logged=_gain(rows.reward), value_drafted=_gain(off_policy.self_normalized(rows)) if len(weights) else None,
+        value_logged=value_of(rows.reward, customers),
+        value_drafted=value_of(off_policy.self_normalized(rows), customers) if len(weights) else None,
         effective_rows=round(off_policy.effective_sample_size(weights), 1), doubts=tuple(off_policy.doubts(weights)),
     )  # fmt: skip
 
@@ -185,8 +186,12 @@ def _per_ask(nothing: Mapping[str, int], total: Tally) -> dict[str, float]:
     return {placement: round(nothing.get(placement, 0) / asked, 6) for placement, asked in total.asked.items()}
 
 
-def _gain(contributions: npt.NDArray[np.float64]) -> Gain | None:
+def value_of(contributions: npt.NDArray[np.float64], customers: Hashes) -> Gain | None:
+    """Their mean, with a 95 % interval that allows for rows of one customer to go together; None where there are none.
+
+    Both (rows,); clustered as in `training.off_policy.mean_interval`.
+    """
     if not len(contributions):
         return None
-    found = off_policy.mean_interval(contributions, np.arange(len(contributions)))
+    found = off_policy.mean_interval(contributions, np.unique(customers, return_inverse=True)[1])
     return Gain(round(found.value, 6), (round(found.low, 6), round(found.high, 6)))
