@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features.contract import Contract, Feature, parse_contract
+from features.contract import CUSTOMER_VIEWS, Contract, Feature, parse_contract
 from features.homes import contract_path, home_contract, home_journey, write_home_contract
 from features.offline import write_view
 from service.errors import ImportInvalid
@@ -242,9 +242,12 @@ def _outcome_rows(log: _Log, kind: str, values: pa.Array) -> pa.Table:
 def write_customer_views(
     home: Path, contract: Contract, customers: pa.Array, moments: pa.Array, values: dict[str, pa.Array]
 ) -> None:
-    """Customer features into the offline tables: those that `values` (`customer.<name>`) names."""
-    for view in sorted({f.origin for f in contract.customer}):
-        given = [f for f in contract.customer if f.origin == view]
+    """Customer features into the offline tables: those that `values` (`customer.<name>`) names.
+
+    What events, transactions or predictions feed is left to them.
+    """
+    for view in CUSTOMER_VIEWS:
+        given = [f for f in contract.customer if f.view == view]
         columns = {f.name: values.get(f.key, pa.nulls(len(customers), _arrow_type(f))) for f in given}
         if any(f.key in values for f in given):
             write_view(home, view, pa.table({"customer_id": customers, "event_timestamp": moments, **columns}))

@@ -359,6 +359,35 @@ def test_only_views_with_a_given_value_are_written(tmp_path):
     assert "new" not in read_view(world.home, "activity")["customer_id"].to_pylist()
 
 
+FED = {
+    "views_30d": "events: {aggregate: count, type: product_viewed, window: 30d}",
+    "orders": "transactions: frequency, max_age: 40d",
+    "churn": "prediction: churn, max_age: 40d",
+}
+DECLARED = """\
+transactions: {type: purchased, amount: amount}
+features:
+  - {name: age, type: number, origin: profile, max_age: 40d}
+  - {name: region, type: category, origin: profile, max_age: 40d, categories: [north]}
+  - {name: visits, type: number, origin: activity, max_age: 40d}
+  - {name: device, type: category, origin: context, categories: [web, app]}
+"""
+
+
+@pytest.mark.parametrize("name", FED)
+def test_a_table_comes_into_a_home_with_a_feature_that_something_else_feeds(tmp_path, name):
+    """Of the same origin; a column for it stays with the decisions, and is no row of what feeds it."""
+    mapping = MAPPING.replace("[views]", f'{name} = "number"\n[views]') + '[home]\nfeatures = "features.yaml"\n'
+    world = source(tmp_path, TABLE.replace("spend\n", f"spend,{name}\n").replace("0\n", "0,7\n").replace("5\n", "5,7\n"), mapping)
+    fed = f"  - {{name: {name}, type: number, origin: activity, {FED[name]}}}\n"
+    (tmp_path / "features.yaml").write_text(DECLARED + fed)
+    assert world.imported().rows == 3
+    assert import_features(world.home, world.table, world.mapping) == 3
+    assert read_view(world.home, "activity")["visits"].to_pylist() == [3.0, 4.0, None]
+    assert column(world.home, f"customer.{name}") == [7.0, 7.0, 7.0]
+    assert sorted(path.stem for path in (world.home / "features" / "offline").iterdir()) == ["activity", "profile"]
+
+
 days = st.integers(0, 3).map(lambda n: (NINE + n * DAY).isoformat())
 entries = st.tuples(
     st.sampled_from(["u1", "u2"]), st.sampled_from(["gold", "none"]), days, st.booleans(), st.sampled_from([0, 1.5])
