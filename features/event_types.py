@@ -61,6 +61,9 @@ class EventTypes:
     def __init__(self, types: Mapping[str, EventType]) -> None:
         self.types = types
         self.scored = frozenset(name for name, one in types.items() if one.sentiment)  # those with texts to score
+        declared = {pair for one in types.values() for pair in one.properties.items()}
+        others = {name for name, kind in declared if kind != "text"}
+        self.texts = frozenset(name for name, _ in declared) - others  # properties that are a text wherever they are declared
 
     def __contains__(self, name: str) -> bool:
         return name in self.types

@@ -9,7 +9,7 @@ import datetime as dt
 import gzip
 import hashlib
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from itertools import islice
 from multiprocessing import get_context
@@ -89,7 +89,7 @@ def ingest(
     `now`: seconds since 1970 UTC. Taking in the same file again changes nothing.
     """
     ingestion = _Ingestion(home, read_event_mapping(mapping), now)
-    report = _take_in(ingestion, redis_url, _rows(path), f"ingest-{_fingerprint(path)}", progress)
+    report = _take_in(ingestion, redis_url, _rows(path, ingestion.texts), f"ingest-{_fingerprint(path)}", progress)
     if ingestion.spoiled:
         write_segment(home, "quarantine", f"ingest-{_fingerprint(path)}", ingestion.spoiled, now)
     return report
@@ -213,6 +213,15 @@ class _Ingestion:
         self._known = known_event_ids(home)
         self._counts = {"accepted": 0, "duplicates": 0, "undeclared": 0}
 
+    @property
+    def texts(self) -> set[str]:
+        """Columns that stay as they are written, `007` among them: ids, types, channels, and what is a text by declaration."""
+        m, texts = self._mapping, self._types.texts
+        properties = {name: (name,) for name in texts} if m.properties is None else m.properties
+        found = {column for name, columns in properties.items() if name in texts for column in columns}
+        found -= {column for name, columns in properties.items() if name not in texts for column in columns}
+        return (found | self._named) - {m.at}
+
     def take(self, rows: Sequence[Row]) -> list[EventRecord]:
         """Those that are new."""
         new = []
@@ -276,8 +285,8 @@ class _Ingestion:
         return IngestReport(rows, counts["accepted"], counts["duplicates"], len(self.spoiled), counts["undeclared"])
 
 
-def _rows(path: Path) -> Iterator[Row]:
-    """The rows of a file. Raises ImportInvalid."""
+def _rows(path: Path, texts: Collection[str]) -> Iterator[Row]:
+    """The rows of a file; `texts`: columns of a CSV that are taken as they are written. Raises ImportInvalid."""
     name = path.name.removesuffix(".gz")
     if name.endswith((".jsonl", ".ndjson", ".json")):
         yield from _lines(path)
@@ -285,7 +294,7 @@ def _rows(path: Path) -> Iterator[Row]:
         for batch in pq.ParquetFile(path).iter_batches(AT_ONCE):
             yield from batch.to_pylist()
     else:
-        for batch in read_table(path, ("event_id", "customer_id")).to_batches(AT_ONCE):
+        for batch in read_table(path, texts).to_batches(AT_ONCE):
             yield from batch.to_pylist()
 
 

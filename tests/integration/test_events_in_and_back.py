@@ -155,6 +155,36 @@ def test_a_mapping_says_what_other_names_mean(home, redis_url, tmp_path):
     assert second.declared is False
 
 
+def test_ids_and_texts_of_a_csv_stay_as_they_are_written(home, redis_url, tmp_path):
+    """Whatever their columns are called: no zero is lost, and long ids that differ in the last digit are two."""
+    (tmp_path / "mapping.toml").write_text(
+        'customer_id = "user"\ntype = "kind"\nchannel = "=web"\nat = "when"\nevent_id = "id"\n'
+        '[types]\n01 = "product_viewed"\n[properties]\nproduct = ["sku"]\nprice = ["paid"]\n'
+    )
+    (tmp_path / "events.csv").write_text(
+        "user,kind,when,id,sku,paid\n00042,01,1767225600,007,0815,3\n,01,1767225600,008,1,4\n"
+        "00043,01,1767225601,18446744073709551617,1e3,5\n00044,01,1767225601,18446744073709551618,,6\n"
+    )
+    assert ingest(home, redis_url, tmp_path / "events.csv", tmp_path / "mapping.toml", now=NOW) == (4, 3, 0, 1, 0)
+    assert [(r.event_id, r.customer_id, r.type, r.at, r.properties) for r in read_events(home)] == [
+        ("007", "00042", "product_viewed", 1_767_225_600.0, {"product": "0815", "price": 3.0}),
+        ("18446744073709551617", "00043", "product_viewed", 1_767_225_601.0, {"product": "1e3", "price": 5.0}),
+        ("18446744073709551618", "00044", "product_viewed", 1_767_225_601.0, {"price": 6.0}),
+    ]
+
+
+def test_a_column_of_a_csv_that_is_also_a_number_is_read_as_what_it_looks_like(home, redis_url, tmp_path):
+    """Where one type declares a number and another a text, and where a text of the same name is the moment."""
+    (home / "features" / "events.yaml").write_text(
+        PACKAGED.read_text() + "  rated: {properties: {mark: number, day: text}}\n  noted: {properties: {mark: text}}\n"
+    )
+    (tmp_path / "mapping.toml").write_text('at = "day"\n')
+    (tmp_path / "events.csv").write_text("event_id,customer_id,type,channel,day,mark\n1,c1,rated,web,1767225600,5\n")
+    assert ingest(home, redis_url, tmp_path / "events.csv", tmp_path / "mapping.toml", now=NOW).accepted == 1
+    [record] = read_events(home)
+    assert (record.at, record.properties) == (1_767_225_600.0, {"mark": 5.0})
+
+
 def test_days_and_moments_without_a_zone_are_utc(home, redis_url, tmp_path):
     """As a table has them: a column of dates, a column of timestamps."""
     for name, at in (("day", "2026-01-02"), ("moment", "2026-01-02 00:00:00")):
