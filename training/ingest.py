@@ -29,7 +29,7 @@ from service.ids import personal
 from service.stores.completeness import nothing_written, set_complete
 from service.stores.links import open_link
 from service.stores.live_features import RedisLiveFeatures
-from training.event_history import fed, known_event_ids, moment, write_events
+from training.event_history import fed, is_erased, known_event_ids, moment, read_erasures, write_events
 from training.live_log import read_log, write_segment
 from training.tables import read_table
 
@@ -187,9 +187,10 @@ def feed(home: str, redis_url: str, is_first: bool, records: bytes) -> None:  # 
 
 
 async def _feed(home: Path, redis_url: str, records: Sequence[EventRecord], *, is_first: bool) -> None:
-    link = open_link(redis_url, timeout_ms=TIMEOUT_MS)
+    link, erased = open_link(redis_url, timeout_ms=TIMEOUT_MS), read_erasures(home)
+    remembered = [record for record in records if not is_erased(erased, record.customer_id, record.at)]
     try:
-        await RedisLiveFeatures(link, home_contract(home)).apply(fed(records))
+        await RedisLiveFeatures(link, home_contract(home)).apply(fed(remembered))
         if is_first:
             await set_complete(link)
     except DependencyFailed as error:

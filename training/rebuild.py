@@ -156,11 +156,13 @@ class _Rebuilding:
         if not live:
             return 0, 0
         everybody = set(self._by_customer())
-        waiting, count = everybody, 0
+        waiting, count = everybody | set(read_erasures(self._home)), 0
         for _ in range(ROUNDS):
             marks = await self._marks(sorted(waiting))
             events = {customer: some for customer, some in self._by_customer().items() if customer in waiting}
             count = count or sum(map(len, events.values()))
+            for some in _slices(sorted(waiting - events.keys())):  # erased, and nothing came since
+                await updates.remove({c: marks[c] for c in some if marks[c]})
             waiting = set(events)
             for some in _slices(sorted(events)):
                 waiting -= {*await updates.write({c: (marks[c], live.apply({}, events[c])) for c in some})}

@@ -39,6 +39,9 @@ if KEYS[3] then redis.call('HSET', KEYS[3], unpack(ARGV, 4)) end
 return 1
 """
 
+# KEYS: state. ARGV: the mark that was read.
+REMOVE = "if redis.call('GETRANGE', KEYS[1], 0, 7) == ARGV[1] then return redis.call('DEL', KEYS[1]) else return 0 end"
+
 
 def live_key(customer_id: str) -> str:
     """Where the state of a customer lies."""
@@ -65,6 +68,7 @@ class LiveUpdates:
         self._link = link
         self._live = LiveFeatures(contract)
         self._layout = CustomerLayout(contract)
+        self._fields = list(self._layout.encode(LIVE_VIEW, dict.fromkeys(self._live.names), 0))
 
     async def write(self, states: Mapping[str, tuple[bytes, State]]) -> list[str]:
         """States by customer, each with the mark that it replaces; those for whom that held. Raises DependencyFailed."""
@@ -74,6 +78,15 @@ class LiveUpdates:
         if self._link.has_slots:
             await self.tell_feast(held)
         return held
+
+    async def remove(self, marks: Mapping[str, bytes]) -> list[str]:
+        """Take away states that are still those with these marks, by customer; whose were taken. Raises DependencyFailed."""
+        commands = [encode("EVAL", REMOVE, "1", live_key(customer), mark) for customer, mark in marks.items()]
+        done = await self._link.ask(b"".join(commands), len(commands))
+        gone = [customer for customer, ok in zip(marks, done, strict=True) if ok]
+        await self._link.ask(b"".join(encode("HDEL", self._layout.key(c), *self._fields) for c in gone), len(gone))
+        await self.tell_feast(gone)  # of whom something came in meanwhile
+        return gone
 
     def _command(self, customer: str, mark: bytes, state: State) -> bytes:
         """It answers 0 where the mark is not this one any more."""

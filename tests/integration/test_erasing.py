@@ -18,8 +18,11 @@ from service.stores import alert_stream
 from service.stores.contact_history import contacts_key
 from service.stores.customer_reader import RedisCustomerReader
 from service.stores.links import open_link
+from service.stores.live_features import RedisLiveFeatures, live_key
 from training.alerts import read_alerts
-from training.event_history import read_aliases
+from training.erasing import erase
+from training.event_history import fed, read_aliases, read_events
+from training.ingest import ingest
 from training.live_log import write_segment
 from training.rebuild import rebuild
 
@@ -79,6 +82,41 @@ def test_an_erased_customer_leaves_redis_and_stays_away(home, any_redis_url, cap
     later = [EventRecord("e-new", "c1", "product_viewed", "web", NOW * 2, NOW * 2, {})]
     (home / "log" / "events" / "2-t-1.log").write_bytes(b"".join(encode_line(msgspec.json.encode(one)) for one in later))
     assert rebuild(home, any_redis_url).customers_of_events == 2
+
+
+def fed_with(redis_url: str, *events: EventRecord) -> None:
+    async def feed():
+        link = open_link(redis_url, timeout_ms=5000)
+        await RedisLiveFeatures(link, CONTRACT).apply(fed(events))
+        await link.close()
+
+    asyncio.run(feed())
+
+
+def test_a_history_from_before_an_erasure_feeds_nothing(home, any_redis_url, tmp_path):
+    """It is kept, as what was there is; what the customer did since counts."""
+    rebuild(home, any_redis_url)
+    assert erase(home, any_redis_url, "c1", NOW) == ("c1", "a1")
+    file, row = tmp_path / "events.jsonl", {"type": "product_viewed", "channel": "web"}
+    sent = [("old", "c1", NOW - 10), ("alias", "a1", NOW - 10), ("new", "c1", NOW + 1), ("other", "c2", NOW - 10)]
+    file.write_bytes(b"\n".join(msgspec.json.encode({**row, "event_id": e, "customer_id": c, "at": at}) for e, c, at in sent))
+    assert ingest(home, any_redis_url, file, now=NOW + 2).accepted == 4
+    assert [known(any_redis_url, name).values["views_24h"] for name in ("c1", "a1", "c2")] == [1.0, 0.0, 2.0]
+    assert {record.event_id for record in read_events(home)} == {"new", "other", "e-c2"}
+
+
+def test_a_rebuild_takes_away_what_is_known_of_an_erased_customer(home, any_redis_url):
+    """In features and in Feast's layout, where nothing came since; whoever has done something since has that."""
+    rebuild(home, any_redis_url)
+    erase(home, any_redis_url, "c1", NOW)
+    since = EventRecord("since", "a1", "product_viewed", "web", NOW + 1, NOW + 1, {})
+    write_segment(home, "events", "later", [since], NOW + 1)
+    fed_with(any_redis_url, since, *(EventRecord(name, name, "product_viewed", "web", NOW, NOW, {}) for name in ("c1", "a1")))
+    assert [known(any_redis_url, name).values["views_24h"] for name in ("c1", "a1")] == [1.0, 2.0]
+    rebuild(home, any_redis_url)
+    assert [known(any_redis_url, name).values["views_24h"] for name in ("c1", "a1")] == [0.0, 1.0]
+    with redis_client(any_redis_url) as client:
+        assert client.exists(CustomerLayout(CONTRACT).key("c1"), live_key("c1")) == 0
 
 
 def test_alerts_about_an_erased_customer_go_from_stream_and_queue(home, any_redis_url, capsys):
