@@ -104,11 +104,11 @@ def is_written(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """One process at a time; others wait. The kernel lets go of the lock of a process that died."""
+def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
+    """One process at a time, or those that share it; others wait. The kernel lets go of the lock of a process that died."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        fcntl.flock(lock, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         yield
 
 

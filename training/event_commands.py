@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import datetime as dt
 import random
 import time
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from features.commands import main as batch_features
 from features.contract import LIVE_VIEW
 from features.homes import home_contract
 from features.layout import CustomerLayout, timestamp_field
+from features.live import Event
 from features.live_offline import disagreement, event_table, live_values
 from features.protobuf import decode_timestamp
 from features.redis_server import resolve_redis
@@ -88,7 +90,10 @@ def _add_snapshot(home: Path, at: float) -> None:
 
 
 def live_differences(home: Path, redis_url: str, sample: int) -> tuple[list[str], int]:
-    """What Redis has in Feast's layout against DuckDB over all events, as of each customer's last one; customers compared."""
+    """What Redis has in Feast's layout against DuckDB over all events, as of each customer's last one there; customers compared.
+
+    A customer whose last event Redis does not know is a difference, too.
+    """
     contract = home_contract(home)
     events = fed(read_events(home), read_aliases(home))
     everybody = sorted({customer for customer, _ in events})
@@ -102,12 +107,24 @@ def live_differences(home: Path, redis_url: str, sample: int) -> tuple[list[str]
     # a moment in Redis has whole microseconds: the last event must not lie after it
     asked = pa.table({"customer_id": pa.array(customers, pa.string()), "at": pa.array([m + 1e-6 for m in moments], pa.float64())})
     offline = live_values(contract, table, asked).to_pylist()
-    found = [
+    found = _unknown(customers, moments, events)
+    found += [
         f"{customer}: `{one.name}` is {mine.get(one.name)!r} in Redis, {other.get(one.name)!r} offline"
         for customer, mine, other in zip(customers, online, offline, strict=True)
         for one in contract.live if disagreement(mine, other, one)
     ]  # fmt: skip
     return found, len(customers)
+
+
+def _unknown(customers: Sequence[str], moments: Sequence[float], events: Sequence[tuple[str, Event]]) -> list[str]:
+    """Of whom the last event is newer than what Redis was told last, at these moments."""
+    last: dict[str, float] = {}
+    for customer, event in events:
+        last[customer] = max(event.at, last.get(customer, event.at))
+    return [
+        f"{customer}: the event of {dt.datetime.fromtimestamp(last[customer], dt.UTC):%Y-%m-%dT%H:%M:%SZ} is not known in Redis"
+        for customer, moment in zip(customers, moments, strict=True) if last[customer] > moment + 1e-6
+    ]  # fmt: skip
 
 
 async def _replies(redis_url: str, keys: Sequence[bytes], fields: Sequence[bytes]) -> list[Sequence[bytes | None]]:

@@ -5,6 +5,7 @@ other names mean these. Without an id, equal rows are one event.
 """
 
 import asyncio
+import contextlib
 import datetime as dt
 import gzip
 import hashlib
@@ -26,10 +27,11 @@ from features.sentiment import Sentiment
 from service.decision.records import EventRecord, QuarantinedRecord
 from service.errors import DependencyFailed, ImportInvalid
 from service.ids import personal
-from service.stores.completeness import nothing_written, set_complete
+from service.stores.completeness import INGESTED, nothing_written, set_complete
 from service.stores.links import open_link
 from service.stores.live_features import RedisLiveFeatures
 from training.event_history import fed, is_erased, known_event_ids, moment, read_erasures, write_events
+from training.feeding import has_unfed, only_feeder, part_of_feeding, put_back, set_fed, set_unfed
 from training.live_log import read_log, write_segment
 from training.tables import read_table
 
@@ -88,17 +90,45 @@ def ingest(
 
     `now`: seconds since 1970 UTC. Taking in the same file again changes nothing.
     """
-    ingestion = _Ingestion(home, read_event_mapping(mapping), now)
-    report = _take_in(ingestion, redis_url, _rows(path, ingestion.texts), f"ingest-{_fingerprint(path)}", progress)
-    if ingestion.spoiled:
-        write_segment(home, "quarantine", f"ingest-{_fingerprint(path)}", ingestion.spoiled, now)
+    with _all_fed(home, redis_url):
+        ingestion, name = _Ingestion(home, read_event_mapping(mapping), now), f"ingest-{_fingerprint(path)}"
+        report = _take_in(ingestion, redis_url, _rows(path, ingestion.texts), name, progress)
+        _set_aside(home, name, ingestion.spoiled, now)
     return report
 
 
 def ingest_quarantine(home: Path, redis_url: str, *, now: float, progress: Progress = lambda _d, _o: None) -> IngestReport:
     """Take in what was set aside and can be taken now; the rest stays where it is. What was taken before counts once."""
-    ingestion = _Ingestion(home, EventMapping(), now)
-    return _take_in(ingestion, redis_url, _quarantined(home), f"quarantine-{int(now * 1000):013d}", progress)
+    with _all_fed(home, redis_url):
+        ingestion = _Ingestion(home, EventMapping(), now)
+        return _take_in(ingestion, redis_url, _quarantined(home), f"quarantine-{int(now * 1000):013d}", progress)
+
+
+@contextlib.contextmanager
+def _all_fed(home: Path, redis_url: str) -> Iterator[None]:
+    """Nobody else takes in events, and whatever somebody who was killed has not fed is fed first."""
+    with only_feeder(home):
+        if has_unfed(home):
+            asyncio.run(_make_up(home, redis_url))
+        yield
+
+
+async def _make_up(home: Path, redis_url: str) -> None:
+    link = open_link(redis_url, timeout_ms=TIMEOUT_MS)
+    try:
+        await put_back(home, link)
+        if nothing_written(home, but=INGESTED):
+            await set_complete(link)
+    finally:
+        await link.close()
+
+
+def _set_aside(home: Path, name: str, spoiled: Sequence[QuarantinedRecord], now: float) -> None:
+    """Write down those that were not before."""
+    known = {record.event for record in read_log(home, "quarantine", QuarantinedRecord)} if spoiled else set()
+    new = [record for record in spoiled if record.event not in known]
+    if new:
+        write_segment(home, "quarantine", name, new, now)
 
 
 def _take_in(ingestion: "_Ingestion", redis_url: str, rows: Iterator[Row], name: str, progress: Progress) -> IngestReport:
@@ -107,8 +137,7 @@ def _take_in(ingestion: "_Ingestion", redis_url: str, rows: Iterator[Row], name:
         while chunk := list(islice(rows, AT_ONCE)):
             new = ingestion.take(chunk)
             if new:
-                write_events(home, f"{name}-{done:010d}-{_digest(new)}", new)
-                store.feed(new, last=len(chunk) < AT_ONCE)
+                store.add(f"{name}-{done:010d}-{_digest(new)}", new, last=len(chunk) < AT_ONCE)
             done += len(chunk)
             progress(done, 0)
     return ingestion.report(done)
@@ -140,9 +169,14 @@ def _quarantined(home: Path) -> Iterator[Row]:
 
 
 class _Store:
-    """Feeds features in Redis: in processes of their own, beside the reading of what comes next, where there is much to feed."""
+    """The lake, then features in Redis; where there is much, in processes of their own, beside the reading of what comes next.
+
+    From before the first events are in the lake until the last ones are fed, the home is marked as one with events to feed.
+    """
 
     def __init__(self, home: Path, redis_url: str, *, is_first: bool) -> None:
+        self._home = home
+        self._is_owed = False  # something may be in the lake that nobody was told to feed
         self._told = (str(home), redis_url, is_first)
         self._pool: ProcessPoolExecutor | None = None
         self._fed: list[Future[None]] = []
@@ -150,8 +184,15 @@ class _Store:
     def __enter__(self) -> Self:
         return self
 
-    def feed(self, records: Sequence[EventRecord], *, last: bool) -> None:
-        """Wait for what was fed before, then feed these."""
+    def add(self, name: str, records: Sequence[EventRecord], *, last: bool) -> None:
+        """Write events down, wait for what was fed before, then feed these. `name`: of their file."""
+        self._is_owed = True
+        set_unfed(self._home)
+        write_events(self._home, name, records)
+        self._feed(records, last=last)
+        self._is_owed = False
+
+    def _feed(self, records: Sequence[EventRecord], *, last: bool) -> None:
         self._wait()
         if last and self._pool is None:
             feed(*self._told, msgspec.msgpack.encode(records))
@@ -168,6 +209,8 @@ class _Store:
     def __exit__(self, *_exception: object) -> None:
         try:
             self._wait()
+            if not self._is_owed:
+                set_fed(self._home)
         finally:
             if self._pool is not None:
                 self._pool.shutdown()
@@ -183,7 +226,9 @@ def _shared_out(records: Sequence[EventRecord]) -> list[list[EventRecord]]:
 
 def feed(home: str, redis_url: str, is_first: bool, records: bytes) -> None:  # noqa: FBT001  # called across processes
     """Feed events, as msgpack. `is_first`: before them, nothing was written that Redis could have lost."""
-    asyncio.run(_feed(Path(home), redis_url, msgspec.msgpack.decode(records, type=list[EventRecord]), is_first=is_first))
+    with part_of_feeding(Path(home)) as is_wanted:
+        if is_wanted:
+            asyncio.run(_feed(Path(home), redis_url, msgspec.msgpack.decode(records, type=list[EventRecord]), is_first=is_first))
 
 
 async def _feed(home: Path, redis_url: str, records: Sequence[EventRecord], *, is_first: bool) -> None:
@@ -194,7 +239,9 @@ async def _feed(home: Path, redis_url: str, records: Sequence[EventRecord], *, i
         if is_first:
             await set_complete(link)
     except DependencyFailed as error:
-        raise DependencyFailed(f"{error}; the events are on disk: `nextbest rebuild` brings features up to date") from error
+        raise DependencyFailed(
+            f"{error}; the events are on disk: the next `nextbest ingest`, or `nextbest rebuild`, brings features up to date"
+        ) from error
     finally:
         await link.close()
 

@@ -1,7 +1,6 @@
 """`nextbest rebuild`: everything in Redis again, from the log, the lake and the offline tables; while the service goes on.
 
-The log knows an event before Redis does. So the marks of states are read first, then the log, and a state is written only where
-its mark is still the same: what came in between has moved it, and that customer is taken once more.
+It waits for a history of events that is taken in beside it.
 """
 
 import asyncio
@@ -14,7 +13,6 @@ from typing import NamedTuple, TypeVar
 
 from features.contract import Contract
 from features.homes import home_contract
-from features.live import Event, LiveFeatures
 from features.materialize import materialize
 from service.catalog.policies import DECISIONS, Budget, counted_once
 from service.catalog.validate import load_catalog
@@ -31,11 +29,12 @@ from service.stores.consents import consents_key, record_command
 from service.stores.contact_history import KEPT_BYTES, as_contact, contacts_key
 from service.stores.identities import joined_key
 from service.stores.links import Link, open_link
-from service.stores.live_features import KEPT_S, MARK, LiveUpdates, live_key
+from service.stores.live_features import KEPT_S, live_key
 from service.stores.resp import encode
 from training.alerts import read_alerts, still_held, still_open
 from training.decision_log import read_decisions
-from training.event_history import fed, is_erased, read_aliases, read_erasures, read_events
+from training.event_history import is_erased, read_aliases, read_erasures
+from training.feeding import only_feeder, put_back
 from training.live_log import read_log, write_segment
 
 AT_ONCE = 1000  # customers in a round trip
@@ -45,7 +44,6 @@ STEPS = 4
 
 Part = TypeVar("Part")
 Progress = Callable[[int, int], None]
-Events = Mapping[str, Sequence[Event]]  # by customer
 Build = Callable[[Sequence[str]], Awaitable[list[bytes]]]  # a command for each of some customers
 
 # KEYS: contacts. ARGV: what was there, what shall be, seconds to keep.
@@ -74,7 +72,8 @@ def rebuild(home: Path, redis_url: str, progress: Progress = lambda _done, _of: 
     offline = (home / "features" / "offline").exists()
     features = max(materialize(home, redis_url).values(), default=0) if offline else 0
     progress(1, STEPS)
-    events, customers, contacts, budgets = asyncio.run(_Rebuilding(home, redis_url).run(progress))
+    with only_feeder(home):
+        events, customers, contacts, budgets = asyncio.run(_Rebuilding(home, redis_url).run(progress))
     alerts = asyncio.run(_restore_alerts(home, redis_url, time.time()))
     return RebuildReport(features, events, customers, contacts, budgets, time.perf_counter() - started, alerts)
 
@@ -128,7 +127,7 @@ class _Rebuilding:
         try:
             await self._aliases()
             await self._consents()
-            events, customers = await self._events()
+            events, customers = await put_back(self._home, self._link)
             progress(2, STEPS)
             contacts = await self._contacts()
             progress(3, STEPS)
@@ -149,39 +148,6 @@ class _Rebuilding:
         for some in _slices([*latest_consents(self._home)]):
             commands = [record_command(one, aliases.get(one.customer_id, one.customer_id)) for one in some]
             await self._link.ask(b"".join(commands), len(commands))
-
-    async def _events(self) -> tuple[int, int]:
-        """How many events were put back, and of how many customers."""
-        live, updates = LiveFeatures(self._contract), LiveUpdates(self._link, self._contract)
-        if not live:
-            return 0, 0
-        everybody = set(self._by_customer())
-        waiting, count = everybody | set(read_erasures(self._home)), 0
-        for _ in range(ROUNDS):
-            marks = await self._marks(sorted(waiting))
-            events = {customer: some for customer, some in self._by_customer().items() if customer in waiting}
-            count = count or sum(map(len, events.values()))
-            for some in _slices(sorted(waiting - events.keys())):  # erased, and nothing came since
-                await updates.remove({c: marks[c] for c in some if marks[c]})
-            waiting = set(events)
-            for some in _slices(sorted(events)):
-                waiting -= {*await updates.write({c: (marks[c], live.apply({}, events[c])) for c in some})}
-            if not waiting:
-                return count, len(everybody)
-        raise DependencyFailed(f"Expected states to stay as they are for a moment, found {len(waiting)} that never did")
-
-    def _by_customer(self) -> dict[str, list[Event]]:
-        found: defaultdict[str, list[Event]] = defaultdict(list)
-        for customer, event in fed(read_events(self._home), read_aliases(self._home)):
-            found[customer].append(event)
-        return found
-
-    async def _marks(self, customers: Sequence[str]) -> dict[str, bytes]:
-        found: dict[str, bytes] = {}
-        for some in _slices(customers):
-            commands = b"".join(encode("GETRANGE", live_key(c), "0", str(MARK - 1)) for c in some)
-            found |= dict(zip(some, await self._link.ask(commands, len(some)), strict=True))
-        return found
 
     async def _write(self, names: Sequence[str], build: Build) -> set[str]:
         """Those whose command did not hold, since they moved meanwhile."""

@@ -14,16 +14,18 @@ from service.stores.slots import slot_of, slot_tags
 
 COMPLETE = "nb:complete:2"  # the number changes with the names of keys: what lies under earlier ones is not found
 AT_ONCE = 1000  # marks in a round trip
+INGESTED = "lake/events"
 WRITTEN = (
-    "log/decisions", "log/outcomes", "log/events", "log/identities", "log/consents", "lake/events", "lake/decisions/manifests",
+    "log/decisions", "log/outcomes", "log/events", "log/identities", "log/consents", INGESTED, "lake/decisions/manifests",
     "lake/outcomes/manifests", "lake/identities/manifests", "lake/consents/manifests",
 )  # fmt: skip
 ELSEWHERE = "lake.url"  # the lake lies elsewhere: what is in it is not asked for at every start
 
 
-def nothing_written(home: Path) -> bool:
-    """Whether nothing has happened that Redis could have forgotten."""
-    return not (home / ELSEWHERE).exists() and not any(path.is_file() for kind in WRITTEN for path in (home / kind).rglob("*"))
+def nothing_written(home: Path, but: str | None = None) -> bool:
+    """Whether nothing has happened that Redis could have forgotten, but for what lies in one of the folders."""
+    kinds = [kind for kind in WRITTEN if kind != but]
+    return not (home / ELSEWHERE).exists() and not any(path.is_file() for kind in kinds for path in (home / kind).rglob("*"))
 
 
 def mark_of(link: Link, key: str) -> str:

@@ -4,7 +4,11 @@ import asyncio
 import datetime as dt
 import gzip
 import json
+import os
+import signal
 import socket
+import subprocess
+import sys
 import time
 
 import msgspec
@@ -18,6 +22,7 @@ import yaml
 from features.contract import parse_contract
 from features.event_types import PACKAGED
 from features.homes import write_home_contract
+from features.live import MOST_IDS
 from features.offline import write_view
 from features.redis_client import redis_client
 from service.catalog.policies import DECISIONS, Budget, Purpose
@@ -53,6 +58,7 @@ from training.alerts import follow_up, read_alerts
 from training.batch import serving_engine
 from training.event_commands import live_differences
 from training.event_history import read_events
+from training.feeding import has_unfed, set_unfed
 from training.ingest import ingest
 from training.live_log import read_log, segments, write_segment
 from training.rebuild import budget_counts, counters_put_right, read_counters, rebuild
@@ -153,6 +159,64 @@ def test_a_mapping_says_what_other_names_mean(home, redis_url, tmp_path):
     assert (first.type, first.channel, first.properties) == ("purchased", "app", {"amount": 3.5})
     assert second.at - first.at == 3600.0
     assert second.declared is False
+
+
+def ingest_cut_short(home, file) -> None:
+    """A process of its own, killed when it has written to the lake and reached a Redis that does not answer."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(60.0)
+        url = f"redis://127.0.0.1:{silent.getsockname()[1]}"
+        command = [sys.executable, "-m", "service.cli", "--home", str(home), "--redis-url", url, "ingest", str(file)]
+        process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            connection, _ = silent.accept()
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        connection.close()
+
+
+@pytest.mark.parametrize("before", [0, 5])
+async def test_what_a_killed_ingestion_has_not_fed_the_next_one_feeds_once(home, any_redis_url, tmp_path, capsys, before):
+    """Also of a customer of whom more happened than a state has ids of; until then a check says that Redis does not know it."""
+
+    def views(name: str, count: int, at: float):
+        row = {"customer_id": "c1", "type": "product_viewed", "channel": "web", "category": "home"}
+        return written(tmp_path / f"{name}.jsonl", [{**row, "event_id": f"{name}{n}", "at": at} for n in range(count)])
+
+    check = ["--home", str(home), "--redis-url", any_redis_url, "features", "check"]
+    await asyncio.to_thread(ingest, home, any_redis_url, views("before", before, NOW - 900), now=NOW)
+    many = views("many", 2 * MOST_IDS, NOW - 600)
+    await asyncio.to_thread(ingest_cut_short, home, many)
+    assert await asyncio.to_thread(main, check) == 1
+    assert "c1: the event of 2026-09-21T14:03:20Z is not known in Redis" in capsys.readouterr().out
+    assert (await asyncio.to_thread(ingest, home, any_redis_url, many, now=NOW)).duplicates == 2 * MOST_IDS
+    assert (await values(any_redis_url, "c1")).values["views_24h"] == before + 2 * MOST_IDS
+    assert await asyncio.to_thread(main, check) == 0
+    await asyncio.to_thread(ingest, home, any_redis_url, views("after", 3, NOW - 300), now=NOW)
+    assert (await values(any_redis_url, "c1")).values["views_24h"] == before + 2 * MOST_IDS + 3
+
+
+def test_what_redis_could_not_be_told_the_next_ingestion_tells(home, redis_url, tmp_path):
+    """Whatever file that one takes in; and a rebuild leaves nothing to be made up for."""
+    first, second = ({**row, "at": NOW} for row in rows(2))
+    with pytest.raises(DependencyFailed, match="the next `nextbest ingest`"):
+        ingest(home, "unix:///nowhere", written(tmp_path / "first.jsonl", [first]), now=NOW)
+    assert has_unfed(home)
+    ingest(home, redis_url, written(tmp_path / "second.jsonl", [second]), now=NOW)
+    assert not has_unfed(home)
+    assert live_differences(home, redis_url, 10) == ([], len({first["customer_id"], second["customer_id"]}))
+    set_unfed(home)
+    rebuild(home, redis_url)
+    assert not has_unfed(home)
+
+
+def test_a_row_is_set_aside_once_however_often_its_file_is_ingested(home, redis_url, tmp_path):
+    """The report still counts it."""
+    file = written(tmp_path / "events.jsonl", [{"type": "purchased"}, *rows(2)])
+    for later in range(3):
+        assert ingest(home, redis_url, file, now=NOW + later).quarantined == 1
+    assert len(list(read_log(home, "quarantine", QuarantinedRecord))) == 1
 
 
 def test_ids_and_texts_of_a_csv_stay_as_they_are_written(home, redis_url, tmp_path):
