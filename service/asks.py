@@ -28,7 +28,10 @@ STALE = "stale:"  # prefix of a feature that is past its age and counts as missi
 
 
 class Ask(msgspec.Struct, frozen=True):
-    """A request as the pipeline takes it: validated against the wire format, not yet against the catalog."""
+    """A request as the pipeline takes it: validated against the wire format, not yet against the catalog.
+
+    `given`: values of customer features that whoever asks has; they take the place of what is read.
+    """
 
     decision_id: str
     customer_id: str
@@ -39,6 +42,7 @@ class Ask(msgspec.Struct, frozen=True):
     deadline: float = 0.1  # seconds
     dry_run: bool = False
     sent: str = ""  # what the client asked under an id of its own (`sent_as`): the same id gets the same answer
+    given: dict[str, Scalar] = {}
 
 
 def as_sent(ask: Ask) -> Ask:
@@ -56,6 +60,12 @@ def unprofiled(customer: CustomerState) -> CustomerState:
     """Without what is known of a customer but for what they consent to, where they are, and what they were shown."""
     kept = {name: value for name, value in customer.values.items() if name.startswith(CONSENT_FEATURE) or name == TIME_ZONE}
     return CustomerState(kept, contacts=customer.contacts)
+
+
+def _with_given(ask: Ask, customer: CustomerState) -> CustomerState:
+    if not ask.given:
+        return customer
+    return msgspec.structs.replace(customer, values={**customer.values, **ask.given}, is_unread=False)
 
 
 def _of_owner(ask: Ask, owner: str | None) -> Ask:
@@ -115,9 +125,10 @@ class Turn:
     now: float
 
     def make(self, asks: Sequence[Ask], reading: Reading) -> list[Made]:
-        """Decide for each request, from what was read of its customer."""
+        """Decide for each request, from what was read of its customer, and what was given with it."""
         if reading.owners:
             asks = [_of_owner(ask, reading.owners.get(ask.customer_id)) for ask in asks]
+        reading = reading._replace(states=[_with_given(a, s) for a, s in zip(asks, reading.states, strict=True)])
         return [Made(a, r, s) for a, r, s in zip(asks, self._records(asks, reading), reading.states, strict=True)]
 
     def _records(self, asks: Sequence[Ask], reading: Reading) -> list[DecisionRecord]:

@@ -31,7 +31,6 @@ from service.catalog.entities import Catalog, Scalar
 from service.catalog.validate import load_catalog
 from service.claims import Claims
 from service.decision.engine import Engine
-from service.decision.entities import CustomerState
 from service.decision.records import DecisionRecord
 from service.errors import NotReady, UnknownPlacement
 from service.ids import RANDOM_BYTES, customer_key, with_key, without_key
@@ -231,7 +230,7 @@ class _Decider:
 
         A row's id may have become a customer's before it was decided for, or since.
         """
-        asks = [ask for part in parts for ask in self._asks(part, self._folder.customers(part))]
+        asks = [ask for part in parts for ask in self._asks(part)]
         owners = read_aliases(self._home) if asks else {}
         ids = {ask.decision_id for ask in asks}
         ids |= {with_key(ask.decision_id, owners[ask.customer_id]) for ask in asks if ask.customer_id in owners}
@@ -239,55 +238,52 @@ class _Decider:
 
     async def _decide(self, part: Part, told: Mapping[str, DecisionRecord] | None) -> None:
         """`told`: what an earlier run wrote down, where it had begun with this part."""
-        customers = self._folder.customers(part)
-        asks = self._asks(part, customers)
+        asks = self._asks(part)
         if not self._campaign.dry_run:
             self._folder.mark(part)
         if told is None:
-            made = await self._make(asks, customers)
+            made = await self._make(asks)
         else:
             ids = [without_key(ask.decision_id) for ask in asks]
-            new = [row for row, known in enumerate(ids) if known not in told]
+            new = [ask for ask, known in zip(asks, ids, strict=True) if known not in told]
             # their contacts may be in Redis already: those do not count against themselves, and are not taken again
-            made = await self._make([as_sent(asks[row]) for row in new], customers.take(pa.array(new, pa.int64())))
+            made = await self._make([as_sent(ask) for ask in new])
             made.append(_rows([told[known] for known in ids if known in told]))
         decided = pa.concat_tables(made) if made else _rows([])
         self._folder.put(part, decided if told is None else _in_order(decided, asks))
 
-    async def _make(self, asks: Sequence[Ask], customers: pa.Table) -> list[pa.Table]:
+    async def _make(self, asks: Sequence[Ask]) -> list[pa.Table]:
         """Decided, claimed, written down, some at a time: a record may be large, and what is small stays in a core's cache."""
-        starts = range(0, len(asks), TOGETHER)
-        return [await self._some(asks[start : start + TOGETHER], customers.slice(start, TOGETHER)) for start in starts]
+        return [await self._some(asks[start : start + TOGETHER]) for start in range(0, len(asks), TOGETHER)]
 
-    async def _some(self, asks: Sequence[Ask], customers: pa.Table) -> pa.Table:
+    async def _some(self, asks: Sequence[Ask]) -> pa.Table:
         turn = Turn(self._engine, time.time())
-        known = await self._reader.read([ask.customer_id for ask in asks], turn.now, terms_of(self._engine))
-        states = [_with(s, values) for s, values in zip(known.states, self._given(customers), strict=True)]
-        made = turn.make(asks, known._replace(states=states))
+        made = turn.make(asks, await self._reader.read([ask.customer_id for ask in asks], turn.now, terms_of(self._engine)))
         await self._claims.settle(turn, made)
         records = [m.record for m in made]
         if not self._campaign.dry_run:
             await self._log.append_decisions([self._log.entry(record) for record in records])
         return _rows(records)
 
-    def _asks(self, part: Part, customers: pa.Table) -> list[Ask]:
-        return [self._ask(customer, part.start + row) for row, customer in enumerate(customers[CUSTOMER_ID].to_pylist())]
+    def _asks(self, part: Part) -> list[Ask]:
+        customers = self._folder.customers(part)
+        rows = zip(customers[CUSTOMER_ID].to_pylist(), _given(customers), strict=True)
+        return [self._ask(customer, part.start + row, given) for row, (customer, given) in enumerate(rows)]
 
-    def _ask(self, customer: str, row: int) -> Ask:
+    def _ask(self, customer: str, row: int, given: dict[str, Scalar]) -> Ask:
         digest = blake2b(f"{self._campaign.name}\x1f{row}".encode(), digest_size=RANDOM_BYTES).hexdigest()
         context, placements = self._campaign.context, self._campaign.placements
-        return Ask(digest + customer_key(customer), customer, context, placements, dry_run=self._campaign.dry_run)
-
-    def _given(self, rows: pa.Table) -> Iterator[dict[str, Scalar]]:
-        """Values of the table, by feature, missing ones left out."""
-        names = [name for name in rows.column_names if name != CUSTOMER_ID]
-        columns = [rows[name].to_pylist() for name in names]
-        for values in zip(*columns, strict=True) if columns else iter([()] * rows.num_rows):
-            yield {name: value for name, value in zip(names, values, strict=True) if value is not None}
+        return Ask(
+            digest + customer_key(customer), customer, context, placements, dry_run=self._campaign.dry_run, given=given
+        )  # fmt: skip
 
 
-def _with(state: CustomerState, values: dict[str, Scalar]) -> CustomerState:
-    return msgspec.structs.replace(state, values={**state.values, **values}, is_unread=False) if values else state
+def _given(customers: pa.Table) -> Iterator[dict[str, Scalar]]:
+    """Values of the table, by feature, missing ones left out."""
+    names = [name for name in customers.column_names if name != CUSTOMER_ID]
+    columns = [customers[name].to_pylist() for name in names]
+    for values in zip(*columns, strict=True) if columns else iter([()] * customers.num_rows):
+        yield {name: value for name, value in zip(names, values, strict=True) if value is not None}
 
 
 def _rows(records: Sequence[DecisionRecord]) -> pa.Table:

@@ -141,6 +141,17 @@ def test_a_column_named_like_a_feature_takes_the_place_of_what_is_known(home, cu
     assert next(read_decisions(home)).record.placements[0].dropped["no_open_complaint"]
 
 
+def test_what_the_table_says_holds_also_for_a_customer_whose_rows_are_decided_together(home, customers_url, tmp_path):
+    """Of rows that see one history only one claim holds; the others are decided again, each from its own row."""
+    with_cap(home, 9)
+    given = {"age": [31.0, 32.0, 33.0, 34.0], "region": ["north", "south", None, "west"]}
+    table = write_table(tmp_path / "t.parquet", customer_id=["g1", "g1", "g1", "g2"], **given)
+    decide_table(home, customers_url, Campaign("given", HERO, {}), table, tmp_path / "out")
+    known = {logged.record.decision_id: logged.record.customer for logged in read_decisions(home)}
+    decided_from = [known[row["decision_id"]] for row in rows_of(tmp_path / "out")]
+    assert {name: [values.get(name) for values in decided_from] for name in given} == given
+
+
 @pytest.mark.parametrize(
     ("columns", "problem"),
     [
