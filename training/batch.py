@@ -91,7 +91,7 @@ def decide_table(
     folder = PartsFolder.beside(out)
     with folder.held():
         plan = Plan(campaign, _identity(table), pointer.catalog or 0, pointer.champion, pointer.others)
-        plan = folder.begin(plan, table, [feature.name for feature in contract.customer])
+        plan = folder.begin(plan, table, contract.customer)
         before = _decide_parts(Job(home, redis_url, folder.path, plan), workers, progress)
         rows = sum(part.rows for part in folder.parts())
         fallbacks = folder.join(out)

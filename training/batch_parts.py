@@ -16,12 +16,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from features.contract import Feature
 from service.catalog.entities import Scalar
 from service.decision.entities import PlacementRequest
 from service.errors import ImportInvalid, NotReady
 from service.files import DISK, put_file
 from training.lake import parquet
-from training.tables import read_table
+from training.tables import Columns, read_table
 
 CUSTOMER_ID = "customer_id"
 LOCK = "lock"
@@ -93,7 +94,7 @@ class PartsFolder(NamedTuple):
                 raise NotReady(f"Expected to be alone, found another run at work - at `{self.path}`") from error
             yield
 
-    def begin(self, plan: Plan, table: Path, features: Sequence[str]) -> Plan:
+    def begin(self, plan: Plan, table: Path, features: Sequence[Feature]) -> Plan:
         """Cut the table up, unless that was done before: then the plan of that time holds.
 
         Raises ImportInvalid where the table cannot be used, and NotReady where the folder belongs to another batch.
@@ -212,31 +213,42 @@ def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(data)])
 
 
-def _cut(table: Path, features: Sequence[str], out: Path) -> None:
+def _cut(table: Path, features: Sequence[Feature], out: Path) -> None:
     """A row group for each part. Parquet is read bit by bit, CSV at once."""
-    empty = 0
+    problems, first, empty = list[str](), 1, 0
     with out.open("wb") as sink:
         writer: pq.ParquetWriter | None = None
-        for rows in _rows(table):
-            names = [name for name in rows.schema.names if name in features]
-            customers = rows[CUSTOMER_ID].cast(pa.string())
-            empty += customers.null_count
-            wanted = pa.table([customers, *(rows[name] for name in names)], [CUSTOMER_ID, *names])
+        for rows in _rows(table, [feature.name for feature in features if feature.type == "category"]):
+            columns = Columns(rows, table.name, first)
+            wanted = _wanted(columns, features)
             writer = writer or pq.ParquetWriter(sink, wanted.schema, compression="zstd")
             writer.write_table(wanted)
+            first, empty = first + rows.num_rows, empty + wanted[CUSTOMER_ID].null_count
+            if columns.problems:  # as a rule every part has the same
+                problems = columns.problems
+                break
         if writer is None:
             writer = pq.ParquetWriter(sink, pa.schema([(CUSTOMER_ID, pa.string())]))
         writer.close()
         sink.flush()
         DISK.sync(sink.fileno())  # before there is a plan
     if empty:
-        raise ImportInvalid([f"{table.name}: Expected a value in every row, found {empty} nulls"])
+        problems = [f"{table.name}: Expected a value in every row, found {empty} nulls", *problems]
+    if problems:
+        raise ImportInvalid(problems)
 
 
-def _rows(table: Path) -> Iterator[pa.Table]:
-    """Up to PART_ROWS rows at a time. Raises ImportInvalid where there is no column `customer_id`."""
+def _wanted(columns: Columns, features: Sequence[Feature]) -> pa.Table:
+    """`customer_id`, and columns named like features in the types that those have."""
+    names = columns.table.column_names
+    values = {f.name: columns.number(f.name) if f.type == "number" else columns.text(f.name) for f in features if f.name in names}
+    return pa.table({CUSTOMER_ID: columns.table[CUSTOMER_ID].cast(pa.string()), **values})
+
+
+def _rows(table: Path, texts: Sequence[str]) -> Iterator[pa.Table]:
+    """Up to PART_ROWS rows at a time; `texts` of a CSV as written. Raises ImportInvalid without `customer_id`."""
     if not table.name.endswith((".parquet", ".pq")):
-        whole = read_table(table, (CUSTOMER_ID,))
+        whole = read_table(table, (CUSTOMER_ID, *texts))
         _check(table, whole.schema)
         yield from (whole.slice(start, PART_ROWS) for start in range(0, whole.num_rows, PART_ROWS))
         return

@@ -54,10 +54,12 @@ def absent_columns(table: pa.Table, wanted: Mapping[str, str], where: str) -> li
 class Columns:
     """Columns of a table by name, each converted; what does not fit is collected with its row, counted from 1."""
 
-    def __init__(self, table: pa.Table, where: str) -> None:
+    def __init__(self, table: pa.Table, where: str, first: int = 1) -> None:
+        """`first`: which row of the file the table begins with, where it is a part of it."""
         self.table = table
         self.problems: list[str] = []
         self._where = where
+        self._first = first
 
     def number(self, name: str) -> pa.Array:
         """float64; null is missing. A value that is no finite number is a problem."""
@@ -153,10 +155,10 @@ class Columns:
         return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
     def _refuse(self, name: str, expected: str, wrong: pa.Array, values: pa.Array) -> None:
-        rows = [i for i, is_wrong in enumerate(pc.fill_null(wrong, fill_value=False).to_pylist()) if is_wrong]
+        rows = pc.indices_nonzero(wrong).to_pylist()  # no nulls
         for row in rows[:SHOWN]:
             self.problems.append(
-                f"{self._where}: row {row + 1}: Expected {expected}, got `{values[row].as_py()}` - in column `{name}`"
+                f"{self._where}: row {self._first + row}: Expected {expected}, got `{values[row].as_py()}` - in column `{name}`"
             )
         if len(rows) > SHOWN:
             self.problems.append(f"{self._where}: ... and {len(rows) - SHOWN} more such rows in column `{name}`")

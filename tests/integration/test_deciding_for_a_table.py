@@ -1,7 +1,9 @@
 """`nextbest decide`: a table of customers, decided for with the parts that answer requests."""
 
 import asyncio
+import datetime as dt
 import gc
+import math
 import os
 import shutil
 import signal
@@ -18,8 +20,10 @@ import redis
 import yaml
 from distributed import LocalCluster
 
-from features.homes import home_contract
+from features.contract import Contract, Feature
+from features.homes import home_contract, write_home_contract
 from features.materialize import materialize
+from features.offline import write_view
 from service.cli import main
 from service.decision.contacts import is_served, split_entries
 from service.decision.entities import PlacementRequest
@@ -34,6 +38,7 @@ from service.stores.links import open_link
 from training.batch import TOGETHER, decide_table
 from training.batch_parts import PART_ROWS, Campaign, PartsFolder, Plan
 from training.decision_log import read_decisions
+from training.drafting import draft_catalog
 from training.live_log import write_segment
 from training.promotion import promote_without_evidence
 from training.replay import replay
@@ -157,9 +162,16 @@ def test_what_the_table_says_holds_also_for_a_customer_whose_rows_are_decided_to
     [
         ({"client": ["c1"]}, "Expected a column `customer_id`, found client"),
         ({"customer_id": ["c1", None]}, "Expected a value in every row, found 1 nulls"),
+        ({"customer_id": ["c1", "c2"], "age": ["44", "old"]}, "row 2: Expected a finite number, got `old` - in column `age`"),
+        ({"customer_id": ["c1"], "age": [[44.0]]}, "Expected numbers, got list<element: double> - in column `age`"),
+        ({"customer_id": ["c1"], "region": [["north"]]}, "Expected texts, got list<element: string>.* - in column `region`"),
+        (
+            {"customer_id": ["c1"] * (PART_ROWS + 2), "age": [44.0] * (PART_ROWS + 1) + [math.inf]},
+            f"row {PART_ROWS + 2}: Expected a finite number, got `inf` - in column `age`",
+        ),
     ],
 )
-def test_a_table_without_customers_is_refused(home, customers_url, tmp_path, columns, problem):
+def test_a_table_that_cannot_be_used_is_refused(home, customers_url, tmp_path, columns, problem):
     """Nothing is decided, nothing is written."""
     table = write_table(tmp_path / "t.parquet", **columns)
     with pytest.raises(ImportInvalid, match=problem):
@@ -389,6 +401,36 @@ def test_csv_is_read_as_well_and_an_empty_table_is_an_empty_result(home, custome
     table = write_table(tmp_path / "none.parquet", customer_id=pa.array([], pa.string()))
     assert decide_table(home, customers_url, Campaign("n", HERO, {}), table, tmp_path / "none").customers == 0
     assert rows_of(tmp_path / "none") == []
+
+
+@pytest.fixture
+def numbered_home(tmp_path):
+    """A home whose regions have numbers for names, and whose only offer is for one of them; nothing was learned."""
+    home = tmp_path / "numbered"
+    region = Feature("region", "category", "profile", max_age=86_400.0, categories=("01", "02"))
+    write_home_contract(home, Contract((region, Feature("age", "number", "profile", max_age=86_400.0))))
+    document = yaml.safe_load(draft_catalog(["gold"], ["home_hero"], {}, {}))
+    document["rules"] = {"in_01": "customer.region == '01'"}
+    document["actions"][0]["eligibility"] = ["in_01"]
+    (tmp_path / "catalog.yaml").write_text(yaml.safe_dump(document))
+    assert main(["--home", str(home), "catalog", "publish", str(tmp_path / "catalog.yaml")]) == 0
+    return home
+
+
+def test_a_column_says_the_same_as_redis_whatever_file_and_type_it_comes_in(numbered_home, redis_url, tmp_path):
+    """`01` is a name also where it looks like a number, and a number is one also where it is written as text."""
+    given = {"customer_id": ["c1"], "region": ["01"], "age": [44.0]}
+    write_view(numbered_home, "profile", pa.table({**given, "event_timestamp": pa.array([dt.datetime.now(dt.UTC)])}))
+    materialize(numbered_home, redis_url)
+    (tmp_path / "plain.csv").write_text("customer_id\nc1\n")
+    (tmp_path / "given.csv").write_text("customer_id,region,age\nc1,01,44\n")
+    write_table(tmp_path / "text.parquet", **{**given, "age": ["44"]})
+    write_table(tmp_path / "coded.parquet", **{**given, "region": pa.array(["01"]).dictionary_encode(), "age": [44]})
+    for name in ("plain.csv", "given.csv", "text.parquet", "coded.parquet"):
+        decide_table(numbered_home, redis_url, Campaign("c", HERO, {}), tmp_path / name, tmp_path / f"{name}.out")
+    records = [logged.record for logged in read_decisions(numbered_home)]
+    assert [record.customer for record in records] == [{"region": "01", "age": 44.0}] * 4
+    assert [record.placements[0].items[0].action_id for record in records] == ["gold"] * 4
 
 
 def test_a_dask_cluster_decides_what_one_process_would(home, customers_url, tmp_path):
