@@ -26,11 +26,16 @@ def _nobody(_made: Made) -> bool:
 
 @dataclass(slots=True)
 class Claims:
-    """Claims what decisions take, and has those made again that came too late."""
+    """Claims what decisions take, and has those made again that came too late.
+
+    `is_strict`: for whoever has time, and decides again where Redis fails, by the same ids: that is an error then, and every
+    decision has to hold before it is told.
+    """
 
     reader: CustomerReader
     history: ContactHistory
     metrics: Metrics
+    is_strict: bool = False
     _later: set[asyncio.Task[None]] = field(default_factory=set)
     _refused_until: float = 0.0
     _doubtful: list[Claim] = field(default_factory=list)
@@ -40,10 +45,11 @@ class Claims:
         """When this returns, every decision holds as it then stands. Returns what was claimed for which, in no order.
 
         What no rule depends on is claimed after the answer. `gone`: for whom nobody waits any more; nothing is tried again.
+        Raises DependencyFailed where it is strict.
         """
         claims = [(m, claim) for m in made if (claim := m.claim(turn.engine)) is not None]
-        bound = [(m, claim) for m, claim in claims if must_hold(claim)]
-        free = [claim for _, claim in claims if not must_hold(claim)]
+        bound = [(m, claim) for m, claim in claims if self.is_strict or must_hold(claim)]
+        free = [] if self.is_strict else [claim for _, claim in claims if not must_hold(claim)]
         if free:
             self._after(self._claim_freely(free, turn))
         held: list[Held] = []
@@ -59,6 +65,8 @@ class Claims:
         try:
             answers = await self.history.claim(claims, turn.now, turn.engine.catalog.contact.reservation)
         except DependencyFailed as error:
+            if self.is_strict:
+                raise  # what Redis may have taken is not taken back: the next try knows it by its id
             if isinstance(error, DependencyRefused):
                 self._refused_until = turn.now + REFUSED_S
             elif no_answer(error):
@@ -74,10 +82,12 @@ class Claims:
         return [] if last else lost
 
     async def read(self, turn: Turn, made: Sequence[Made]) -> Reading:
-        """What is known now; where nothing is, as little as an unknown customer's."""
+        """What is known now; where nothing is, as little as an unknown customer's, or an error where it is strict."""
         try:
             return await self.reader.read([m.ask.customer_id for m in made], turn.now, terms_of(turn.engine))
         except DependencyFailed:
+            if self.is_strict:
+                raise
             return unknown(turn, len(made))
 
     async def release(self, claims: Sequence[Claim], turn: Turn) -> None:

@@ -80,7 +80,7 @@ def decide_table(
     """Decide for every row's `customer_id`; columns named like features take the place of what Redis knows.
 
     Where it is interrupted, the same call goes on: nobody is contacted twice. Raises ImportInvalid where the table cannot be
-    used, UnknownPlacement, and NotReady without a catalog.
+    used, UnknownPlacement, NotReady without a catalog, and DependencyFailed where Redis does not read or write.
     """
     started, pointer, contract = time.perf_counter(), Registry(home / "registry").current(), home_contract(home)
     placements = _catalog_of(home, contract, pointer).placements
@@ -200,7 +200,7 @@ class _Decider:
         self._log = SegmentLog(job.home / "log", queue_bytes=sys.maxsize)  # each append is waited for: AT_ONCE at most wait
         self._link = open_link(job.redis_url, timeout_ms=TIMEOUT_MS)
         self._reader = RedisCustomerReader(self._link, self._engine.contract, lambda: nothing_written(job.home))
-        self._claims = Claims(self._reader, RedisContactHistory(self._link), Metrics())
+        self._claims = Claims(self._reader, RedisContactHistory(self._link), Metrics(), is_strict=True)
         self._runner = asyncio.Runner()
         self.close = Finalize(self, _close, (self._runner, self._claims, self._log, self._reader), exitpriority=1)
 
@@ -223,7 +223,6 @@ class _Decider:
                     group.create_task(one(part))
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from errors
-        await self._claims.settled()
 
     def _told(self, parts: Collection[Part]) -> dict[str, DecisionRecord]:
         """What an earlier run wrote down for these parts before it was interrupted, by what stays of its id (`without_key`).

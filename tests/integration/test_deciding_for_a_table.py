@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -25,10 +25,11 @@ from features.homes import home_contract, write_home_contract
 from features.materialize import materialize
 from features.offline import write_view
 from service.cli import main
+from service.decision.contact_policy import NO_CONTACT_HISTORY
 from service.decision.contacts import is_served, split_entries
 from service.decision.entities import PlacementRequest
 from service.decision.records import IdentityRecord
-from service.errors import DependencyFailed, ImportInvalid, NotReady, UnknownPlacement
+from service.errors import DependencyFailed, DependencyRefused, ImportInvalid, NotReady, UnknownPlacement
 from service.ids import customer_key
 from service.ports import LINKED
 from service.registry import Registry
@@ -278,10 +279,15 @@ def test_a_batch_that_was_killed_goes_on_and_nobody_is_contacted_twice(home, cus
     assert len(log_before) < len(records) == len(rows) == customers
     told = {record.decision_id: record.placements[0].items[0].action_id for record in records}
     assert told == {row["decision_id"]: row["action_id"] for row in rows}
-    with redis.Redis.from_url(customers_url) as client:
-        histories = [client.get(contacts_key(customer_key(f"k{n}"))) or b"" for n in range(customers)]
-    contacts = [sum(map(is_served, split_entries(history))) for history in histories]
+    contacts = contacts_of(customers_url, [f"k{n}" for n in range(customers)])
     assert contacts == [0 if row["fallback"] else 1 for row in rows]
+
+
+def contacts_of(redis_url: str, customers: Sequence[str]) -> list[int]:
+    """How many contacts Redis has of each."""
+    with redis.Redis.from_url(redis_url) as client:
+        histories = [client.get(contacts_key(customer_key(customer))) or b"" for customer in customers]
+    return [sum(map(is_served, split_entries(history))) for history in histories]
 
 
 def linked(home: Path, redis_url: str, owners: Mapping[str, str]) -> None:
@@ -321,6 +327,31 @@ def test_a_batch_with_linked_ids_goes_on_in_the_middle_of_a_part(home, customers
     decided_for = ["owner-5" if name == "l5" else "owner-9" if name == names[-2] else name for name in names]
     assert [row["customer_id"] for row in rows] == decided_for
     assert [record.decision_id for record in records[2:]] == [row["decision_id"] for row in rows]
+
+
+@pytest.mark.parametrize("capped", [True, False])
+def test_a_batch_whose_contacts_redis_does_not_take_stops_and_goes_on_once_it_does(home, customers_url, tmp_path, capped):
+    """Out of memory: nothing is written down, nothing is done. Later nobody lacks a history, and every contact counts."""
+    if capped:
+        with_cap(home, 9)
+    names = [f"full-{capped}-{n}" for n in range(50)]
+    table, campaign = write_table(tmp_path / "t.parquet", customer_id=names), Campaign("full", HERO, {})
+    # who reads first marks Redis as complete, which is a write too
+    decide_table(home, customers_url, campaign._replace(dry_run=True), table, tmp_path / "dry")
+    with redis.Redis.from_url(customers_url) as client:
+        client.config_set("maxmemory", "1")
+        try:
+            with pytest.raises(DependencyRefused, match="OOM"):
+                decide_table(home, customers_url, campaign, table, tmp_path / "out")
+        finally:
+            client.config_set("maxmemory", "0")
+    folder = PartsFolder.beside(tmp_path / "out")
+    assert [(folder.is_begun(part), folder.is_done(part)) for part in folder.parts()] == [(True, False)]
+    assert not list(read_decisions(home))
+    report = decide_table(home, customers_url, campaign, table, tmp_path / "out")
+    records = [logged.record for logged in read_decisions(home)]
+    assert not any(NO_CONTACT_HISTORY in record.degraded for record in records)
+    assert sum(contacts_of(customers_url, names)) == len(records) - report.fallbacks > 0
 
 
 def test_another_campaign_does_not_go_on_with_what_is_left_of_one(home, customers_url, tmp_path):
