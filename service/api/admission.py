@@ -5,7 +5,8 @@ are late, a tenth at least and a quarter at most (additive increase, multiplicat
 come after are judged. In time is within half of the shortest deadline among those who are judged together: where all can wait
 longer, more may. What a stall took, quick answers give back. Outcomes may exceed it, and keep the room that they have in a
 quiet hour however far it shrinks, since no page waits for them; events and large bodies may not fill it: what was promised to
-customers comes first, then what they are shown, then what can be sent again.
+customers comes first, then what they are shown, then what can be sent again. Questions are counted alone: all others wait for the
+disk, and where it hangs, whoever asks can still be answered.
 """
 
 import time
@@ -17,7 +18,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.api.door import Asked, Door, Response, check_size
-from service.api.heads import BULK, EVENTS, OUTCOMES, RECOMMEND, Heads
+from service.api.heads import BULK, EVENTS, OUTCOMES, RECOMMEND, Heads, priority_of
 from service.metrics import Metrics
 
 TARGET_S = 0.05  # nine of ten answers: half of the deadline that a request has unless it says otherwise; no shorter one counts
@@ -61,7 +62,7 @@ class Limiter:
         self._rejected_at = -QUIET_S
         self._room: dict[str, float] = {}
         self.limit = float(begin)
-        self.under_way = 0
+        self.under_way = self._questions = 0
 
     @property
     def limit(self) -> float:
@@ -79,7 +80,7 @@ class Limiter:
 
     def admits(self, priority: str) -> bool:
         """Whether one more of this priority may start."""
-        if self.under_way < self._room[priority]:
+        if (self._questions if priority is RECOMMEND else self.under_way) < self._room[priority]:
             return True
         self._uncounted[priority] += 1  # `_count` takes it to the metrics
         return False
@@ -88,7 +89,7 @@ class Limiter:
         """Where the limit stands, how many are under way, and how soon nine of ten answers have to come for it to stay."""
         return {"limit": round(self.limit), "under_way": self.under_way, "in_time_ms": round(self._target * 1000)}
 
-    def start(self) -> float:
+    def start(self, priority: str = RECOMMEND) -> float:
         """One more is under way: since when. Whoever was turned away before is counted by then: a scrape is a request, too."""
         now = self._clock()
         if self._uncounted:
@@ -96,6 +97,7 @@ class Limiter:
         if not self.under_way and self._limit < self._begin and now - self._rejected_at > QUIET_S:
             self.limit = self._begin  # nobody waited, nobody was turned away: whatever there was, it is over
         self.under_way += 1
+        self._questions += priority is RECOMMEND
         self._fullest = max(self._fullest, self.under_way)
         return now
 
@@ -109,9 +111,10 @@ class Limiter:
             self._rejected[priority].inc(times)
         self._uncounted.clear()
 
-    def end(self, since: float) -> None:
+    def end(self, since: float, priority: str = RECOMMEND) -> None:
         """It was answered, or nobody waits for it any more."""
         self.under_way -= 1
+        self._questions -= priority is RECOMMEND
         now = self._clock()
         if self._uncounted:
             self._count(now)
@@ -260,7 +263,9 @@ class AdmittingProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:  # noqa: ANN401  # uvicorn's own types are not public
-        since, door = self._limiter.start(), self._door if app is self._door else None
+        # what is always let in counts like a question
+        priority = priority_of(cycle.scope["method"], cycle.scope["path"]) or RECOMMEND
+        since, door = self._limiter.start(priority), self._door if app is self._door else None
         asked = None if door is None or cycle.waiting_for_100_continue else door.asked(cycle.scope)
         if door is not None and asked is not None:
             self._ask(cycle, door, asked, since)
@@ -270,7 +275,7 @@ class AdmittingProtocol(HttpToolsProtocol):
             try:
                 await app(scope, receive, send)
             finally:
-                self._limiter.end(since)
+                self._limiter.end(since, priority)
 
         super()._start_asgi_task(cycle, counted)
 

@@ -15,6 +15,11 @@ MOST_DIGITS = 9  # of a length: a gigabyte is for the parser to refuse
 SHORT_HEAD, KNOWN_HEADS = 1024, 1024  # bytes, and how many are remembered
 
 
+def priority_of(method: str, path: str) -> str | None:
+    """That of a request that the parser has read, apart from its size; None where it is always let in."""
+    return PRIORITIES.get(f"{method} {path}"[:FIRST_BYTES].encode())
+
+
 def content_length(head: bytes) -> int | None:
     """What a request says of the length of its body; None where that is for the parser to judge."""
     spelt = head.lower()

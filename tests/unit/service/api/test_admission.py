@@ -161,14 +161,39 @@ def test_the_limit_never_closes_the_door(limiter, clock):
 
 
 def test_outcomes_come_first_then_questions_then_events_then_bulk(limiter):
-    """Each up to its share of the limit."""
+    """Each up to its share of the limit; questions up to all of it, whoever else waits."""
     let_in = dict.fromkeys((BULK, EVENTS, RECOMMEND, OUTCOMES), 0)
     for priority in let_in:
         while limiter.admits(priority):
-            limiter.start()
+            limiter.start(priority)
             let_in[priority] += 1
-    assert let_in == {BULK: BEGIN // 2, EVENTS: BEGIN // 4, RECOMMEND: BEGIN // 4, OUTCOMES: 3 * BEGIN}
+    assert let_in == {BULK: BEGIN // 2, EVENTS: BEGIN // 4, RECOMMEND: BEGIN, OUTCOMES: 4 * BEGIN - 7 * BEGIN // 4}
     assert not any(limiter.admits(priority) for priority in let_in)
+
+
+def test_questions_leave_events_no_room_and_take_none_of_that_of_outcomes(limiter):
+    """What can be sent again is turned away first, once as many ask as may."""
+    while limiter.admits(RECOMMEND):
+        limiter.start(RECOMMEND)
+    assert [limiter.admits(priority) for priority in (BULK, EVENTS, OUTCOMES)] == [False, False, True]
+
+
+@pytest.mark.parametrize("priority", [OUTCOMES, EVENTS, BULK])
+def test_questions_are_let_in_however_many_wait_for_a_disk_that_hangs(limiter, clock, priority):
+    """They can be answered without it, also where late answers have let the limit shrink; and those that left have left."""
+    waiting = []
+    while limiter.admits(priority):
+        waiting.append(limiter.start(priority))
+    answered(limiter, clock, WINDOW, 10.0, windows=100)
+    assert limiter.limit == FEWEST
+    for _ in range(FEWEST):
+        assert limiter.admits(RECOMMEND)
+        limiter.start(RECOMMEND)
+    assert not limiter.admits(RECOMMEND)
+    for since in waiting:
+        limiter.end(since, priority)
+    assert limiter.under_way == FEWEST
+    assert not limiter.admits(RECOMMEND)
 
 
 def test_whoever_was_turned_away_is_counted_by_the_time_a_scrape_is_answered(clock):
@@ -372,6 +397,21 @@ async def test_whoever_is_too_many_is_answered_at_once_and_keeps_the_connection(
         assert [status for status, _ in await asyncio.gather(*waiting, outcome)] == [200, 200, 200]
         assert app.limiter.under_way == 0
         assert (await loop.ask(call("/recommend", {}).data))[0] == 200
+        loop.close()
+
+
+@pytest.mark.parametrize("others", ["/outcomes", "/events"])
+async def test_a_question_is_let_in_while_others_wait(others):
+    """More of them than may ask at once: who they are is known from the first bytes, and again once they are parsed."""
+    app = Held()
+    async with listening(app) as port:
+        loop = OpenLoop("127.0.0.1", port)
+        waiting = [asyncio.create_task(loop.ask(call(others, {}).data)) for _ in range(2)]
+        await until(lambda: app.limiter.under_way == 2)
+        asking = asyncio.create_task(loop.ask(call("/recommend", {}).data))
+        await until(lambda: app.limiter.under_way == 3)
+        app.go.set()
+        assert [status for status, _ in await asyncio.gather(*waiting, asking)] == [200, 200, 200]
         loop.close()
 
 
