@@ -203,7 +203,7 @@ def create_from_settings(settings: Settings, files: Files = DISK, *, keys_asked:
         metrics=counted,
         limits=Limits(settings.coalesce_limit, settings.batches_in_flight),
         ids_kept_s=settings.ids_kept_s,
-        past=LoggedPast(lambda name: find_decision(log / DECISIONS, name), archive),
+        past=LoggedPast(lambda name: find_decision(log / DECISIONS, name, files), archive),
         tracer=tracer_from(settings),
         shadows=ShadowDesk(engines.shadows, kept, counted, settings.shadow_share),
     )

@@ -26,6 +26,12 @@ class Files(Protocol):
     def sync(self, descriptor: int) -> None:
         """What was written is on disk when this returns."""
 
+    def sync_path(self, path: Path) -> None:
+        """What anybody wrote to a file is on disk when this returns."""
+
+    def cut(self, descriptor: int, size: int) -> None:
+        """Whatever comes behind so many bytes is gone for every reader."""
+
     def close(self, descriptor: int) -> None: ...
 
     def make_folder(self, path: Path) -> None:
@@ -57,6 +63,16 @@ class DiskFiles:
 
     def sync(self, descriptor: int) -> None:
         os.fdatasync(descriptor)  # 0.19 ms median, 0.45 ms p99 for 3 KB on a 2-core virtual machine
+
+    def sync_path(self, path: Path) -> None:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def cut(self, descriptor: int, size: int) -> None:
+        os.ftruncate(descriptor, size)
 
     def close(self, descriptor: int) -> None:
         os.close(descriptor)

@@ -12,21 +12,19 @@ from service.pipeline import Answer
 
 @dataclass(frozen=True, slots=True)
 class LoggedPast:
-    """`find` looks a decision up by its id; `engines` know the creatives that it names."""
+    """`find` looks up by its id a decision that is on disk, or raises OSError; `engines` know the creatives that it names."""
 
     find: Callable[[str], DecisionRecord | None]
     engines: Engines
 
     async def answer(self, decision_id: str) -> Answer | None:
-        """None where the log does not hold it, or where its catalog or bundle is gone."""
+        """None where the log does not hold it or the disk refuses to, or where its catalog or bundle is gone."""
         return await asyncio.to_thread(self.answer_now, decision_id)
 
     def answer_now(self, decision_id: str) -> Answer | None:
         """The same, while the caller waits: 20 ms to find it among 64 MB, up to 500 ms where an engine has to be built."""
-        record = self.find(decision_id)
-        if record is None:
-            return None
         try:
-            return Answer(record, self.engines.engine_of(record))
-        except (BundleRefused, RegistryError):
+            record = self.find(decision_id)
+            return None if record is None else Answer(record, self.engines.engine_of(record))
+        except (BundleRefused, RegistryError, OSError):
             return None

@@ -152,8 +152,9 @@ def ids_hold(segment: Path) -> bool:
 def make_index(files: Files, segment: Path, field: str) -> tuple[Index, Ids]:
     """The index of a segment whose writer left none. Whatever of it is unreadable is no record, and its id is not known.
 
-    `field`: which id is hashed; without one there are none.
+    What is in it is on disk when this returns. `field`: which id is hashed; without one there are none. Raises OSError.
     """
+    files.sync_path(segment)  # a writer that was killed did not wait for the end of it
     data = segment.read_bytes()
     payloads = [line.payload for line in decode_lines(data) if line.payload is not None]
     hashes = [hash_id(id_of(payload, field)) for payload in payloads] if field else []

@@ -3,8 +3,10 @@
 An id is known for as long as its segment is kept in mind: `kept_s` after the last write to it, also across restarts.
 """
 
+import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,6 +48,44 @@ class _Run(NamedTuple):
     ids: Ids
 
 
+class _Pile:
+    """Ids in memory, in a dictionary and in few sorted runs."""
+
+    def __init__(self) -> None:
+        self.young: dict[int, int] = {}
+        self.runs: list[_Run] = []
+
+    def add(self, ids: Iterable[tuple[int, int]], until: float) -> bool:
+        """Of equal ids the first counts. Whether there were enough of them for another run."""
+        for hashed, sent in ids:
+            self.young.setdefault(hashed, sent)
+        if len(self.young) < YOUNG:
+            return False
+        self._grow(_Run(until, sorted_ids(self.young, self.young.values())))
+        self.young = {}
+        return True
+
+    def _grow(self, run: _Run) -> None:
+        """One more; it is merged with those that are no larger, so that few have to be searched. The older of two ids counts."""
+        while self.runs and len(self.runs[-1].ids) <= len(run.ids):
+            before = self.runs.pop()
+            run = _Run(max(before.until, run.until), merged([before.ids, run.ids]))
+        self.runs.append(run)
+
+    def among(self, asked: AbstractSet[int]) -> dict[int, int]:
+        """Those that are here."""
+        found = {one: self.young[one] for one in asked if one in self.young}
+        return found | _searched(asked - found.keys(), self.runs)
+
+    def let_go(self, ids: Ids, now: float) -> None:
+        """These are in a file from here on."""
+        young = np.fromiter(self.young, np.uint64)
+        for hashed in young[_within(young, ids.hashes)[0]].tolist():
+            del self.young[hashed]
+        kept = [_Run(run.until, _left(run.ids, ids)) for run in self.runs]
+        self.runs = [run for run in kept if len(run.ids) and run.until >= now]
+
+
 class KnownIds:
     """Ids of one kind, each with the checksum of what was sent under it.
 
@@ -58,8 +98,8 @@ class KnownIds:
     ) -> None:  # fmt: skip
         self._most_files = most_files
         self._folder, self._field, self._kept_s, self._files, self._clock = folder, field, kept_s, files, clock
-        self._young: dict[int, int] = {}
-        self._growing: list[_Run] = []  # in memory; they leave when the segments that hold them end
+        self._own = _Pile()  # they leave when the segments that hold them end
+        self._piles: dict[Path, _Pile] = {}  # of others, by segment, until it ends: a writer may take back what the disk refuses
         self._ended: list[_Run] = []
         self._taken: set[Path] = set()  # segments whose ids are in `_ended`
         self._others = SegmentFollower(folder, writer)
@@ -91,37 +131,39 @@ class KnownIds:
         self._others.pass_over(path)
 
     def among(self, hashed: Iterable[int], *, look: bool = True) -> dict[int, int]:
-        """Those that are known, and what was sent under each; with `look`, after looking into the files that others write."""
+        """Those that are known, and what was sent under each; with `look`, after looking into the files that others write.
+
+        What others write may not be on disk yet, nor ever: `doubtful` tells which that are.
+        """
         if look:
             self._look()
         asked = set(hashed)
-        found = {one: self._young[one] for one in asked if one in self._young}
-        if len(found) == len(asked) or not (self._growing or self._ended):
-            return found
-        left = np.array(list(asked - found.keys()), np.uint64)
-        for run in (*self._growing, *self._ended):
-            if not len(left):
-                break
-            hits, at = _within(left, run.ids.hashes)
-            found.update(zip(left[hits].tolist(), run.ids.checks[at[hits]].tolist(), strict=True))
-            left = left[~hits]
+        found = self._certain(asked)
+        for pile in self._piles.values():
+            found |= pile.among(asked - found.keys())
         return found
+
+    def _certain(self, asked: AbstractSet[int]) -> dict[int, int]:
+        found = self._own.among(asked)
+        return found | _searched(asked - found.keys(), self._ended)
+
+    def doubtful(self, known: AbstractSet[int]) -> set[tuple[Path, int]]:
+        """Those that nothing but a segment that somebody else writes to holds, with that segment."""
+        if not (known and self._piles):
+            return set()
+        left = known - self._certain(known).keys()
+        return {(path, one) for path, pile in self._piles.items() for one in pile.among(left)}
+
+    def sync(self, paths: Iterable[Path]) -> None:
+        """Whatever is in these is on disk when this returns, and what was refused is no more. Blocks. Raises OSError."""
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError):
+                self._files.sync_path(path)
 
     def add(self, ids: Mapping[int, int]) -> None:
         """These are on disk."""
-        for hashed, sent in ids.items():
-            self._young.setdefault(hashed, sent)
-        if len(self._young) >= YOUNG:
-            self._grow(_Run(self._clock() + self._kept_s, sorted_ids(self._young, self._young.values())))
-            self._young = {}
+        if self._own.add(ids.items(), self._clock() + self._kept_s):
             self._look()  # segments that ended since keep their ids in their files, also where nobody ever asks for one
-
-    def _grow(self, run: _Run) -> None:
-        """One more; it is merged with those that are no larger, so that few have to be searched. The older of two ids counts."""
-        while self._growing and len(self._growing[-1].ids) <= len(run.ids):
-            before = self._growing.pop()
-            run = _Run(max(before.until, run.until), merged([before.ids, run.ids]))
-        self._growing.append(run)
 
     def _look(self) -> None:
         if self._stamp.changed():
@@ -131,19 +173,35 @@ class KnownIds:
                     break  # ids of further ones stay in memory
                 if path not in self._taken and (found := read_index(path)) is not None:
                     self._take(path, *found)
-        self.add({hash_id(id_of(payload, self._field)): sent_of(payload) for payload in self._others.look()})
+        for path, payloads in self._others.look():
+            if payloads is None:
+                self._piles.pop(path, None)
+            else:
+                ids = [(hash_id(id_of(payload, self._field)), sent_of(payload)) for payload in payloads]
+                self._piles.setdefault(path, _Pile()).add(ids, self._clock() + self._kept_s)
 
     def _take(self, path: Path, index: Index, ids: Ids) -> None:
         """A segment has ended: its ids are in its file from here on. 30 ms for 300,000 ids."""
         self._pass_over(path)
+        self._piles.pop(path, None)
         now = self._clock()
         self._ended = [run for run in (*self._ended, _Run(index.last + self._kept_s, ids)) if run.until >= now]
-        young = np.fromiter(self._young, np.uint64)
-        for hashed in young[_within(young, ids.hashes)[0]].tolist():
-            del self._young[hashed]
-        kept = [_Run(run.until, _left(run.ids, ids)) for run in self._growing]
-        self._growing = [run for run in kept if len(run.ids) and run.until >= now]
+        self._own.let_go(ids, now)
         let_go(ids)
+
+
+def _searched(asked: AbstractSet[int], runs: Sequence[_Run]) -> dict[int, int]:
+    found: dict[int, int] = {}
+    if not (asked and runs):
+        return found
+    left = np.array(list(asked), np.uint64)
+    for run in runs:
+        if not len(left):
+            break
+        hits, at = _within(left, run.ids.hashes)
+        found.update(zip(left[hits].tolist(), run.ids.checks[at[hits]].tolist(), strict=True))
+        left = left[~hits]
+    return found
 
 
 def _left(ids: Ids, others: Ids) -> Ids:

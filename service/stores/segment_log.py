@@ -6,6 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
@@ -254,9 +255,7 @@ class _Once(Generic[Record]):
         by_id = {
             hashed: record for (hashed, _), record in zip(reversed(sent), reversed(records), strict=True)
         }  # the first counts
-        while others := {self._in_flight[h] for h in by_id if h in self._in_flight}:
-            await asyncio.wait(others)  # an id on its way to disk: its fate decides whether ours is a duplicate
-        known = self._known.among(by_id)
+        known = await self._settled(by_id.keys())
         new = {h: r for h, r in reversed(by_id.items()) if h not in known}
         reused = reused_of(sent, known | {h: _check(r.sent) for h, r in new.items()})
         if not new:
@@ -265,6 +264,23 @@ class _Once(Generic[Record]):
         self._in_flight.update(dict.fromkeys(new, claim))
         claim.add_done_callback(_retrieve)
         return Taken(await asyncio.shield(claim), reused)  # a caller who leaves does not stop the write
+
+    async def _settled(self, hashed: AbstractSet[int]) -> dict[int, int]:
+        """Which of them are on disk, at a moment when none is on its way there. Raises LogUnavailable."""
+        synced: set[tuple[Path, int]] = set()
+        while True:
+            if others := {self._in_flight[h] for h in hashed if h in self._in_flight}:
+                await asyncio.wait(others)  # an id on its way to disk: its fate decides whether ours is a duplicate
+                continue
+            known = self._known.among(hashed)
+            doubtful = self._known.doubtful(known.keys()) - synced
+            if not doubtful:
+                return known
+            try:
+                await asyncio.to_thread(self._known.sync, {path for path, _ in doubtful})
+            except OSError as error:
+                raise LogUnavailable(f"Expected the disk to keep what another process wrote, got: {error}") from error
+            synced |= doubtful  # and is looked for again: where the disk refused it to its writer, it is no more
 
     async def _append_new(self, new: dict[int, Record], write: Write[Record]) -> tuple[Record, ...]:
         """Write, and remember the ids once they are on disk."""

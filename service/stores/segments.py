@@ -49,19 +49,18 @@ class SegmentWriter:
         """Append some lines, and with `wait` wait for the disk. `ids`: hashes of those they carry, and what was sent under each.
 
         `records`: how many lines; None: they are counted, which takes 3 us of 5 kB.
-        Raises OSError; then this segment is finished, whatever of `data` is in it.
+        Raises OSError; then this segment is finished, and holds what was acknowledged before: a reader must not take for written
+        what was refused. Where the disk refuses even to cut the rest off, that stays, whatever of `data` it is.
         """
         try:
             if self._path is None:
                 self._open()
             write_whole(self._files, self._descriptor, data)
-            self._unsynced = True
             if wait:
-                self.sync()
+                self._files.sync(self._descriptor)
+            self._unsynced = not wait
         except OSError:
-            with contextlib.suppress(OSError):  # a write that fails leaves what was acknowledged before it; a sync, nothing to do
-                self.sync()
-            self._end()  # after a failed fsync nobody knows what is on disk: never write behind it
+            self._take_back()
             raise
         self._written += len(data)
         self._records += data.count(b"\n") if records is None else records
@@ -73,6 +72,15 @@ class SegmentWriter:
             before, self._full = self._full, self._path
             self.close()
             self._forget(before)
+
+    def _take_back(self) -> None:
+        """End with what was acknowledged. After a failed fsync nobody knows what is on disk: never write behind it."""
+        if self._path is not None:
+            with contextlib.suppress(OSError):
+                self._files.cut(self._descriptor, self._written)
+            with contextlib.suppress(OSError):  # what was acknowledged and not synced yet; nothing of that where all wait
+                self.sync()
+        self._end()
 
     def _forget(self, path: Path | None) -> None:
         """Of segments that are full the last stays in memory: what was decided a moment ago is asked for again.
@@ -154,26 +162,29 @@ class SegmentFollower:
             if self._ours not in path.name:
                 self._offsets.setdefault(path, 0)
 
-    def look(self) -> Iterator[bytes]:
-        """Payloads since the last look."""
+    def look(self) -> Iterator[tuple[Path, list[bytes] | None]]:
+        """Payloads since the last look, by segment; None where what was read of one before is no more."""
         growing = [(path, offset) for path, offset in self._offsets.items() if offset != ENDED]
         for path, offset in growing:
             try:
                 yield from self._read(path, offset)
             except FileNotFoundError:
-                self._offsets[path] = ENDED  # sealed and removed
+                self._offsets[path] = ENDED
+                yield path, None
 
-    def _read(self, path: Path, begin: int) -> Iterator[bytes]:
-        if path.stat().st_size <= begin:
+    def _read(self, path: Path, begin: int) -> Iterator[tuple[Path, list[bytes] | None]]:
+        size = path.stat().st_size
+        if size < begin:  # the disk has refused the end of it
+            yield path, None
+            self._offsets[path] = begin = 0
+        if size == begin:
             return
         with path.open("rb") as segment:
             segment.seek(begin)
             data = segment.read()
         whole = data[: data.rfind(b"\n") + 1]  # a line that is being written is looked at next time
         self._offsets[path] = begin + len(whole)
-        for line in decode_lines(whole):
-            if line.payload is not None:
-                yield line.payload
+        yield path, [line.payload for line in decode_lines(whole) if line.payload is not None]
 
 
 class FolderStamp:

@@ -53,6 +53,14 @@ class FailingFiles:
         self._pass("sync")
         DISK.sync(descriptor)
 
+    def sync_path(self, path: Path) -> None:
+        self._pass("sync")
+        DISK.sync_path(path)
+
+    def cut(self, descriptor: int, size: int) -> None:
+        self._pass("cut")
+        DISK.cut(descriptor, size)
+
     def close(self, descriptor: int) -> None:
         DISK.close(descriptor)
 
@@ -97,6 +105,7 @@ class RecordingFiles:
         self.steps: list[Step] = []
         self._root = root
         self._inodes: dict[int, int] = {}
+        self._named: dict[Path, int] = {}
         self._made = 0
 
     def _name(self, path: Path) -> str:
@@ -108,7 +117,7 @@ class RecordingFiles:
     def create(self, path: Path) -> int:
         descriptor = DISK.create(path)
         self._made += 1
-        self._inodes[descriptor] = self._made
+        self._inodes[descriptor] = self._named[path] = self._made
         self.steps.append(Step("create", self._name(path), inode=self._made))
         return descriptor
 
@@ -119,6 +128,12 @@ class RecordingFiles:
 
     def sync(self, descriptor: int) -> None:
         self.steps.append(Step("sync", inode=self._inodes[descriptor]))
+
+    def sync_path(self, path: Path) -> None:
+        self.steps.append(Step("sync", inode=self._named[path]))
+
+    def cut(self, descriptor: int, size: int) -> None:
+        raise NotImplementedError(f"Expected a disk that refuses nothing, found {size} bytes to be left of file {descriptor}")
 
     def close(self, descriptor: int) -> None:
         del self._inodes[descriptor]

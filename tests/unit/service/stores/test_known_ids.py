@@ -84,13 +84,32 @@ def test_a_segment_that_is_being_written_is_read_on_and_gets_no_index_from_other
 
 
 def test_a_segment_that_was_sealed_and_removed_meanwhile_is_passed_over(home):
-    """Its writer was killed after we started, so that nobody made an index; what others write is still noticed."""
+    """Nobody made an index: its ids are gone with it, as for a process that starts; what others write is still noticed."""
     known, removed = home.known(), home.folder / "1-dead-1.log"
     removed.write_bytes(line("a"))
     assert names_among(known, "a") == {"a"}
     removed.unlink()
     home.write(home.writer(), "b")
+    assert names_among(known, "a", "b") == {"b"}
+
+
+def test_what_a_killed_writer_left_is_on_disk_before_it_is_known(home):
+    """It may have died before its sync: a start syncs the segment, then its index, and the next start neither."""
+    (home.folder / "1-dead-1.log").write_bytes(line("a"))
+    files = FailingFiles()
+    for _ in range(2):
+        assert names_among(KnownIds(home.folder, "event_id", files=files), "a") == {"a"}
+        assert files.counts["sync"] == 2
+
+
+def test_a_segment_that_was_cut_back_is_read_again(home):
+    """What was cut off is not known any more, and what is left is."""
+    path, known = home.folder / "1-other-1.log", home.known()
+    path.write_bytes(line("a") + line("b"))
     assert names_among(known, "a", "b") == {"a", "b"}
+    path.write_bytes(line("a"))
+    assert names_among(known, "a", "b") == {"a"}
+    assert known.doubtful({hash_id("a")}) == {(path, hash_id("a"))}
 
 
 def test_a_damaged_header_of_an_index_is_made_again(home):
@@ -122,7 +141,7 @@ def test_the_memory_of_ids_is_bounded_by_the_segments_that_grow(home, is_asked):
         home.write(writer, *names)
         known.add(dict.fromkeys(map(hash_id, names), 0))
         assert not is_asked or names_among(known, names[0], "new") == {names[0]}
-    in_memory = len(known._young) + sum(len(run.ids) for run in known._growing)
+    in_memory = len(known._own.young) + sum(len(run.ids) for run in known._own.runs)
     assert in_memory <= (1 if is_asked else 2) * YOUNG + 1000
     assert names_among(known, "e000000", "e100000", "e199999", "new") == {"e000000", "e100000", "e199999"}
     assert all(isinstance(run.ids.hashes, np.memmap) for run in known._ended if len(run.ids))
@@ -138,7 +157,7 @@ def test_beyond_so_many_files_ids_stay_in_memory_and_known(home):
         home.write(writer, name)
         known.add({hash_id(name): 0})
     assert names_among(known, *names, "new") == set(names)
-    assert (len(known._ended), len(known._young)) == (2, 3)
+    assert (len(known._ended), len(known._own.young)) == (2, 3)
 
 
 def test_many_ids_in_memory_are_few_runs_and_the_first_of_equal_ones_counts(tmp_path):
@@ -151,7 +170,7 @@ def test_many_ids_in_memory_are_few_runs_and_the_first_of_equal_ones_counts(tmp_
     asked = [0, 5, 6, YOUNG, 7 * YOUNG + 3, 20 * YOUNG - 1]
     assert known.among(asked) == {n: n % 97 for n in asked}
     assert known.among([21 * YOUNG]) == {}
-    assert len(known._growing) <= 6
+    assert len(known._own.runs) <= 6
 
 
 def test_an_index_that_cannot_be_written_costs_no_acknowledgement(home):

@@ -254,7 +254,82 @@ async def test_after_a_failed_sync_nothing_is_acknowledged_on_that_segment_again
     first, second = segment_paths(tmp_path / "decisions")
     assert [b'"after"' in path.read_bytes() for path in (first, second)] == [False, True]
     assert log.status().failures == 1
-    assert {"before", "after"} <= set(ids_on_disk(tmp_path))
+    assert ids_on_disk(tmp_path) == ["before", "after"]
+
+
+@pytest.mark.parametrize("operation", ["write", "sync"])
+async def test_what_the_disk_refused_is_in_no_segment(tmp_path, operation):
+    """Whoever reads it would take it for written; only where the disk refuses to cut it off, too, it may stay."""
+    files = FailingFiles()
+    log = SegmentLog(tmp_path, files=files)
+    await log.append_decisions([log.entry(decision("before"))])
+    [path] = segment_paths(tmp_path / "decisions")
+    written = path.read_bytes()
+    files.fail(operation, errno.EIO)
+    with pytest.raises(LogUnavailable, match=f"injected into {operation}"):
+        await log.append_decisions([log.entry(decision("refused")), log.entry(decision("too"))])
+    assert path.read_bytes() == written
+    files.heal()
+    await log.append_decisions([log.entry(decision("again"))])
+    files.fail(operation, errno.EIO)
+    files.fail("cut", errno.EIO)
+    with pytest.raises(LogUnavailable, match=f"injected into {operation}"):
+        await log.append_decisions([log.entry(decision("refused"))])
+    assert len(segment_paths(tmp_path / "decisions")[-1].read_bytes()) > len(written)
+    await log.close()
+
+
+@pytest.mark.parametrize("is_looked_at", [False, True])
+async def test_what_the_disk_refused_one_worker_is_no_duplicate_to_another(tmp_path, is_looked_at):
+    """Also where the other one has read it before the disk refused it."""
+    files = FailingFiles()
+    theirs, mine = SegmentLog(tmp_path, files=files), SegmentLog(tmp_path)
+    await theirs.append_outcomes([outcome("before")])
+    files.fail("sync", errno.EIO)
+    files.stall("sync", 0.3)
+    refused = asyncio.create_task(theirs.append_outcomes([outcome("a")]))
+    if is_looked_at:
+        await asyncio.sleep(0.1)
+        assert await mine.append_outcomes([outcome("b")]) == Acknowledgement(1, 0, 1)
+    with pytest.raises(LogUnavailable):
+        await refused
+    assert await mine.append_outcomes([outcome("a"), outcome("before")]) == Acknowledgement(1, 1, 1)
+    files.heal()
+    assert await theirs.append_outcomes([outcome("a")]) == Acknowledgement(0, 1, 0)
+    await theirs.close()
+    await mine.close()
+
+
+async def test_what_another_worker_wrote_is_on_disk_before_it_is_a_duplicate(tmp_path):
+    """Whoever is told so syncs it, beside the loop; where the disk refuses, nobody is told."""
+    files, slow = FailingFiles(), FailingFiles()
+    theirs, mine = SegmentLog(tmp_path, files=slow), SegmentLog(tmp_path, files=files)
+    slow.stall("sync", 1.0)
+    writing = asyncio.create_task(theirs.append_outcomes([outcome("a")]))
+    await asyncio.sleep(0.3)
+    files.fail("sync", errno.EIO)
+    with pytest.raises(LogUnavailable, match="another process"):
+        await mine.append_outcomes([outcome("a")])
+    files.heal()
+    files.stall("sync", 0.1)
+    telling = asyncio.create_task(mine.append_outcomes([outcome("a")]))
+    await asyncio.sleep(0.02)
+    assert (files.counts["sync"], telling.done()) == (2, False)
+    assert await telling == Acknowledgement(0, 1, 0)
+    assert not writing.done()
+    await writing
+    await theirs.close()
+    await mine.close()
+
+
+async def test_one_id_that_is_told_twice_while_another_segment_is_synced_is_written_once(tmp_path):
+    """Between that sync and the write nobody else begins one."""
+    theirs, mine = SegmentLog(tmp_path), SegmentLog(tmp_path)
+    await theirs.append_outcomes([outcome("theirs")])
+    both = await asyncio.gather(*(mine.append_outcomes([outcome("theirs"), outcome("new")]) for _ in range(2)))
+    assert sorted(one.accepted for one in both) == [0, 1]
+    await theirs.close()
+    await mine.close()
 
 
 async def test_the_interval_mode_acknowledges_before_the_sync_and_syncs_within_the_window(tmp_path):
