@@ -131,8 +131,16 @@ def checksum(data: bytes) -> str:
 
 
 def log_segments(home: Path, kind: str) -> list[Path]:
-    """Every segment of a kind, oldest first, sealed or not."""
-    return sorted((home / "log" / kind).rglob(f"*{SUFFIX}"), key=lambda path: path.name)
+    """Every segment of a kind that holds something, oldest first, sealed or not."""
+    return sorted(filter(_holds, (home / "log" / kind).rglob(f"*{SUFFIX}")), key=lambda path: path.name)
+
+
+def _holds(path: Path) -> bool:
+    """Whether there is anything in it. Where there is not, it may be gone in a moment: the disk may refuse its first record."""
+    try:
+        return path.stat().st_size > 0
+    except FileNotFoundError:
+        return False
 
 
 def log_kinds(home: Path) -> list[str]:

@@ -110,7 +110,7 @@ class KnownIds:
         now, unread, small = self._clock(), READ_BYTES, [_Run(0.0, NO_IDS)]
         for path in reversed(segment_paths(self._folder)):
             found = read_index(path)
-            if found is None and (not path.stat().st_size or is_written(path)):
+            if found is None and _grows(path):
                 continue  # somebody's, and read when first asked
             self._pass_over(path)
             if found is None and unread > 0:
@@ -188,6 +188,14 @@ class KnownIds:
         self._ended = [run for run in (*self._ended, _Run(index.last + self._kept_s, ids)) if run.until >= now]
         self._own.let_go(ids, now)
         let_go(ids)
+
+
+def _grows(path: Path) -> bool:
+    """Or is gone since it was listed, the disk having refused all of it."""
+    try:
+        return not path.stat().st_size or is_written(path)
+    except FileNotFoundError:
+        return True
 
 
 def _searched(asked: AbstractSet[int], runs: Sequence[_Run]) -> dict[int, int]:

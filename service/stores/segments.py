@@ -78,6 +78,9 @@ class SegmentWriter:
         if self._path is not None:
             with contextlib.suppress(OSError):
                 self._files.cut(self._descriptor, self._written)
+            if not self._written:  # a disk that refuses all day would leave a file each time, which every reader looks at
+                with contextlib.suppress(OSError):
+                    self._files.unlink(self._path)
             with contextlib.suppress(OSError):  # what was acknowledged and not synced yet; nothing of that where all wait
                 self.sync()
         self._end()

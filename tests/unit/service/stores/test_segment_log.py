@@ -279,12 +279,35 @@ async def test_what_the_disk_refused_is_in_no_segment(tmp_path, operation):
     await log.close()
 
 
+@pytest.mark.parametrize("operation", ["sync_folder", "write", "sync"])
+async def test_a_disk_that_refuses_everything_leaves_no_files(tmp_path, operation):
+    """The segment that holds what was acknowledged stays, and after all refusals there is one more."""
+    files = FailingFiles()
+    log = SegmentLog(tmp_path, files=files)
+    await log.append_outcomes([outcome("before")])
+    for failing in ("write", operation):
+        files.heal()
+        files.fail(failing, errno.ENOSPC)
+        for _ in range(10):
+            with pytest.raises(LogUnavailable, match=f"injected into {failing}"):
+                await log.append_outcomes([outcome("refused")])
+    assert len(segment_paths(tmp_path / "outcomes")) == 1
+    files.heal()
+    assert await log.append_outcomes([outcome("refused")]) == Acknowledgement(1, 0, 1)
+    await log.close()
+    assert len(segment_paths(tmp_path / "outcomes")) == 2
+    again = SegmentLog(tmp_path)
+    assert await again.append_outcomes([outcome("before"), outcome("refused")]) == Acknowledgement(0, 2, 0)
+    await again.close()
+
+
+@pytest.mark.parametrize("is_alone", [False, True])
 @pytest.mark.parametrize("is_looked_at", [False, True])
-async def test_what_the_disk_refused_one_worker_is_no_duplicate_to_another(tmp_path, is_looked_at):
-    """Also where the other one has read it before the disk refused it."""
+async def test_what_the_disk_refused_one_worker_is_no_duplicate_to_another(tmp_path, is_looked_at, is_alone):
+    """Also where the other one has read it before the disk refused it, and where nothing else was in its segment."""
     files = FailingFiles()
     theirs, mine = SegmentLog(tmp_path, files=files), SegmentLog(tmp_path)
-    await theirs.append_outcomes([outcome("before")])
+    await (mine if is_alone else theirs).append_outcomes([outcome("before")])
     files.fail("sync", errno.EIO)
     files.stall("sync", 0.3)
     refused = asyncio.create_task(theirs.append_outcomes([outcome("a")]))
