@@ -165,6 +165,8 @@ class EngineSource:
         canaries = [Canary(one.bundle, one.share, one in self._failed) for one in pointer.challengers]
         choice = Choice(pointer.catalog or 0, champion, pointer.others, canaries)
         engine = assemble(catalog, self._contract, choice, loaded.get, guard)
+        for one in self._failed.intersection(pointer.challengers):  # meanwhile, in the engine that serves
+            engine = without_canaries(engine, one.bundle)
         self._bundles = {name: bundle for name, bundle in loaded.items() if bundle is not None}
         self._champion = champion
         if self._engine is None or _differs(self._engine, engine):

@@ -1,6 +1,7 @@
 """A canary decides for its own share of the customers; where it fails, the champion does, and the records say so."""
 
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 
@@ -127,6 +128,35 @@ def test_a_canary_that_goes_on_failing_is_given_up_and_the_champion_stays(world)
     world.engines.refresh()
     assert world.decide([customer])[0].degraded == ()
     assert "canaries" not in world.engines.standing()
+
+
+class Overheard(Contract, frozen=True):
+    """A contract that lets something happen while an engine is made of it."""
+
+    meanwhile: list[Callable[[], None]] = []
+
+    @property
+    def fingerprint(self) -> str:
+        for act in self.meanwhile:
+            act()
+        return super().fingerprint
+
+
+def test_a_canary_that_fails_while_another_catalog_is_loaded_stays_given_up(world):
+    """What failed in the engine of before is not asked again in the one that takes over."""
+    world.contract = Overheard(INPUTS[:2])
+    world.engines = EngineSource(world.registry, world.contract, lambda _engine, _problem: None)
+    world.stage("sick", 0.3)
+    [customer] = [r.customer_id for r in world.decide() if r.experiment == Assigned(CANARY, "sick")][:1]
+    document, catalog = parse_catalog(CATALOG + EXPERIMENT, world.contract)
+    world.registry.publish_catalog(document, fingerprint=catalog.fingerprint, author="me", note="again", at=AT)
+    world.contract.meanwhile.append(lambda: [world.decide([customer], age=2e6) for _ in range(MOST_BAD)])
+    world.engines.refresh()
+    world.contract.meanwhile.clear()
+    [record] = world.decide([customer])
+    assert (record.versions.catalog, record.versions.bundle) == (2, "champion")
+    assert record.degraded == ("canary_failed:sick",)
+    assert world.engines.standing()["canaries"] == {"sick": "failed"}
 
 
 def test_a_canary_that_cannot_be_loaded_costs_nobody_an_answer(world):
