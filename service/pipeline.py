@@ -217,9 +217,7 @@ class Pipeline:
         for waiting in left:
             if waiting.due <= now:
                 self._expire(waiting)
-        self._waiting = [
-            one for one in self._waiting if not one.answer.done()
-        ]  # where all batches hang, none begins to drop them
+        self._waiting = [one for one in self._waiting if not one.answer.done()]  # where all batches hang, none drops them
 
     def _expire(self, waiting: _Waiting) -> None:
         """The deadline is here: answer with what there is."""
