@@ -7,6 +7,7 @@ import asyncio
 import ssl
 from collections import deque
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -26,7 +27,7 @@ class Address(NamedTuple):
     username: str
     password: str
     database: int
-    secure: bool
+    secure: ssl.SSLContext | None  # whom TLS trusts; None without it
 
 
 def parse_address(url: str) -> Address:
@@ -41,8 +42,14 @@ def parse_address(url: str) -> Address:
     return Address(
         host=parts.hostname or "localhost", port=parts.port or 6379, path=unquote(parts.path) if is_socket else "",
         username=unquote(parts.username or ""), password=unquote(parts.password or ""), database=int(given or 0),
-        secure=parts.scheme == "rediss",
+        secure=_trusted() if parts.scheme == "rediss" else None,
     )  # fmt: skip
+
+
+@cache
+def _trusted() -> ssl.SSLContext:
+    """What the system's authorities vouch for. They are read once, before anybody waits: that takes 50 ms, and stops the loop."""
+    return ssl.create_default_context()
 
 
 class _Pending(NamedTuple):
@@ -116,8 +123,7 @@ async def connect(address: Address) -> Connection:
     if address.path:
         _, connection = await loop.create_unix_connection(Connection, address.path)
     else:
-        secure = ssl.create_default_context() if address.secure else None
-        _, connection = await loop.create_connection(Connection, address.host, address.port, ssl=secure)
+        _, connection = await loop.create_connection(Connection, address.host, address.port, ssl=address.secure)
     greeting = _greeting(address)
     if greeting:
         try:

@@ -2,18 +2,19 @@
 
 import asyncio
 import contextlib
+import ssl
 
 import pytest
 
 from service.errors import BadRequest, DependencyFailed, DependencyRefused, no_answer
 from service.stores.redis_link import LONGEST_PAUSE_S, RedisLink
-from service.stores.resp import encode
+from service.stores.resp import connect, encode, parse_address
 
 PING = encode("PING")
 
 
 @contextlib.asynccontextmanager
-async def server_that(answers):
+async def server_that(answers, secure=None):
     """Its port, and its connections; `answers` is given what comes in, and where to write."""
     connections = []
 
@@ -23,7 +24,7 @@ async def server_that(answers):
             while data := await reader.read(10_000):
                 await answers(data, writer)
 
-    server = await asyncio.start_server(talk, "127.0.0.1", 0)
+    server = await asyncio.start_server(talk, "127.0.0.1", 0, ssl=secure)
     try:
         yield server.sockets[0].getsockname()[1], connections
     finally:
@@ -217,6 +218,30 @@ async def test_nobody_listening_is_a_failure_that_names_the_address():
     with pytest.raises(DependencyFailed, match=r"127\.0\.0\.1"):
         await link.ask(PING, 1)
     await link.close()
+
+
+def without_certificates(protocol: int) -> ssl.SSLContext:
+    """TLS between two who ask each other for nothing."""
+    made = ssl.SSLContext(protocol)
+    made.check_hostname, made.verify_mode, made.maximum_version = False, ssl.CERT_NONE, ssl.TLSVersion.TLSv1_2
+    made.set_ciphers("AECDH:@SECLEVEL=0")
+    return made
+
+
+async def test_whom_tls_trusts_is_read_once_and_not_at_each_look():
+    """Reading it takes 50 ms, in which no decision is made: addresses bring it along, and connections go by that."""
+    first, second = parse_address("rediss://one"), parse_address("rediss://two")
+    assert isinstance(first.secure, ssl.SSLContext)
+    assert first.secure is second.secure
+
+    async def answer(data, writer):
+        writer.write(answer_to(data))
+
+    async with server_that(answer, without_certificates(ssl.PROTOCOL_TLS_SERVER)) as (port, _):
+        address = parse_address(f"redis://127.0.0.1:{port}")._replace(secure=without_certificates(ssl.PROTOCOL_TLS_CLIENT))
+        connection = await connect(address)
+        assert await connection.ask(PING, 1) == [b"PONG"]
+        connection.abort()
 
 
 @pytest.mark.parametrize("url", ["http://host", "redis://host/zero", "unix:///path?db=x"])
