@@ -193,6 +193,8 @@ def create_from_settings(settings: Settings, files: Files = DISK, *, keys_asked:
         registry.keep_contract(contract.fingerprint, contract.canonical)
     engines = EngineSource(registry, contract, EngineEvents(counted))
     link = open_link(settings.redis_url or "", timeout_ms=settings.redis_timeout_ms)
+    # a connection of its own: nobody has a deadline here, and decisions do not wait behind a thousand events
+    patient = open_link(settings.redis_url or "", timeout_ms=settings.redis_intake_timeout_ms)
     archive = EngineArchive(registry, contract)
     kept = SegmentLog(log, kept_s=settings.ids_kept_s + CLOCK_SKEW_S, interval_s=settings.sync_interval_s, files=files)
     parts = Parts(
@@ -206,10 +208,9 @@ def create_from_settings(settings: Settings, files: Files = DISK, *, keys_asked:
         past=LoggedPast(lambda name: find_decision(log / DECISIONS, name, files), archive),
         tracer=tracer_from(settings),
         shadows=ShadowDesk(engines.shadows, kept, counted, settings.shadow_share),
+        outcome_history=RedisContactHistory(patient),
     )
     explainer = Explainer(lambda name: find_decision(log / DECISIONS, name), archive)
-    # a connection of its own: nobody has a deadline here, and decisions do not wait behind a thousand events
-    patient = open_link(settings.redis_url or "", timeout_ms=settings.redis_intake_timeout_ms)
     linking = IdentityIntake(parts.log, RedisIdentities(patient, contract), parts.clock)
     types = home_event_types(settings.folder, contract)
     rules = by_type(home_alerts(settings.folder, contract, types))

@@ -18,7 +18,7 @@ async def take_outcomes(parts: Parts, records: Sequence[OutcomeRecord]) -> Ackno
     timely = [record for record in done.new if not record.late]
     if timely:
         try:
-            await parts.history.record(timely, _budgets(parts))
+            await (parts.outcome_history or parts.history).record(timely, _budgets(parts))
         except DependencyFailed:
             parts.metrics.forgotten.inc(len(timely))
     return done

@@ -83,6 +83,7 @@ class Parts:
     """What a pipeline is made of. `engine` returns the one that serves now; `clock` tells seconds since 1970 UTC.
 
     `ids_kept_s`: how long the log knows an id; an outcome that comes later than that after it happened is late.
+    `outcome_history`: `history` for outcomes, by a way that has more time where there is one.
     """
 
     reader: CustomerReader
@@ -96,6 +97,7 @@ class Parts:
     past: Past = field(default_factory=NoPast)
     tracer: Tracer = field(default_factory=NoTracer)
     shadows: Shadowing = field(default_factory=NoShadows)
+    outcome_history: ContactHistory | None = None
 
 
 @dataclass(slots=True)

@@ -40,7 +40,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Longest wait for customer features, in milliseconds; then the answer does without them."""
 
     redis_intake_timeout_ms: Positive = 2000.0
-    """Longest wait for Redis to take events and links, in milliseconds; then features do not know them until a rebuild."""
+    """Longest wait for Redis to take events, outcomes and links, in milliseconds; then Redis lacks them until a rebuild."""
 
     coalesce_limit: Count = 64
     """Most requests decided in one batch."""

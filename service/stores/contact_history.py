@@ -22,6 +22,7 @@ from service.stores.resp import bulk, encode
 KEPT_BYTES = 384 * SIZE  # contacts per customer that are kept at least
 MOST_BYTES = 512 * SIZE  # when there are more, the oldest go
 KEPT_S = 400 * 86_400  # a customer nobody has been in contact with for so long is forgotten here
+RECORDED_AT_ONCE = 250  # outcomes: of many calls at once, each soon has an answer from Redis, and so has whoever shares the link
 CLIENTS_ID_S = 30 * 86_400  # how long it is known whose decision an id is that a client chose
 
 # KEYS: history, alias. ARGV: the length that was read, the entry that was the last one, new entries, seconds after which a new
@@ -103,6 +104,10 @@ class RedisContactHistory:
 
     async def record(self, outcomes: Sequence[OutcomeRecord], budgets: Sequence[Budget] = ()) -> None:
         """Outcomes become contacts of the customers whose decisions they name. Raises DependencyFailed."""
+        for start in range(0, len(outcomes), RECORDED_AT_ONCE):
+            await self._record(outcomes[start : start + RECORDED_AT_ONCE], budgets)
+
+    async def _record(self, outcomes: Sequence[OutcomeRecord], budgets: Sequence[Budget]) -> None:
         customers = await self._customers(outcomes)
         commands = []
         for outcome, customer in zip(outcomes, customers, strict=True):
