@@ -18,7 +18,8 @@ class RedisLink:
 
     After a call that was not answered in time, or lost its connection, Redis counts as down: calls fail at once, and a task of
     the link's own looks whether it is back. So a few requests wait for the time-out, however long Redis is gone. An error that
-    Redis tells is an answer: it fails one call and nothing else.
+    Redis tells is an answer: it fails one call and nothing else. Where it says that it is read-only, another server may have
+    taken its place: the link connects again, to wherever the address leads now, and goes on with what it has until then.
     """
 
     has_slots = False  # a script may name any keys
@@ -28,6 +29,7 @@ class RedisLink:
         self._timeout = timeout_ms / 1000
         self._connection: Connection | None = None
         self._opening: asyncio.Task[Connection] | None = None
+        self._renewing: asyncio.Task[None] | None = None
         self._down: str | None = None  # why
         self._watching: asyncio.Task[None] | None = None
         self._pause = SHORTEST_PAUSE_S
@@ -51,6 +53,8 @@ class RedisLink:
             replies = await self._asked(commands, count)
         except (OSError, DependencyFailed) as error:  # TimeoutError is an OSError
             raise self._failed(error) from error
+        if self._connection is not None and self._connection.is_readonly and (self._renewing is None or self._renewing.done()):
+            self._renewing = asyncio.create_task(self._renew(self._connection))
         return replies if raw else check(replies)
 
     async def _asked(self, commands: bytes, count: int) -> Sequence[Any]:
@@ -97,6 +101,9 @@ class RedisLink:
         """The open connection; calls that find none wait for the same new one."""
         if self._connection is not None and self._connection.is_open:
             return self._connection
+        return await self._opened()
+
+    async def _opened(self) -> Connection:
         if self._opening is None or self._opening.done():
             self._opening = asyncio.create_task(self._open())
             self._opening.add_done_callback(retrieve)
@@ -108,9 +115,19 @@ class RedisLink:
         self._connection = await asyncio.wait_for(connect(self._address), patience)
         return self._connection
 
+    async def _renew(self, former: Connection) -> None:
+        try:
+            with contextlib.suppress(OSError, DependencyFailed):
+                await self._opened()
+            # not sooner again; and nobody waits any more for what was asked over the former one
+            await asyncio.sleep(max(self._timeout, LONGEST_PAUSE_S))
+        finally:
+            if self._connection is not former:
+                former.abort()
+
     async def close(self) -> None:
         """Release the connection."""
-        for task in (self._watching, self._opening):
+        for task in (self._watching, self._opening, self._renewing):
             if task is not None and not task.done():
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError, OSError, DependencyFailed):

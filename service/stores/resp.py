@@ -64,13 +64,18 @@ class Connection(asyncio.Protocol):
     """Questions may overlap; replies come back in their order."""
 
     def __init__(self) -> None:
-        self._parser = hiredis.Reader()
+        self._parser = hiredis.Reader(replyError=self._error)
+        self.is_readonly = False  # whether a write was refused as by a replica
         self._pending: deque[_Pending] = deque()
         self._transport: asyncio.Transport | None = None
 
     @property
     def is_open(self) -> bool:
         return self._transport is not None and not self._transport.is_closing()
+
+    def _error(self, text: str) -> hiredis.ReplyError:
+        self.is_readonly |= "READONLY" in text  # after what Redis 6 says of the script where a script wanted to write
+        return hiredis.ReplyError(text)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # a stream connection's transport reads and writes

@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import ssl
+import time
 
 import pytest
+import redis
 
 from service.errors import BadRequest, DependencyFailed, DependencyRefused, no_answer
 from service.stores.redis_link import LONGEST_PAUSE_S, RedisLink
@@ -155,6 +157,51 @@ async def test_an_error_that_redis_tells_does_not_count_as_being_down(redis_url)
             await link.ask(encode("NONSENSE"), 1)
     assert await link.ask(PING, 1) == [b"PONG"]
     await link.close()
+
+
+async def test_where_another_server_took_over_the_link_finds_it_and_nobody_fails_meanwhile():
+    """The one before keeps its connections, and its answers, until nobody waits for one; then it is let go."""
+    writers, write = [], encode("SET", "a", "1")
+
+    async def answer(data, writer):
+        if writer not in writers:
+            writers.append(writer)
+        is_replica = writer is writers[0]
+        if data == PING:
+            await asyncio.sleep(0.2)
+        writer.write(
+            b"-READONLY You can't write against a read only replica.\r\n" if is_replica and data == write else b"+OK\r\n"
+        )
+
+    async with server_that(answer) as (port, connections):
+        link = RedisLink(f"redis://127.0.0.1:{port}", timeout_ms=1000)
+        with pytest.raises(DependencyRefused, match="READONLY"):
+            await link.ask(write, 1)
+        slow = asyncio.create_task(link.ask(PING, 1))
+        await asyncio.sleep(0.1)
+        assert await link.ask(write, 1) == [b"OK"]
+        assert await slow == [b"OK"]
+        assert link.problem is None
+        await asyncio.wait([connections[0]])
+        await link.close()
+
+
+async def test_a_redis_that_stays_read_only_is_read_all_the_time_and_connected_to_once_a_second(redis_url):
+    """Nobody took over: whoever reads is answered, though every script that writes is refused."""
+    with redis.Redis.from_url(redis_url) as client:
+        client.replicaof("127.0.0.1", "1")
+        try:
+            link, before = RedisLink(redis_url, timeout_ms=1000), client.info("stats")["total_connections_received"]
+            end = time.monotonic() + 2.5 * LONGEST_PAUSE_S
+            while time.monotonic() < end:
+                with pytest.raises(DependencyRefused, match="READONLY"):
+                    await link.ask(encode("EVAL", "return redis.call('SET', KEYS[1], '1')", "1", "a"), 1)
+                assert await link.ask(PING, 1) == [b"PONG"]
+                await asyncio.sleep(0.01)
+            await link.close()
+            assert 3 <= client.info("stats")["total_connections_received"] - before <= 5
+        finally:
+            client.replicaof("NO", "ONE")
 
 
 async def test_a_link_that_lost_its_connection_opens_another(redis_url):
