@@ -19,6 +19,7 @@ TRY_AGAIN_S = 0.002  # a script whose keys are on their way from one node to ano
 LOOK_EVERY_S = 0.5  # at most so often it is asked who has which slots, while something is wrong
 ASKING, WHO_HAS_WHAT = encode("ASKING"), encode("CLUSTER", "SLOTS")
 MOVED, ASK, TRY_AGAIN = ELSEWHERE = "MOVED", "ASK", "TRYAGAIN"
+AWAY = "CLUSTERDOWN", "LOADING", "MASTERDOWN"  # said by a node that is cut off, or not ready: another may have its slots by now
 DROPPED = -1  # in place of a command's number: nobody waits for this reply
 NO_KEY = -1  # the slot of a command that any node may answer: the one that is asked before it does
 
@@ -99,11 +100,13 @@ class ClusterLink:
         """All parts at once; their replies go where they belong."""
         calls = [node.ask(b"".join([command for _, command in part]), len(part), raw=True) for node, part in parts.items()]
         answers = await asyncio.gather(*calls, return_exceptions=True)
-        for part, answer in zip(parts.values(), answers, strict=True):
+        for (node, part), answer in zip(parts.items(), answers, strict=True):
             if isinstance(answer, DependencyFailed):
                 self._look_soon()  # a replica may have taken its place
             elif isinstance(answer, BaseException):
                 raise answer
+            elif any(_begins(reply, AWAY) for reply in answer):
+                self._look_soon(last=node)
             said = [answer] * len(part) if isinstance(answer, DependencyFailed) else answer
             for (number, _), reply in zip(part, said, strict=True):
                 if number != DROPPED:
@@ -112,7 +115,7 @@ class ClusterLink:
     async def _follow(self, told: Sequence[tuple[int, bytes]], replies: list[Any]) -> None:
         """Send what was not done, since its slot has moved or is moving, to where it belongs."""
         for _ in range(MOST_REDIRECTS):
-            elsewhere = {number: str(reply).split() for number, reply in enumerate(replies) if _is_elsewhere(reply)}
+            elsewhere = {number: str(reply).split() for number, reply in enumerate(replies) if _begins(reply, ELSEWHERE)}
             if not elsewhere:
                 return
             if any(kind == TRY_AGAIN for kind, *_ in elsewhere.values()):
@@ -127,7 +130,7 @@ class ClusterLink:
                 parts[node] += [(DROPPED, ASKING), (number, command)] if kind == ASK else [(number, command)]
             await self._send(parts, replies)
         for number, reply in enumerate(replies):
-            if _is_elsewhere(reply):
+            if _begins(reply, ELSEWHERE):
                 replies[number] = DependencyFailed(REFUSED.format(reply))  # no refusal: the next call may go through
 
     def _named(self, address: str, slot: int) -> _Node:
@@ -144,24 +147,24 @@ class ClusterLink:
     async def _look(self) -> None:
         """Find out who has which slots; calls that need it wait for the same look. Raises DependencyFailed."""
         if self._looking is None or self._looking.done():
-            self._begin_to_look(None)
+            self._begin_to_look()
         await asyncio.shield(self._looking)  # type: ignore[arg-type]  # it has just begun
 
-    def _look_soon(self, first: _Node | None = None) -> None:
-        """In the background, not too often; `first` is who most likely knows."""
+    def _look_soon(self, first: _Node | None = None, last: _Node | None = None) -> None:
+        """In the background, not too often; `first` is who most likely knows, `last` who most likely does not."""
         idle = self._looking is None or self._looking.done()
         if idle and asyncio.get_running_loop().time() - self._looked > LOOK_EVERY_S:
-            self._begin_to_look(first)
+            self._begin_to_look(first, last)
 
-    def _begin_to_look(self, first: _Node | None) -> None:
+    def _begin_to_look(self, first: _Node | None = None, last: _Node | None = None) -> None:
         self._looked = asyncio.get_running_loop().time()
-        self._looking = asyncio.create_task(self._ask_around(first))
+        self._looking = asyncio.create_task(self._ask_around(first, last))
         self._looking.add_done_callback(retrieve)
 
-    async def _ask_around(self, first: _Node | None) -> None:
+    async def _ask_around(self, first: _Node | None, last: _Node | None) -> None:
         nodes = dict.fromkeys([*([first] if first else []), *self._masters, *self._seeds])
         failures = []
-        for node in nodes:
+        for node in sorted(nodes, key=lambda node: node is last):
             try:
                 [slots] = await node.ask(WHO_HAS_WHAT, 1)
             except DependencyFailed as error:
@@ -197,8 +200,8 @@ class ClusterLink:
             await node.close()
 
 
-def _is_elsewhere(reply: Any) -> bool:  # noqa: ANN401  # whatever Redis says
-    return isinstance(reply, hiredis.ReplyError) and str(reply).startswith(ELSEWHERE)
+def _begins(reply: Any, words: tuple[str, ...]) -> bool:  # noqa: ANN401  # whatever Redis says
+    return isinstance(reply, hiredis.ReplyError) and str(reply).startswith(words)
 
 
 def _checked(replies: Sequence[Any]) -> Sequence[Any]:

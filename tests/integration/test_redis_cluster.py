@@ -333,6 +333,21 @@ async def node_that_says(slots: str, text: str):
         await asyncio.sleep(0.01)  # transports close in the next turns of the loop
 
 
+OWN = "*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$0\r\n\r\n:PORT\r\n"  # every slot, at a node that does not know its own name
+
+
+@pytest.mark.parametrize("said", ["CLUSTERDOWN The cluster is down", "LOADING Redis is loading", "MASTERDOWN Link is down"])
+async def test_where_a_node_says_that_it_is_away_another_is_asked_who_has_its_slots(said):
+    """It is cut off from the others, or began anew: what it knows of the cluster is what was true before."""
+    async with contextlib.AsyncExitStack() as stack:
+        away = await stack.enter_async_context(node_that_says(OWN, f"-{said}\r\n"))
+        there = await stack.enter_async_context(node_that_says(OWN, "+OK\r\n"))
+        link = await stack.enter_async_context(linked(f"{away},{there.removeprefix('redis+cluster://')}"))
+        with pytest.raises(DependencyFailed, match=said):
+            await link.ask(encode("GET", "a"), 1)
+        await until(lambda: link.ask(encode("GET", "a"), 1))
+
+
 async def test_a_slot_that_no_node_has_is_a_failure_that_names_it():
     """A cluster that was set up in part: one slot has a node."""
     async with node_that_says("*1\r\n*3\r\n:0\r\n:0\r\n*2\r\n$0\r\n\r\n:1\r\n", "+OK\r\n") as url, linked(url) as link:
@@ -342,8 +357,7 @@ async def test_a_slot_that_no_node_has_is_a_failure_that_names_it():
 
 async def test_a_slot_that_is_said_to_be_elsewhere_for_ever_is_an_error_in_the_end():
     """The node does not know its own name, which is that of who was asked; and it sends everybody to itself."""
-    own = "*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$0\r\n\r\n:PORT\r\n"
-    async with node_that_says(own, "-MOVED 15495 :PORT\r\n") as url, linked(url) as link:
+    async with node_that_says(OWN, "-MOVED 15495 :PORT\r\n") as url, linked(url) as link:
         with pytest.raises(DependencyFailed, match="MOVED 15495"):
             await link.ask(encode("GET", "a"), 1)
 
