@@ -25,15 +25,16 @@ KEPT_S = 400 * 86_400  # a customer nobody has been in contact with for so long 
 RECORDED_AT_ONCE = 250  # outcomes: of many calls at once, each soon has an answer from Redis, and so has whoever shares the link
 CLIENTS_ID_S = 30 * 86_400  # how long it is known whose decision an id is that a client chose
 
-# KEYS: history, alias. ARGV: the length that was read, the entry that was the last one, new entries, seconds after which a new
-# history is forgotten. A length alone could be one that the history has come back to, after appending and compacting.
+# KEYS: history, alias. ARGV: the length that was read, the entry that was the last one, new entries, seconds after which a
+# history is forgotten to which nothing is added: that is set anew once a day, since setting it is a write, and looking is none.
+# A length alone could be one that the history has come back to, after appending and compacting.
 APPEND = """
 if redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
 local length = redis.call('STRLEN', KEYS[1])
 if length ~= tonumber(ARGV[1]) then return 0 end
 if length > 0 and redis.call('GETRANGE', KEYS[1], -#ARGV[2], -1) ~= ARGV[2] then return 0 end
 local new = redis.call('APPEND', KEYS[1], ARGV[3])
-if length == 0 then redis.call('EXPIRE', KEYS[1], ARGV[4]) end
+if redis.call('TTL', KEYS[1]) < ARGV[4] - 86400 then redis.call('EXPIRE', KEYS[1], ARGV[4]) end
 return new
 """
 # with the words that differ left open, and their lengths: one by one they took twice as long
@@ -41,6 +42,8 @@ APPEND_WORDS = bulk("2") + 5 * b"$%d\r\n%b\r\n" + bulk(str(KEPT_S))
 APPEND_COMMAND = b"*9\r\n" + bulk("EVAL") + bulk(APPEND) + APPEND_WORDS
 # Redis knows a script that it has just run by its hash, and need not work that out: 32 connections are answered 3 % more often
 APPEND_AGAIN = b"*9\r\n" + bulk("EVALSHA") + bulk(hashlib.sha1(APPEND.encode(), usedforsecurity=False).hexdigest()) + APPEND_WORDS
+ADD = b"*3\r\n" + bulk("APPEND") + 2 * b"$%d\r\n%b\r\n"
+KEEP = b"*3\r\n" + bulk("EXPIRE") + b"$%d\r\n%b\r\n" + bulk(str(KEPT_S))
 # KEYS: history. ARGV: bytes to keep. Of a history that has grown too long the newest entries stay.
 COMPACT = """
 local all = redis.call('GET', KEYS[1])
@@ -69,7 +72,7 @@ class RedisContactHistory:
         """One answer per claim. Raises DependencyFailed."""
         commands, counts, has_run = [], list[int](), False
         for claim in claims:
-            asked = [_append(claim, APPEND_AGAIN if has_run else APPEND_COMMAND)]
+            asked = _append(claim, APPEND_AGAIN if has_run else APPEND_COMMAND)
             has_run |= claim.seen is not None and not self._link.has_slots  # of a cluster, on one of the nodes
             if key_in(claim.decision_id) is None:
                 key = customer_key(claim.customer_id)
@@ -84,16 +87,14 @@ class RedisContactHistory:
         return held
 
     async def _after(self, claims: Sequence[Claim], answers: Sequence[list[int]], held: Sequence[bool], now: float) -> None:
-        """Take back what did not hold; let new histories end one day, and long ones lose their oldest entries."""
+        """Take back what did not hold; let long histories lose their oldest entries."""
         commands = []
         for claim, answer, holds in zip(claims, answers, held, strict=True):
-            key = contacts_key(customer_key(claim.customer_id))
             if not holds:
                 taken = [b for b, got in zip(claim.budgets, answer[len(answer) - len(claim.budgets) :], strict=True) if got]
                 commands += _release(claim if answer[0] else claim._replace(contacts=()), taken, now)
-            if claim.seen is None and answer[0] == SIZE * len(claim.contacts):  # the first ones
-                commands.append(encode("EXPIRE", key, str(KEPT_S)))
-            elif answer[0] > MOST_BYTES:
+            if answer[0] > MOST_BYTES:
+                key = contacts_key(customer_key(claim.customer_id))
                 commands.append(encode("EVAL", COMPACT, "1", key, str(KEPT_BYTES)))
         await self._link.ask(b"".join(commands), len(commands))
 
@@ -112,7 +113,7 @@ class RedisContactHistory:
         commands = []
         for outcome, customer in zip(outcomes, customers, strict=True):
             if customer is not None:
-                commands.append(encode("APPEND", contacts_key(customer), encode_contacts([as_contact(outcome)])))
+                commands += _added(customer, encode_contacts([as_contact(outcome)]))
             if type_code(outcome.type) == IMPRESSION:
                 counted = [b for b in budgets if b.action == outcome.action_id and b.count == IMPRESSIONS]
                 commands += [confirm_command(b, outcome.decision_id, outcome.at) for b in counted]
@@ -130,16 +131,21 @@ class RedisContactHistory:
         return [None if key is None else moved.get(key, key) for key in keys]
 
 
-def _append(claim: Claim, script: bytes) -> bytes:
-    """One command; it answers the new length, or 0 where the history is not what was read any more."""
+def _append(claim: Claim, script: bytes) -> list[bytes]:
+    """Commands; the first answers the new length, or 0 where the history is not what was read any more."""
     customer, entries = customer_key(claim.customer_id), encode_contacts(claim.contacts)
-    key = contacts_key(customer).encode()
     if claim.seen is None:
-        return encode("APPEND", key, entries)
+        return _added(customer, entries)
+    key = contacts_key(customer).encode()
     alias, length, last = alias_key_of(customer).encode(), b"%d" % len(claim.seen), claim.seen[-SIZE:]
-    return script % (
-        len(key), key, len(alias), alias, len(length), length, len(last), last, len(entries), entries
-    )  # fmt: skip
+    words = len(key), key, len(alias), alias, len(length), length, len(last), last, len(entries), entries
+    return [script % words]
+
+
+def _added(customer: str, entries: bytes) -> list[bytes]:
+    """Two commands; the history is kept as long as a new one again."""
+    key = contacts_key(customer).encode()
+    return [ADD % (len(key), key, len(entries), entries), KEEP % (len(key), key)]
 
 
 def _holds(claim: Claim, answer: Sequence[int]) -> bool:
@@ -148,7 +154,7 @@ def _holds(claim: Claim, answer: Sequence[int]) -> bool:
 
 def _release(claim: Claim, budgets: Iterable[Budget], now: float) -> list[bytes]:
     taken_back = encode_contacts([Contact(c.at, c.action_id, c.decision_id, c.placement, CANCELLED) for c in claim.contacts])
-    commands = [encode("APPEND", contacts_key(customer_key(claim.customer_id)), taken_back)] if claim.contacts else []
+    commands = _added(customer_key(claim.customer_id), taken_back) if claim.contacts else []
     return commands + [release_command(budget, claim.decision_id, now) for budget in budgets]
 
 

@@ -13,11 +13,12 @@ from service.catalog.policies import Budget
 from service.decision.contacts import CANCELLED, IMPRESSION, SERVED, SIZE, Contact, decode_contacts, hash32
 from service.decision.records import OutcomeRecord
 from service.errors import DependencyFailed
-from service.ids import new_decision_id
+from service.ids import customer_key, new_decision_id
 from service.ports import Claim, ContactHistory, CustomerReader, Terms
-from service.stores.contact_history import KEPT_BYTES, MOST_BYTES, MemoryContactHistory, RedisContactHistory
+from service.stores.contact_history import KEPT_BYTES, KEPT_S, MOST_BYTES, MemoryContactHistory, RedisContactHistory, contacts_key
 from service.stores.customer_reader import MemoryCustomerReader, RedisCustomerReader
 from service.stores.links import open_link
+from service.stores.resp import encode
 
 NOW = 1_790_000_000.0
 DAY = 86_400.0
@@ -248,6 +249,32 @@ async def test_a_value_that_feast_did_not_write_is_a_failed_read_that_names_it(a
     with pytest.raises(DependencyFailed, match=r"at `profile:age` - of customer `c1`"):
         await reader.read(["c1"], NOW)
     await reader.close()
+
+
+async def test_a_history_is_forgotten_long_after_its_last_contact_and_not_after_its_first(any_redis_url):
+    """Whatever adds to it: claims that rules depend on or not, outcomes, and what is taken back."""
+    link = open_link(any_redis_url, timeout_ms=5000)
+    history, key = RedisContactHistory(link), contacts_key(customer_key("c1"))
+
+    async def kept_for() -> float:
+        """As many seconds as before, since something was added; then it is old."""
+        left, _ = await link.ask(encode("TTL", key) + encode("EXPIRE", key, "100"), 2)
+        return left
+
+    async def seen() -> bytes:
+        return (await link.ask(encode("GET", key), 1))[0]
+
+    await history.record([outcome(new_decision_id("c1"))])
+    kept = [await kept_for()]
+    for taken in (claim(seen=await seen()), claim(seen=None)):
+        await history.claim([taken], NOW, 900.0)
+        kept.append(await kept_for())
+    await history.record([outcome(new_decision_id("c1"))])
+    kept.append(await kept_for())
+    await history.release([claim()], NOW)
+    kept.append(await kept_for())
+    assert kept == pytest.approx([KEPT_S] * 5, abs=60)
+    await link.close()
 
 
 async def test_several_claims_need_nothing_that_redis_remembers(any_redis_url):
