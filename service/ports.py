@@ -20,6 +20,7 @@ from service.decision.records import (
     QuarantinedRecord,
     ShadowRecord,
 )
+from service.errors import DependencyFailed
 
 Record = TypeVar("Record", bound=msgspec.Struct)
 Key = TypeVar("Key")
@@ -143,11 +144,12 @@ class CustomerReader(Protocol):
 class ContactHistory(Protocol):
     """Keeps what customers were shown and what came of it, and how much of each budget is left."""
 
-    async def claim(self, claims: Sequence[Claim], now: float, reservation: float) -> list[bool]:
+    async def claim(self, claims: Sequence[Claim], now: float, reservation: float) -> Sequence[bool | DependencyFailed]:
         """Add the contacts of decisions, each only if its customer's history is still what was read, and its budgets hold.
 
         What could not be claimed has left no trace, or one that is taken back. A budget that counts impressions gives back
-        what is not confirmed within `reservation` seconds. Raises DependencyFailed.
+        what is not confirmed within `reservation` seconds. One answer per claim: whether it holds, or why the store did not do
+        what it needs; where `no_answer` says so, its contacts may be there. Raises DependencyFailed where that is so of all.
         """
 
     async def release(self, claims: Sequence[Claim], now: float) -> None:

@@ -9,9 +9,9 @@ from urllib.parse import quote
 
 import hiredis
 
-from service.errors import BadRequest, DependencyDown, DependencyFailed, DependencyRefused
+from service.errors import BadRequest, DependencyFailed
 from service.stores.redis_link import RedisLink, retrieve
-from service.stores.resp import REFUSED, Address, encode, parse_address
+from service.stores.resp import REFUSED, Address, check, encode, parse_address
 from service.stores.slots import SLOTS, slot_of
 
 MOST_REDIRECTS = 5
@@ -84,7 +84,7 @@ class ClusterLink:
                 parts[node].append((number, command))
         await self._send(parts, replies)
         await self._follow(told, replies)
-        return replies if raw else _checked(replies)
+        return replies if raw else check(replies)
 
     def _anyone(self) -> _Node:
         return next((node for node in self._masters if node.problem is None), self._seeds[0])
@@ -202,20 +202,6 @@ class ClusterLink:
 
 def _begins(reply: Any, words: tuple[str, ...]) -> bool:  # noqa: ANN401  # whatever Redis says
     return isinstance(reply, hiredis.ReplyError) and str(reply).startswith(words)
-
-
-def _checked(replies: Sequence[Any]) -> Sequence[Any]:
-    """The replies, none of them a failure or an error. Raises what says that nothing was done only where nothing was."""
-    failures = [reply for reply in replies if isinstance(reply, DependencyFailed)]
-    for failure in failures:
-        if not isinstance(failure, DependencyDown):
-            raise failure
-    errors = [reply for reply in replies if isinstance(reply, hiredis.ReplyError)]
-    if len(failures) + len(errors) == len(replies):
-        raise failures[0] if failures else DependencyRefused(REFUSED.format(errors[0]))
-    if failures or errors:
-        raise DependencyFailed(str(failures[0]) if failures else REFUSED.format(errors[0]))
-    return replies
 
 
 def _node_address(url: str) -> Address:

@@ -8,16 +8,19 @@ reservation ends.
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from service.catalog.policies import DECISIONS, IMPRESSIONS, Budget
+from service.claims import must_hold
 from service.decision.contacts import CANCELLED, IMPRESSION, SIZE, Contact, encode_contacts, type_code
 from service.decision.records import OutcomeRecord
+from service.errors import DependencyDown, DependencyFailed, DependencyRefused
 from service.ids import customer_key, key_in
 from service.ports import Claim
 from service.stores.aliases import alias_key_of
 from service.stores.budgets import budget_keys, claim_command, confirm_command, release_command
 from service.stores.links import Link
-from service.stores.resp import bulk, encode
+from service.stores.resp import bulk, check, encode
 
 KEPT_BYTES = 384 * SIZE  # contacts per customer that are kept at least
 MOST_BYTES = 512 * SIZE  # when there are more, the oldest go
@@ -68,7 +71,7 @@ class RedisContactHistory:
     def __init__(self, link: Link) -> None:
         self._link = link
 
-    async def claim(self, claims: Sequence[Claim], now: float, reservation: float) -> list[bool]:
+    async def claim(self, claims: Sequence[Claim], now: float, reservation: float) -> list[bool | DependencyFailed]:
         """One answer per claim. Raises DependencyFailed."""
         commands, counts, has_run = [], list[int](), False
         for claim in claims:
@@ -80,20 +83,23 @@ class RedisContactHistory:
             asked += [claim_command(budget, claim.decision_id, now, reservation) for budget in claim.budgets]
             commands += asked
             counts.append(len(asked))
-        replies = iter(await self._link.ask(b"".join(commands), len(commands)))
+        replies = iter(await self._link.ask(b"".join(commands), len(commands), raw=True))
         answers = [[next(replies) for _ in range(count)] for count in counts]
-        held = [_holds(claim, answer) for claim, answer in zip(claims, answers, strict=True)]
+        held = [_verdict(claim, answer) for claim, answer in zip(claims, answers, strict=True)]
         await self._after(claims, answers, held, now)
         return held
 
-    async def _after(self, claims: Sequence[Claim], answers: Sequence[list[int]], held: Sequence[bool], now: float) -> None:
+    async def _after(
+        self, claims: Sequence[Claim], answers: Sequence[list[Any]], held: Sequence[bool | DependencyFailed], now: float
+    ) -> None:
         """Take back what did not hold; let long histories lose their oldest entries."""
         commands = []
         for claim, answer, holds in zip(claims, answers, held, strict=True):
-            if not holds:
-                taken = [b for b, got in zip(claim.budgets, answer[len(answer) - len(claim.budgets) :], strict=True) if got]
-                commands += _release(claim if answer[0] else claim._replace(contacts=()), taken, now)
-            if answer[0] > MOST_BYTES:
+            is_added = isinstance(answer[0], int) and answer[0] > 0
+            if holds is not True and must_hold(claim):
+                taken = [b for b, got in zip(claim.budgets, answer[len(answer) - len(claim.budgets) :], strict=True) if got == 1]
+                commands += _release(claim if is_added else claim._replace(contacts=()), taken, now)
+            if is_added and answer[0] > MOST_BYTES:
                 key = contacts_key(customer_key(claim.customer_id))
                 commands.append(encode("EVAL", COMPACT, "1", key, str(KEPT_BYTES)))
         await self._link.ask(b"".join(commands), len(commands))
@@ -148,7 +154,13 @@ def _added(customer: str, entries: bytes) -> list[bytes]:
     return [ADD % (len(key), key, len(entries), entries), KEEP % (len(key), key)]
 
 
-def _holds(claim: Claim, answer: Sequence[int]) -> bool:
+def _verdict(claim: Claim, answer: Sequence[Any]) -> bool | DependencyFailed:
+    try:
+        check(answer)
+    except DependencyRefused as error:
+        return error
+    except DependencyFailed as error:  # of what was done, nothing stays: only the contacts may be there, if nobody knows of them
+        return answer[0] if isinstance(answer[0], DependencyFailed) else DependencyDown(str(error))
     return answer[0] > 0 and all(answer[len(answer) - len(claim.budgets) :] if claim.budgets else ())
 
 

@@ -13,9 +13,10 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import hiredis
 
-from service.errors import BadRequest, DependencyFailed, DependencyRefused
+from service.errors import BadRequest, DependencyDown, DependencyFailed, DependencyRefused
 
 REFUSED = "Expected a value from Redis, got: {}"
+FAILURES = hiredis.ReplyError, DependencyFailed  # among replies: what Redis told, and why it told nothing
 
 
 class Address(NamedTuple):
@@ -146,11 +147,21 @@ def _greeting(address: Address) -> list[tuple[str, ...]]:
 
 
 def check(replies: Sequence[Any]) -> Sequence[Any]:
-    """The replies, none of them an error. Raises DependencyRefused where each is one, else DependencyFailed: some was done."""
-    errors = [reply for reply in replies if isinstance(reply, hiredis.ReplyError)]
-    if errors:
-        raise (DependencyRefused if len(errors) == len(replies) else DependencyFailed)(REFUSED.format(errors[0]))
+    """The replies, none of them a failure or an error. Raises what says that nothing was done only where nothing was."""
+    wrong = [reply for reply in replies if isinstance(reply, FAILURES)]
+    if wrong:
+        raise _worst(wrong, is_all=len(wrong) == len(replies))
     return replies
+
+
+def _worst(wrong: Sequence[hiredis.ReplyError | DependencyFailed], *, is_all: bool) -> DependencyFailed:
+    failures = [reply for reply in wrong if isinstance(reply, DependencyFailed)]
+    for failure in failures:
+        if not isinstance(failure, DependencyDown):
+            return failure
+    if is_all:
+        return failures[0] if failures else DependencyRefused(REFUSED.format(wrong[0]))
+    return DependencyFailed(str(failures[0]) if failures else REFUSED.format(wrong[0]))
 
 
 def encode(*words: str | bytes) -> bytes:

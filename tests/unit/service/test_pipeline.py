@@ -18,7 +18,15 @@ from service.decision.engine import Engine, with_arms
 from service.decision.entities import CustomerState, PlacementRequest
 from service.decision.experiments import Assigned
 from service.decision.records import DecisionRecord, OutcomeRecord
-from service.errors import DependencyFailed, DependencyRefused, IdReused, LogUnavailable, NotReady, UnknownPlacement
+from service.errors import (
+    DependencyDown,
+    DependencyFailed,
+    DependencyRefused,
+    IdReused,
+    LogUnavailable,
+    NotReady,
+    UnknownPlacement,
+)
 from service.feedback import take_outcomes
 from service.ids import new_decision_id, with_key
 from service.metrics import Metrics
@@ -843,6 +851,31 @@ async def test_a_claim_whose_answer_was_lost_is_taken_back(make_capped):
     await asyncio.sleep(0)
     await pipeline.close()
     assert actions_of([await make_capped(history=history).recommend(ask("d2"))]) == ["gold"]
+
+
+class PartlyGone(MemoryContactHistory):
+    """Of some customers nobody can be asked; counts what is taken back."""
+
+    released = 0
+
+    async def claim(self, claims: Sequence[Claim], now: float, reservation: float) -> list[bool | DependencyFailed]:
+        held = await super().claim(claims, now, reservation)
+        return [DependencyDown("gone") if one.customer_id == "gone" else holds for one, holds in zip(claims, held, strict=True)]
+
+    async def release(self, claims: Sequence[Claim], now: float) -> None:
+        await super().release(claims, now)
+        self.released += len(claims)
+
+
+async def test_a_claim_that_nobody_could_be_asked_about_costs_the_others_of_its_batch_nothing(make_capped):
+    """Its decision is made again as if nothing were known; the other holds, and nothing is in doubt."""
+    history = PartlyGone()
+    pipeline = make_capped(history=history)
+    gone, there = await asyncio.gather(*(pipeline.recommend(ask(f"d-{c}", customer_id=c)) for c in ("gone", "there")))
+    await pipeline.close()
+    assert (NO_CONTACT_HISTORY in gone.record.degraded, NO_CONTACT_HISTORY in there.record.degraded) == (True, False)
+    assert actions_of([there]) == ["gold"]
+    assert history.released == 0
 
 
 class SlowHistory(MemoryContactHistory):
