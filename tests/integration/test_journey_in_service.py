@@ -170,4 +170,6 @@ def test_a_rebuild_brings_the_stage_back_and_it_is_what_the_events_say(home, red
         values = layout.decode(client.hmget(layout.key("c1"), layout.fields), NOON).values
         assert values["journey_stage"] in CONTRACT.journey.names
         client.delete(layout.key("c1"))
-    assert live_differences(home, redis_url, 10)[0] == ["c1: `journey_stage` is None in Redis, 'new' offline"]
+    assert live_differences(home, redis_url, 10)[0] == [
+        "c1: the event of 2026-01-02T20:46:40Z is not known in Redis", "c1: `journey_stage` is None in Redis, 'new' offline"
+    ]  # fmt: skip
