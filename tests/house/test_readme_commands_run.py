@@ -54,6 +54,7 @@ def test_the_readme_exists_and_marks_commands_that_run():
     assert RUNS.search((HOUSE / "README.md").read_text())
 
 
+@pytest.mark.timeout(300)  # a dozen commands, each a process that imports: 45 s, and 100 on a busy machine
 @pytest.mark.parametrize("code", blocks(RUNS))
 def test_a_marked_block_runs(shell, code):
     """What a page shows with the mark works as it stands."""
