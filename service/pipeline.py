@@ -219,7 +219,8 @@ class Pipeline:
         for waiting in left:
             if waiting.due <= now:
                 self._expire(waiting)
-        self._waiting = [one for one in self._waiting if not one.answer.done()]  # where all batches hang, none drops them
+        if len(self._waiting) > 2 * len(self._due):  # most were answered: where all batches hang, none drops them
+            self._waiting = [one for one in self._waiting if not one.answer.done()]
 
     def _expire(self, waiting: _Waiting) -> None:
         """The deadline is here: answer with what there is."""
