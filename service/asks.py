@@ -128,7 +128,8 @@ class Turn:
         """Decide for each request, from what was read of its customer, and what was given with it."""
         if reading.owners:
             asks = [_of_owner(ask, reading.owners.get(ask.customer_id)) for ask in asks]
-        reading = reading._replace(states=[_with_given(a, s) for a, s in zip(asks, reading.states, strict=True)])
+        if any(ask.given for ask in asks):
+            reading = reading._replace(states=[_with_given(a, s) for a, s in zip(asks, reading.states, strict=True)])
         return [Made(a, r, s) for a, r, s in zip(asks, self._records(asks, reading), reading.states, strict=True)]
 
     def _records(self, asks: Sequence[Ask], reading: Reading) -> list[DecisionRecord]:

@@ -7,7 +7,7 @@ import contextlib
 import fcntl
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -49,6 +49,15 @@ class Files(Protocol):
         """What a file holds on disk need not stay in memory: whoever reads it waits for the disk. No error where it is gone."""
 
 
+def _at(path: Path, act: Callable[[int], None]) -> None:
+    """Something that is done with a descriptor."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        act(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 class DiskFiles:
     """The real ones."""
 
@@ -65,11 +74,7 @@ class DiskFiles:
         os.fdatasync(descriptor)  # 0.19 ms median, 0.45 ms p99 for 3 KB on a 2-core virtual machine
 
     def sync_path(self, path: Path) -> None:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fdatasync(descriptor)
-        finally:
-            os.close(descriptor)
+        _at(path, os.fdatasync)
 
     def cut(self, descriptor: int, size: int) -> None:
         os.ftruncate(descriptor, size)
@@ -81,11 +86,7 @@ class DiskFiles:
         path.mkdir(exist_ok=True)
 
     def sync_folder(self, path: Path) -> None:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _at(path, os.fsync)
 
     def rename(self, path: Path, target: Path) -> None:
         path.replace(target)

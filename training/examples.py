@@ -323,7 +323,7 @@ class LiveLog:
     def __init__(self, home: Path, contract: Contract, rows: RowsOf | None = None) -> None:
         self._home = home
         self._contract = contract
-        self._rows = rows or decision_rows
+        self._rows = rows or _with_circumstances
         self.damaged = 0
 
     def decisions(self) -> Iterator[pa.Table]:
@@ -353,15 +353,20 @@ def decision_rows(record: DecisionRecord, contract: Contract) -> list[dict[str, 
     values = {f"customer.{k}": v for k, v in record.customer.items()} | {f"context.{k}": v for k, v in record.context.items()}
     known = {f.key: _fitting(f, values.get(f.key)) for f in contract.features}
     common = {"decision_id": record.decision_id, "customer_id": record.customer_id, "decided_at": _micros(record.at)}
-    served = [(placement, item) for placement in record.placements if not placement.fallback for item in placement.items]
     return [
         {
             **common, **known, "placement": placement.id, "slot": item.rank, "action_id": item.action_id,
             "choice_probability": item.choice_probability, "source": "live", MADE_UNDER: record.versions.contract,
-            "circumstances": circumstances,
         }
-        for (placement, item), circumstances in zip(served, circumstances_of(record), strict=True)
+        for placement in record.placements if not placement.fallback
+        for item in placement.items
     ]  # fmt: skip
+
+
+def _with_circumstances(record: DecisionRecord, contract: Contract) -> list[dict[str, Any]]:
+    """The same, with what else bore on each choice."""
+    rows = zip(decision_rows(record, contract), circumstances_of(record), strict=True)
+    return [{**row, "circumstances": circumstances} for row, circumstances in rows]
 
 
 def _fitting(feature: Feature, value: object) -> float | str | None:
