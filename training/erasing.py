@@ -13,6 +13,7 @@ from service.stores.alert_stream import RedisAlerts
 from service.stores.aliases import alias_key
 from service.stores.consents import consents_key
 from service.stores.contact_history import contacts_key
+from service.stores.erasures import erased_command
 from service.stores.identities import joined_key
 from service.stores.links import open_link
 from service.stores.live_features import live_key
@@ -33,9 +34,10 @@ def erase(home: Path, redis_url: str, name: str, now: float) -> tuple[str, ...]:
     aliases, contract = read_aliases(home), home_contract(home)
     customer = aliases.get(name, name)
     ids = (customer, *sorted(alias for alias, leads_to in aliases.items() if leads_to == customer))
-    asyncio.run(_forget(redis_url, ids, contract, _alerts_about(home, ids)))
-    write_segment(home, ERASURES, "erase", [ErasureRecord(one, now) for one in ids], now)
-    asyncio.run(_forget(redis_url, ids, contract, _alerts_about(home, ids)))  # what has come, or was put back, meanwhile
+    records = [ErasureRecord(one, now) for one in ids]
+    asyncio.run(_forget(redis_url, records, contract, _alerts_about(home, ids)))
+    write_segment(home, ERASURES, "erase", records, now)
+    asyncio.run(_forget(redis_url, records, contract, _alerts_about(home, ids)))  # what has come, or was put back, meanwhile
     return ids
 
 
@@ -43,15 +45,16 @@ def _alerts_about(home: Path, ids: tuple[str, ...]) -> list[AlertRaised]:
     return [one.alert for one in read_alerts(home, forgotten=True).values() if one.alert.customer_id in ids]
 
 
-async def _forget(redis_url: str, ids: tuple[str, ...], contract: Contract, alerts: Sequence[AlertRaised]) -> None:
+async def _forget(redis_url: str, records: Sequence[ErasureRecord], contract: Contract, alerts: Sequence[AlertRaised]) -> None:
     link, layout = open_link(redis_url, timeout_ms=TIMEOUT_MS), CustomerLayout(contract.batch)
-    names: list[str | bytes] = []
+    ids, names = [record.customer_id for record in records], list[str | bytes]()
     for alias in ids[1:]:
         names += [alias_key(alias), joined_key(alias, ids[0])]
     for one in ids:
         names += [layout.key(one), live_key(one), contacts_key(customer_key(one)), consents_key(one)]
     try:
-        await link.ask(b"".join(encode("DEL", name) for name in names), len(names))
+        marks = [erased_command(record.customer_id, record.at) for record in records]
+        await link.ask(b"".join([*marks, *(encode("DEL", name) for name in names)]), len(marks) + len(names))
         await RedisAlerts(link).forget(alerts)
     finally:
         await link.close()

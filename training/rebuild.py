@@ -27,6 +27,7 @@ from service.stores.budgets import budget_keys
 from service.stores.completeness import mark_of, set_complete
 from service.stores.consents import consents_key, record_command
 from service.stores.contact_history import KEPT_BYTES, as_contact, contacts_key
+from service.stores.erasures import erased_command
 from service.stores.identities import joined_key
 from service.stores.links import Link, open_link
 from service.stores.live_features import KEPT_S, live_key
@@ -125,6 +126,7 @@ class _Rebuilding:
 
     async def run(self, progress: Progress) -> tuple[int, int, int, int]:
         try:
+            await self._erasures()
             await self._aliases()
             await self._consents()
             events, customers = await put_back(self._home, self._link)
@@ -137,6 +139,10 @@ class _Rebuilding:
         finally:
             await self._link.close()
         return events, customers, contacts, budgets
+
+    async def _erasures(self) -> None:
+        commands = [erased_command(name, at) for name, at in read_erasures(self._home).items()]
+        await self._link.ask(b"".join(commands), len(commands))
 
     async def _aliases(self) -> None:
         commands = [encode("SET", alias_key(alias), customer) for alias, customer in read_aliases(self._home).items()]

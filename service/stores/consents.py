@@ -9,6 +9,7 @@ from service.errors import DependencyFailed
 from service.ids import customer_key
 from service.ports import Consent
 from service.stores.aliases import MOST_HOPS, alias_key
+from service.stores.erasures import erased_key_of
 from service.stores.links import Link
 from service.stores.resp import bulk, encode
 
@@ -23,10 +24,13 @@ local function newer(a, b)
   return at > held or (at == held and string.sub(a, -1) == '0')
 end
 """
-# KEYS: consents, alias. ARGV: purposes and what was said, in turn. Answers whose alias it is, having changed nothing.
+# KEYS: consents, alias, and where it was said under this very id, until when that is erased. ARGV: purposes and what was said, in
+# turn. Answers whose alias it is, having changed nothing.
 RECORD = (
     NEWER
     + """
+local erased = KEYS[3] and redis.call('GET', KEYS[3])
+if erased and tonumber(string.sub(ARGV[2], 1, -3)) <= math.floor(tonumber(erased) * 1e6 + 0.5) then return '' end
 local owner = redis.call('GET', KEYS[2])
 if owner then return owner end
 for n = 1, #ARGV, 2 do
@@ -87,9 +91,15 @@ class RedisConsents:
 
 
 def record_command(consent: ConsentRecord, customer_id: str) -> bytes:
-    """One command that writes a consent where it is the newest; it answers whose alias the customer is, if so."""
+    """One command that writes a consent where it is the newest; it answers whose alias the customer is, if so.
+
+    What was said until the id it was said with was erased is passed over.
+    """
     text = f"{round(consent.at * MICROSECONDS)} {consent.given:d}"
-    return encode("EVAL", RECORD, "2", consents_key(customer_id), alias_key(customer_id), consent.purpose, text)
+    keys = [consents_key(customer_id), alias_key(customer_id)]
+    if customer_id == consent.customer_id:
+        keys.append(erased_key_of(customer_key(customer_id)))
+    return encode("EVAL", RECORD, str(len(keys)), *keys, consent.purpose, text)
 
 
 def _said(text: bytes) -> Consent:

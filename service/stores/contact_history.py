@@ -19,6 +19,7 @@ from service.ids import customer_key, key_in
 from service.ports import Claim
 from service.stores.aliases import alias_key_of
 from service.stores.budgets import budget_keys, claim_command, confirm_command, release_command
+from service.stores.erasures import ask_erased, until_in
 from service.stores.links import Link
 from service.stores.resp import bulk, check, encode
 
@@ -126,15 +127,21 @@ class RedisContactHistory:
         await self._link.ask(b"".join(commands), len(commands))
 
     async def _customers(self, outcomes: Sequence[OutcomeRecord]) -> list[str | None]:
-        """Whose decisions these are; None where an id that a client chose is not known any more."""
+        """Whose decisions these are; None where an id that a client chose is not known any more, or an erasure came after."""
         chosen = list(dict.fromkeys(o.decision_id for o in outcomes if key_in(o.decision_id) is None))
         found = await self._link.ask(b"".join(encode("GET", decision_key(i)) for i in chosen), len(chosen))
         known = {i: reply.decode() for i, reply in zip(chosen, found, strict=True) if reply is not None}
         keys = [key_in(o.decision_id) or known.get(o.decision_id) for o in outcomes]
         distinct = [key for key in dict.fromkeys(keys) if key is not None]
-        owners = await self._link.ask(b"".join(encode("GET", alias_key_of(key)) for key in distinct), len(distinct))
+        commands = b"".join(encode("GET", alias_key_of(key)) for key in distinct) + ask_erased(distinct)
+        replies = await self._link.ask(commands, 2 * len(distinct))
+        owners, erased = replies[: len(distinct)], replies[len(distinct) :]
         moved = {key: customer_key(owner.decode()) for key, owner in zip(distinct, owners, strict=True) if owner is not None}
-        return [None if key is None else moved.get(key, key) for key in keys]
+        until = {key: until_in(reply) for key, reply in zip(distinct, erased, strict=True)}
+        return [
+            None if key is None or outcome.at <= until[key] else moved.get(key, key)
+            for key, outcome in zip(keys, outcomes, strict=True)
+        ]
 
 
 def _append(claim: Claim, script: bytes) -> list[bytes]:

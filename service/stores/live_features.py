@@ -20,6 +20,7 @@ from service.errors import DependencyFailed
 from service.ids import customer_key
 from service.logs import logger
 from service.stores.aliases import alias_key
+from service.stores.erasures import ask_erased, until_in
 from service.stores.links import Link
 from service.stores.resp import encode
 
@@ -119,16 +120,19 @@ def feast_fields(live: LiveFeatures, layout: CustomerLayout, state: State) -> li
     return [part for pair in written.items() for part in pair]
 
 
+_Told = tuple[str, Event]  # an event, after the id under which it came
+
+
 class _Round:
     """Events that go to Redis together, and who waits for them."""
 
     def __init__(self) -> None:
-        self.events: defaultdict[str, list[Event]] = defaultdict(list)
+        self.events: defaultdict[str, list[_Told]] = defaultdict(list)
         self.done: asyncio.Future[frozenset[str]] = asyncio.get_running_loop().create_future()
 
 
 class _Try(NamedTuple):
-    """What became of customers: added to, aliases of somebody, malformed. Of the others the state moved meanwhile."""
+    """What became of customers: added to, or nothing to add; aliases of somebody; malformed. Else the state moved meanwhile."""
 
     held: Sequence[str]
     owners: Mapping[str, str]
@@ -151,8 +155,8 @@ class RedisLiveFeatures:
         if not events or not self._live:
             return frozenset()
         ours = self._next = self._next or _Round()
-        for customer, event in events:
-            ours.events[customer].append(event)
+        for told in events:
+            ours.events[told[0]].append(told)
         if self._rounds is None or self._rounds.done():
             self._rounds = asyncio.create_task(self._run())
         malformed = await asyncio.shield(ours.done)
@@ -176,7 +180,7 @@ class RedisLiveFeatures:
                 if not isinstance(error, Exception):
                     raise
 
-    async def _settle(self, waiting: dict[str, list[Event]]) -> frozenset[str]:
+    async def _settle(self, waiting: dict[str, list[_Told]]) -> frozenset[str]:
         """The ids of which what is kept is malformed."""
         ids, malformed = {customer: {customer} for customer in waiting}, set[str]()
         for _ in range(ATTEMPTS):
@@ -194,24 +198,29 @@ class RedisLiveFeatures:
                 return frozenset(malformed)
         raise DependencyFailed(f"Expected to be the only one who adds to {len(waiting)} customers, found others at every attempt")
 
-    async def _attempt(self, waiting: Mapping[str, Sequence[Event]]) -> list[_Try]:
+    async def _attempt(self, waiting: dict[str, list[_Told]]) -> list[_Try]:
         """One try for each customer."""
         everybody = list(waiting)
         return [await self._try(everybody[start : start + AT_ONCE], waiting) for start in range(0, len(everybody), AT_ONCE)]
 
-    async def _try(self, customers: Sequence[str], waiting: Mapping[str, Sequence[Event]]) -> _Try:
-        commands = [encode("GET", live_key(c)) + encode("GET", alias_key(c)) for c in customers]
-        replies = await self._link.ask(b"".join(commands), 2 * len(customers))
-        owners = {c: alias.decode() for c, alias in zip(customers, replies[1::2], strict=True) if alias is not None}
+    async def _try(self, customers: Sequence[str], waiting: dict[str, list[_Told]]) -> _Try:
+        commands = [encode("GET", live_key(c)) + encode("GET", alias_key(c)) + ask_erased([customer_key(c)]) for c in customers]
+        replies = await self._link.ask(b"".join(commands), 3 * len(customers))
+        owners = {c: alias.decode() for c, alias in zip(customers, replies[1::3], strict=True) if alias is not None}
         states: dict[str, tuple[bytes, State]] = {}
         malformed: dict[str, str] = {}
-        for customer, stored in zip(customers, replies[::2], strict=True):
-            if customer not in owners:
+        for customer, stored, erased in zip(customers, replies[::3], replies[2::3], strict=True):
+            if erased is not None:
+                until = until_in(erased)
+                waiting[customer] = [(c, event) for c, event in waiting[customer] if c != customer or event.at > until]
+            if customer not in owners and waiting[customer]:
                 try:
-                    states[customer] = (stored or b"")[:MARK], self._live.apply(state_in(stored), waiting[customer])
+                    events = (event for _, event in waiting[customer])
+                    states[customer] = (stored or b"")[:MARK], self._live.apply(state_in(stored), events)
                 except DependencyFailed as error:
                     malformed[customer] = str(error)
-        return _Try(await self._updates.write(states), owners, malformed)
+        forgotten = [customer for customer in customers if customer not in owners and not waiting[customer]]
+        return _Try([*await self._updates.write(states), *forgotten], owners, malformed)
 
     def _warn(self, malformed: Mapping[str, str]) -> None:
         """Once: it comes again with each of their events."""

@@ -11,12 +11,14 @@ from features.layout import CustomerLayout
 from features.redis_client import redis_client
 from service.catalog.policies import Purpose
 from service.cli import main
-from service.decision.records import AlertRaised, ConsentRecord, EventRecord, IdentityRecord, encode_line
-from service.ids import customer_key
+from service.decision.records import AlertRaised, ConsentRecord, EventRecord, IdentityRecord, OutcomeRecord, encode_line
+from service.ids import customer_key, new_decision_id
 from service.ports import Terms
 from service.stores import alert_stream
-from service.stores.contact_history import contacts_key
+from service.stores.consents import RedisConsents
+from service.stores.contact_history import RedisContactHistory, contacts_key
 from service.stores.customer_reader import RedisCustomerReader
+from service.stores.erasures import erased_key_of
 from service.stores.links import open_link
 from service.stores.live_features import RedisLiveFeatures, live_key
 from training.alerts import read_alerts
@@ -109,6 +111,8 @@ def test_a_rebuild_takes_away_what_is_known_of_an_erased_customer(home, any_redi
     """In features and in Feast's layout, where nothing came since; whoever has done something since has that."""
     rebuild(home, any_redis_url)
     erase(home, any_redis_url, "c1", NOW)
+    with redis_client(any_redis_url) as client:  # as before anybody kept it there
+        client.delete(*(erased_key_of(customer_key(name)) for name in ("c1", "a1")))
     since = EventRecord("since", "a1", "product_viewed", "web", NOW + 1, NOW + 1, {})
     write_segment(home, "events", "later", [since], NOW + 1)
     fed_with(any_redis_url, since, *(EventRecord(name, name, "product_viewed", "web", NOW, NOW, {}) for name in ("c1", "a1")))
@@ -117,6 +121,42 @@ def test_a_rebuild_takes_away_what_is_known_of_an_erased_customer(home, any_redi
     assert [known(any_redis_url, name).values["views_24h"] for name in ("c1", "a1")] == [0.0, 1.0]
     with redis_client(any_redis_url) as client:
         assert client.exists(CustomerLayout(CONTRACT).key("c1"), live_key("c1")) == 0
+
+
+def told_late(redis_url: str, at: float, number: int) -> None:
+    """What happened then comes in over the service: of either id an event, a consent, and what came of a decision."""
+    names = ("c1", "a1")
+    fed_with(redis_url, *(EventRecord(f"{number}-{name}", name, "product_viewed", "web", at, NOW + 9, {}) for name in names))
+
+    async def tell():
+        link = open_link(redis_url, timeout_ms=5000)
+        await RedisConsents(link).record([ConsentRecord(name, "marketing", True, at, NOW + 9) for name in names])
+        decisions = [new_decision_id(name) for name in names]
+        await RedisContactHistory(link).record(
+            [OutcomeRecord(f"o-{number}-{one}", one, "click", at, NOW + 9, "page", "offer") for one in decisions]
+        )
+        await link.close()
+
+    asyncio.run(tell())
+
+
+@pytest.mark.parametrize("is_emptied", [False, True], ids=["", "also where Redis was emptied since"])
+def test_what_comes_in_late_from_before_an_erasure_brings_nobody_back(home, any_redis_url, is_emptied):
+    """Events, consents and outcomes until then change nothing, under any id; those of later count."""
+    rebuild(home, any_redis_url)
+    erase(home, any_redis_url, "c1", NOW)
+    if is_emptied:
+        with redis_client(any_redis_url) as client:
+            client.flushall()
+        rebuild(home, any_redis_url)
+    told_late(any_redis_url, NOW, 1)
+    for name in ("c1", "a1"):
+        state = known(any_redis_url, name)
+        assert (state.values, state.contacts) == ({"views_24h": 0.0, "consent_marketing": 0.0}, b"")
+    told_late(any_redis_url, NOW + 1, 2)
+    for name in ("c1", "a1"):
+        state = known(any_redis_url, name)
+        assert (state.values, len(state.contacts)) == ({"views_24h": 1.0, "consent_marketing": 1.0}, 16)
 
 
 def test_alerts_about_an_erased_customer_go_from_stream_and_queue(home, any_redis_url, capsys):
