@@ -12,8 +12,8 @@ import hashlib
 import tomllib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from functools import partial
 from itertools import islice
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 from zlib import crc32
@@ -33,6 +33,7 @@ from service.stores.live_features import RedisLiveFeatures
 from training.event_history import fed, is_erased, known_event_ids, moment, read_erasures, write_events
 from training.feeding import has_unfed, only_feeder, part_of_feeding, put_back, set_fed, set_unfed
 from training.live_log import read_log, write_segment
+from training.spreading import new_pool, to_its_end
 from training.tables import read_table
 
 AT_ONCE = 50_000  # events: a file in the lake for each of their days, fed while the next ones are read
@@ -198,9 +199,9 @@ class _Store:
             feed(*self._told, msgspec.msgpack.encode(records))
             return
         if self._pool is None:
-            self._pool = ProcessPoolExecutor(FEEDERS, get_context("spawn"))
+            self._pool = new_pool(FEEDERS)
         for part in _shared_out(records):
-            self._fed.append(self._pool.submit(feed, *self._told, msgspec.msgpack.encode(part)))
+            self._fed.append(self._pool.submit(partial(to_its_end, feed), *self._told, msgspec.msgpack.encode(part)))
 
     def _wait(self) -> None:
         while self._fed:

@@ -3,9 +3,11 @@
 import argparse
 import importlib
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple, TypeVar
 
 from service.errors import NotReady
@@ -29,6 +31,8 @@ class Workers(NamedTuple):
 
 
 ALONE = Workers(1)
+
+_working = threading.Lock()  # this process, on something that it was given
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:
@@ -62,12 +66,40 @@ def spread(work: Callable[[Item], Result], items: Sequence[Item], workers: Worke
     elif workers.how_many() == 1 or len(items) <= 1:
         yield from map(work, items)
     else:
-        pool = ProcessPoolExecutor(min(workers.how_many(), len(items)), get_context("spawn"))
+        pool = new_pool(min(workers.how_many(), len(items)))
         try:
-            for done in as_completed([pool.submit(work, item) for item in items]):
+            for done in as_completed([pool.submit(to_its_end, work, item) for item in items]):
                 yield done.result()
         finally:
             pool.shutdown(cancel_futures=True)  # what has begun ends, what has not is not begun
+
+
+def new_pool(processes: int, prepare: Callable[..., None] | None = None, told: tuple[Any, ...] = ()) -> ProcessPoolExecutor:
+    """Processes that go when this one is gone, however it went. `prepare` is called first in each, with what it is `told`.
+
+    By itself a process waits for ever for more to do of one that was killed. What was begun with `to_its_end` ends first.
+    """
+    return ProcessPoolExecutor(processes, get_context("spawn"), _prepared, (prepare, told))
+
+
+def _prepared(prepare: Callable[..., None] | None, told: tuple[Any, ...]) -> None:
+    parent = parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
+    if prepare is not None:
+        prepare(*told)
+
+
+def _end_after(parent: BaseProcess) -> None:
+    parent.join()
+    with _working:
+        os._exit(1)
+
+
+def to_its_end(work: Callable[..., Result], *given: Any) -> Result:  # noqa: ANN401  # handed on as they are
+    """What comes of it; in a process of `new_pool`, which does not end meanwhile."""
+    with _working:
+        return work(*given)
 
 
 def _cluster() -> Any:  # noqa: ANN401  # a module; loading it takes a second, and few ask for a cluster

@@ -3,8 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from concurrent.futures import as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +23,7 @@ from training import off_policy
 from training.judging import Gain
 from training.left_out import LeftOut, left_out
 from training.live_log import read_log, sources
+from training.spreading import new_pool
 from training.tallies import Hashes, Item, Part, Tally, hashes_of, parts_of, tally_part, told_again
 
 PARTS_PER_PROCESS = 4  # so that none is left working alone for long
@@ -97,7 +97,7 @@ def _tallies(home: Path, draft: Draft, parts: Sequence[Part], workers: int) -> I
         yield from (tally_part(engine, part, out, places) for part, places in zip(parts, again, strict=True))
         return
     told = (str(home), msgspec.json.encode(draft), out)
-    with ProcessPoolExecutor(workers, get_context("spawn"), _start, told) as pool:
+    with new_pool(workers, _start, told) as pool:
         again = told_again(pool.map(hashes_of, parts))
         for done in as_completed([pool.submit(_work, part, places) for part, places in zip(parts, again, strict=True)]):
             yield done.result()
