@@ -1,7 +1,7 @@
 """What a report counts: one pass over decisions and outcomes, as columns. Then pure functions of them."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,11 +47,22 @@ class Answers(NamedTuple):
 
     at: Values
     customer: Names
+    catalog: Ints  # its revision
     arm: Names  # `holdout`, `not_personalised`, or empty
     fallback: Values  # share of the placements
     degraded: tuple[tuple[str, ...], ...]
     success: Values
     worth: Mapping[str, Values]
+
+    def under(self, revisions: Sequence[int]) -> "Answers":
+        """Those of some catalogs."""
+        is_in = np.isin(self.catalog, revisions)
+        degraded = tuple(one for one, kept in zip(self.degraded, is_in.tolist(), strict=True) if kept)
+        worth = {kind: values[is_in] for kind, values in self.worth.items()}
+        return Answers(
+            self.at[is_in], self.customer[is_in], self.catalog[is_in], self.arm[is_in], self.fallback[is_in], degraded,
+            self.success[is_in], worth,
+        )  # fmt: skip
 
 
 class Counted(NamedTuple):
@@ -65,7 +76,7 @@ def count(home: Path, objective: str, since: float, bundle: str | None, progress
     outcomes = _Outcomes(home, objective)
     first: list[tuple[float, str, str, bool, bool, tuple[str, ...]]] = []
     rates: dict[tuple[str, str, int], float] = {}
-    rows: list[tuple[str, float, str, str, float, tuple[str, ...]]] = []
+    rows: list[tuple[str, float, str, int, str, float, tuple[str, ...]]] = []
     for record in _once(home, since, progress):
         shown = [p for p in record.placements if not p.fallback]
         first += [
@@ -77,12 +88,12 @@ def count(home: Path, objective: str, since: float, bundle: str | None, progress
         arm = record.experiment.id if record.experiment and record.experiment.id in (HOLDOUT, NOT_PERSONALISED) else ""
         share = 1.0 - len(shown) / len(record.placements) if record.placements else 0.0
         rungs = tuple(dict.fromkeys(reason.partition(":")[0] for reason in record.degraded))
-        rows.append((record.decision_id, record.at, record.customer_id, arm, share, rungs))
+        rows.append((record.decision_id, record.at, record.customer_id, record.versions.catalog, arm, share, rungs))
     at, placement, action, explored, assigned, candidates = zip(*first, strict=True) if first else ((),) * 6
-    ids, moments, customers, arms, shares, degraded = zip(*rows, strict=True) if rows else ((),) * 6
+    ids, moments, customers, revisions, arms, shares, degraded = zip(*rows, strict=True) if rows else ((),) * 7
     answers = Answers(
-        np.array(moments, np.float64), np.array(customers, np.str_), np.array(arms, np.str_), np.array(shares, np.float64),
-        tuple(degraded), np.array([one in outcomes.successes for one in ids], np.float64),
+        np.array(moments, np.float64), np.array(customers, np.str_), np.array(revisions, np.intp), np.array(arms, np.str_),
+        np.array(shares, np.float64), tuple(degraded), np.array([one in outcomes.successes for one in ids], np.float64),
         {kind: np.array([sums.get(one, 0.0) for one in ids], np.float64) for kind, sums in outcomes.worth.items()},
     )  # fmt: skip
     served = Served(

@@ -36,6 +36,7 @@ from training.off_policy import Interval, Rows, doubly_robust, doubts, mean_inte
 from training.policies import UNIFORM, PolicyRows, chunks, uniform
 from training.report_counts import Answers, Counted, Items, Periods, by_arm, count, periods
 from training.report_drift import Drifted, compare, then_and_now
+from training.report_holdout import Plans, Shares
 from training.report_loop import Floors, Loop, loop
 from training.slots import SlotRates, knows_slots
 from training.split import seen
@@ -97,6 +98,7 @@ class Figures(NamedTuple):
     mean_weights: tuple[Claim, ...]
     experiments: tuple[ExperimentReport, ...]
     lifts: tuple[Lift, ...]
+    nobody: float  # p that nobody is in the holdout that is planned, nan where that is not so
     deciles: tuple[Decile, ...]
     loop: Loop
     drift: Drifted | str
@@ -105,7 +107,7 @@ class Figures(NamedTuple):
 def figures(home: Path, since: float = -math.inf, progress: Progress = lambda _done, _of: None) -> Figures:
     """Everything a page tells, of decisions from `since` on (seconds since 1970 UTC). Raises NotReady without rows."""
     registry, contract = Registry(home / "registry"), home_contract(home)
-    bundle = registry.current().champion
+    bundle, serving = registry.current().champion, registry.current().catalog or 0
     if bundle is None:
         raise NotReady("Expected a bundle that serves, found none: run `nextbest promote`")
     manifest, catalog = read_manifest(registry.bundle_folder(bundle)), current_catalog(registry, contract)
@@ -119,13 +121,14 @@ def figures(home: Path, since: float = -math.inf, progress: Progress = lambda _d
     moments = np.concatenate([recent.decided_at, counted.answers.at])
     times = periods(float(moments.min()), float(moments.max()))
     own = SlotRates(lambda slot: engine_of(registry, contract, catalog, bundle, slot=slot))
+    plans = Plans(registry, contract)
     policies, gains, weights = _policies(recent, (engine, own), (manifest, catalog), times, progress)
     judged = mature(everything, objective.window)
     if knows_slots(manifest.inputs):  # what was predicted is what the first slot brings
         judged = judged.take(judged.slot == 1)
     return Figures(
         objective.name, bundle, times, counted, policies, gains, weights, _experiments(home, objective.outcome),
-        lifts(counted.answers, *(one.share if one else 0.0 for one in (catalog.holdout, catalog.not_personalised))),
+        lifts(*plans.compared(counted.answers)), plans.nobody(counted.answers, serving),
         deciles(judged, counted.items) if manifest.predicts != "uplift" else (),
         loop(counted.served, times, _floors(catalog, manifest)), _drift(manifest, engine, examples, progress),
     )  # fmt: skip
@@ -216,15 +219,15 @@ def deciles(examples: Examples, items: Items) -> tuple[Decile, ...]:
     )  # fmt: skip
 
 
-def lifts(answers: Answers, share: float, plain: float = 0.0) -> tuple[Lift, ...]:
+def lifts(answers: Answers, shares: Shares) -> tuple[Lift, ...]:
     """Successes and money of everybody else over the holdout, a decision; empty where nobody is in a holdout.
 
-    `share`: of the customers in it, 0 to 1; `plain`: of the others, who are not personalised, and on neither side.
+    `shares` as planned for these answers. Who is not personalised is on neither side.
     """
     inside, outside = answers.arm == HOLDOUT, answers.arm == ""
     if not inside.any() or not outside.any():
         return ()
-    planned = (share, (1.0 - share) * (1.0 - plain))
+    planned = (shares.holdout, (1.0 - shares.holdout) * (1.0 - shares.plain))
     return tuple(
         _lift(kind, outcome, answers, planned) for kind, outcome in {"successes": answers.success, **answers.worth}.items()
     )

@@ -1,6 +1,7 @@
 """A report as one page that needs nothing else: each section says its claim in words, then in a picture, then as a table."""
 
 import datetime as dt
+import math
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from pathlib import Path
@@ -98,6 +99,9 @@ def _weight(one: Claim) -> str:
 
 
 def _lift(found: Figures) -> str:
+    if not found.lifts and not math.isnan(found.nobody):
+        alarm = _mismatched("the holdout", found.nobody) if found.nobody < MISMATCH else ""
+        return f"<p>Nobody is in the holdout that the catalog declares.</p>{alarm}"
     if not found.lifts:
         return "<p>Nobody is in a holdout: what all of this brings against doing nothing cannot be told. Declare `holdout`.</p>"
     told = "".join(_lift_said(one) for one in found.lifts)

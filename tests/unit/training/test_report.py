@@ -8,16 +8,19 @@ import msgspec
 import numpy as np
 import pytest
 
+from features.homes import home_contract
 from service.catalog.entities import Exploration, Fallback, Holdout, Placement
 from service.cli import main
 from service.decision.experiments import HOLDOUT, Assigned, Assignment
 from service.errors import NotReady
+from service.registry import Registry
 from tests.unit.training.conftest import write_log
 from training.decision_log import read_decisions
 from training.experiments import MISMATCH
 from training.off_policy import Interval
 from training.report_counts import DAY, Answers, Served, effective_actions, periods
 from training.report_figures import Figures, claim, figures, lifts
+from training.report_holdout import Plans, Shares
 from training.report_loop import Floors, loop, share_interval, starved
 from training.report_page import mix, page
 from training.report_pictures import Point, Series, _ticks, calibration, dots, lines, number, stacked
@@ -40,8 +43,8 @@ def answers(chance, lift: float, customers: int = 4000, money: float = 10.0) -> 
     held = np.arange(customers) % 10 == 0
     success = (chance.random(customers) < np.where(held, 0.1, 0.1 + lift)).astype(float)
     return Answers(
-        np.arange(customers, dtype=float), np.array([f"c{n}" for n in range(customers)]), np.where(held, HOLDOUT, ""),
-        held.astype(float), ((),) * customers, success, {"purchase": money * success},
+        np.arange(customers, dtype=float), np.array([f"c{n}" for n in range(customers)]), np.ones(customers, np.intp),
+        np.where(held, HOLDOUT, ""), held.astype(float), ((),) * customers, success, {"purchase": money * success},
     )  # fmt: skip
 
 
@@ -78,7 +81,7 @@ def test_few_customers_few_successes_and_one_heavy_row_carry_no_claim():
 
 def test_the_lift_is_told_in_money_over_all_decisions():
     """A tenth more successes of ten each: one a decision, 3,600 in all; the intervals hold that and exclude zero."""
-    found = {one.kind: one for one in lifts(answers(np.random.default_rng(1), 0.1), 0.1)}
+    found = {one.kind: one for one in lifts(answers(np.random.default_rng(1), 0.1), Shares(0.1))}
     money = found["purchase"]
     assert money.each.low < 1.0 < money.each.high
     assert money.total == pytest.approx(tuple(3600 * end for end in money.each))
@@ -90,8 +93,8 @@ def test_the_lift_is_told_in_money_over_all_decisions():
 def test_a_holdout_of_another_size_than_planned_is_noticed():
     """A tenth where a half was planned; and nobody in a holdout is no lift."""
     told = answers(np.random.default_rng(2), 0.0)
-    assert lifts(told, 0.5)[0].planned < 1e-6
-    assert lifts(told._replace(arm=np.repeat("", 4000)), 0.1) == ()
+    assert lifts(told, Shares(0.5))[0].planned < 1e-6
+    assert lifts(told._replace(arm=np.repeat("", 4000)), Shares(0.1)) == ()
 
 
 def test_those_who_are_not_personalised_are_no_mismatch_of_the_holdout():
@@ -100,16 +103,60 @@ def test_those_who_are_not_personalised_are_no_mismatch_of_the_holdout():
     assignment = Assignment((), Holdout(0.1, "holdout"), Holdout(0.05, "not_personalised"))
     arms = [assigned.id if (assigned := assignment.of(name)) else "" for name in customers.tolist()]
     told = answers(np.random.default_rng(1), 0.1, 50_000)._replace(customer=customers, arm=np.array(arms))
-    assert lifts(told, 0.1, 0.05)[0].planned > MISMATCH
-    assert lifts(told, 0.1)[0].planned < MISMATCH
+    assert lifts(told, Shares(0.1, 0.05))[0].planned > MISMATCH
+    assert lifts(told, Shares(0.1))[0].planned < MISMATCH
 
 
 def test_a_lift_of_hardly_any_successes_is_in_doubt():
     """The holdout's 400 customers have none: four were to be expected, and the interval would know of the others alone."""
     told = answers(np.random.default_rng(1), 0.0)
     success = np.where(told.arm == "holdout", 0.0, (np.arange(4000) % 100 == 1) * 1.0)
-    [found] = lifts(told._replace(success=success, worth={}), 0.1)
+    [found] = lifts(told._replace(success=success, worth={}), Shares(0.1))
     assert found.doubt == "too few outcomes: 5 customers of each group must have one or be expected to"
+
+
+def published(home, *holdouts) -> tuple[Plans, list[int]]:
+    """One catalog after the other, each with such a holdout; their revisions."""
+    registry, revisions = Registry(home / "registry"), []
+    document = registry.catalog(registry.current().catalog or 0).document
+    for share in holdouts:
+        planned = {**document, "holdout": {"share": share}} if share else document
+        revisions.append(registry.publish_catalog(planned, fingerprint="f", author="a", note="n", at="2026-01-01T00:00:00Z"))
+    return Plans(registry, home_contract(home)), revisions
+
+
+def test_a_holdout_is_compared_with_whoever_could_have_been_in_it(own_busy_home):
+    """Everybody succeeded before there was one, and after it: neither season counts, and both revisions of one plan do."""
+    plans, (before, first, same, after) = published(own_busy_home, None, 0.1, 0.1, 0.2)
+    told = answers(np.random.default_rng(1), 0.0)
+    catalog = np.repeat([before, first, same, after], 1000)
+    is_another = np.isin(catalog, [before, after])
+    told = told._replace(
+        catalog=catalog, arm=np.where(is_another, "", told.arm), success=np.where(is_another, 1.0, told.success), worth={}
+    )
+    compared, shares = plans.compared(told)
+    assert shares == Shares(0.1, 0.01)
+    assert compared.at.tolist() == told.at[1000:3000].tolist()
+    [found] = lifts(compared, shares)
+    assert found.each.low < 0.0 < found.each.high
+    assert found.planned > MISMATCH
+    assert lifts(told, shares)[0].each.low > 0.0
+    elsewhere, unknown = plans.compared(told._replace(catalog=np.where(is_another, before, 99)))
+    assert (set(elsewhere.catalog.tolist()), unknown) == ({99}, Shares())
+
+
+def test_a_holdout_that_nobody_is_in_is_noticed(own_busy_home, found):
+    """Where there should be somebody among so many; not where there is none, or where nobody need be there yet."""
+    plans, (without, planned) = published(own_busy_home, None, 0.1)
+    told = answers(np.random.default_rng(1), 0.0)._replace(arm=np.repeat("", 4000), catalog=np.repeat(planned, 4000))
+    assert plans.nobody(told, planned) < MISMATCH
+    assert plans.nobody(told._replace(customer=np.repeat(["a", "b"], 2000)), planned) > MISMATCH
+    assert np.isnan(plans.nobody(told, without))
+    assert np.isnan(plans.nobody(answers(np.random.default_rng(1), 0.0)._replace(catalog=told.catalog), planned))
+    text = page(found._replace(nobody=plans.nobody(told, planned)))
+    assert "Nobody is in the holdout that the catalog declares" in text
+    assert "Customers of the holdout are not shared out as planned" in text
+    assert "Customers of the holdout" not in page(found._replace(nobody=0.5))
 
 
 def test_an_action_that_gets_its_floor_is_no_warning():
@@ -255,9 +302,9 @@ def test_the_page_holds_every_section_and_needs_nothing_else(found):
 def test_a_holdout_is_told_in_words(found):
     """Money with its interval, or that the customers are too few."""
     chance = np.random.default_rng(4)
-    text = page(found._replace(lifts=lifts(answers(chance, 0.1), 0.1)))
+    text = page(found._replace(lifts=lifts(answers(chance, 0.1), Shares(0.1))))
     assert "more value of <code>purchase</code> than if everybody were in the holdout" in text
-    few = found._replace(lifts=lifts(answers(chance, 0.1, customers=500), 0.1))
+    few = found._replace(lifts=lifts(answers(chance, 0.1, customers=500), Shares(0.1)))
     assert "50 customers in the smaller group, at least 100 are needed" in page(few)
 
 

@@ -1,0 +1,66 @@
+"""Which decisions a holdout is compared on: those of catalogs that planned it alike.
+
+Of before there was one, or after, everybody is outside: compared with them, the holdout would be told apart from another season.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from features.contract import Contract
+from service.catalog.validate import load_catalog
+from service.decision.experiments import HOLDOUT
+from service.errors import CatalogInvalid, RegistryError
+from service.registry import Registry
+from training.experiments import mismatch
+from training.report_counts import Answers
+
+
+class Shares(NamedTuple):
+    """Of customers, 0 to 1: in the holdout, and not personalised of the others. 0 and 0 where nobody knows."""
+
+    holdout: float = 0.0
+    plain: float = 0.0
+
+
+class Plans:
+    """What the catalogs of a registry plan."""
+
+    def __init__(self, registry: Registry, contract: Contract) -> None:
+        self._registry, self._contract = registry, contract
+
+    def compared(self, answers: Answers) -> tuple[Answers, Shares]:
+        """Those that were given under the plan of the newest one in the holdout, and its shares; all where there is none."""
+        held = np.flatnonzero(answers.arm == HOLDOUT)
+        if not len(held):
+            return answers, Shares()
+        newest = int(answers.catalog[held[np.argmax(answers.at[held])]])
+        return self._alike(answers, newest), self.shares(newest)
+
+    def nobody(self, answers: Answers, serving: int) -> float:
+        """P that of so many nobody is in the holdout of the catalog that serves; nan where it plans none or somebody is."""
+        shares, alike = self.shares(serving), self._alike(answers, serving)
+        outside = len(np.unique(alike.customer[alike.arm == ""]))
+        if not shares.holdout or not outside or (alike.arm == HOLDOUT).any():
+            return math.nan
+        return mismatch([0, outside], [shares.holdout, (1.0 - shares.holdout) * (1.0 - shares.plain)])
+
+    def shares(self, revision: int) -> Shares:
+        """What a catalog plans."""
+        try:
+            catalog = load_catalog(self._registry.catalog(revision).document, self._contract)
+        except (RegistryError, CatalogInvalid):  # of another registry, or of a contract that has changed since
+            return Shares()
+        return Shares(*(one.share if one else 0.0 for one in (catalog.holdout, catalog.not_personalised)))
+
+    def _alike(self, answers: Answers, revision: int) -> Answers:
+        plan = self._plan(revision)
+        return answers.under([one for one in np.unique(answers.catalog).tolist() if self._plan(one) == plan])
+
+    def _plan(self, revision: int) -> object:
+        try:
+            document = self._registry.catalog(revision).document
+        except RegistryError:
+            return revision  # like no other
+        return document.get("holdout"), document.get("not_personalised")
