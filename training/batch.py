@@ -12,6 +12,7 @@ import math
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from multiprocessing.util import Finalize
@@ -32,13 +33,14 @@ from service.catalog.validate import load_catalog
 from service.claims import Claims
 from service.decision.engine import Engine
 from service.decision.records import DecisionRecord
-from service.errors import NotReady, UnknownPlacement
+from service.errors import DependencyFailed, NotReady, UnknownPlacement
 from service.ids import RANDOM_BYTES, customer_key, with_key, without_key
 from service.metrics import Metrics
+from service.ports import Reading
 from service.registry import Pointer, Registry
 from service.stores.completeness import nothing_written
 from service.stores.contact_history import RedisContactHistory
-from service.stores.customer_reader import RedisCustomerReader
+from service.stores.customer_reader import EMPTIED, RedisCustomerReader
 from service.stores.links import open_link
 from service.stores.segment_log import SegmentLog
 from training.batch_parts import CUSTOMER_ID, Campaign, Part, PartsFolder, Plan, columns_of
@@ -48,6 +50,7 @@ from training.spreading import ALONE, Workers, spread
 
 AT_ONCE = 2  # parts in one process: while one waits for Redis or the disk, the other is decided
 TOGETHER = 512  # customers whose decisions are made at once
+TWICE = 2  # rows of one customer among them: what one of them takes the other has to be made again for
 SPAN = 8  # parts that a process is given at a time
 COLLECT = 200_000, 20, 100  # decisions make no cycles: with Python's own thresholds, to look for some takes 25 us of each
 TIMEOUT_MS = 30_000.0  # of a round trip: nobody waits for an answer here
@@ -240,29 +243,37 @@ class _Decider:
         asks = self._asks(part)
         if not self._campaign.dry_run:
             self._folder.mark(part)
+        waves = _waves(asks)
         if told is None:
-            made = await self._make(asks)
+            made = await self._make(waves)
         else:
             ids = [without_key(ask.decision_id) for ask in asks]
             new = [ask for ask, known in zip(asks, ids, strict=True) if known not in told]
             # their contacts may be in Redis already: those do not count against themselves, and are not taken again
-            made = await self._make([as_sent(ask) for ask in new])
+            made = await self._make(_waves([as_sent(ask) for ask in new]))
             made.append(_rows([told[known] for known in ids if known in told]))
         decided = pa.concat_tables(made) if made else _rows([])
-        self._folder.put(part, decided if told is None else _in_order(decided, asks))
+        self._folder.put(part, decided if told is None and len(waves) == 1 else _in_order(decided, asks))
 
-    async def _make(self, asks: Sequence[Ask]) -> list[pa.Table]:
+    async def _make(self, waves: Sequence[Sequence[Ask]]) -> list[pa.Table]:
         """Decided, claimed, written down, some at a time: a record may be large, and what is small stays in a core's cache."""
-        return [await self._some(asks[start : start + TOGETHER]) for start in range(0, len(asks), TOGETHER)]
+        return [await self._some(wave[start : start + TOGETHER]) for wave in waves for start in range(0, len(wave), TOGETHER)]
 
     async def _some(self, asks: Sequence[Ask]) -> pa.Table:
         turn = Turn(self._engine, time.time())
-        made = turn.make(asks, await self._reader.read([ask.customer_id for ask in asks], turn.now, terms_of(self._engine)))
+        made = turn.make(asks, await self._read([ask.customer_id for ask in asks], turn))
         await self._claims.settle(turn, made)
         records = [m.record for m in made]
         if not self._campaign.dry_run:
             await self._log.append_decisions([self._log.entry(record) for record in records])
         return _rows(records)
+
+    async def _read(self, customers: Sequence[str], turn: Turn) -> Reading:
+        """What is known of them. Raises DependencyFailed also where Redis was emptied: everybody would get a fallback."""
+        reading = await self._reader.read(customers, turn.now, terms_of(self._engine))
+        if self._reader.has_lost:
+            raise DependencyFailed(EMPTIED)
+        return reading
 
     def _asks(self, part: Part) -> list[Ask]:
         customers = self._folder.customers(part)
@@ -275,6 +286,18 @@ class _Decider:
         return Ask(
             digest + customer_key(customer), customer, context, placements, dry_run=self._campaign.dry_run, given=given
         )  # fmt: skip
+
+
+def _waves(asks: Sequence[Ask]) -> list[list[Ask]]:
+    """The same, one wave after the other, with no customer more than TWICE in one of them."""
+    rows, waves = Counter[str](), list[list[Ask]]()
+    for ask in asks:
+        wave = rows[ask.customer_id] // TWICE
+        rows[ask.customer_id] += 1
+        if wave == len(waves):
+            waves.append([])
+        waves[wave].append(ask)
+    return waves
 
 
 def _given(customers: pa.Table) -> Iterator[dict[str, Scalar]]:

@@ -44,7 +44,7 @@ class RedisCustomerReader:
         self._is_strict = not in_parts
         self._has_warned = False  # of what is malformed
         self._in_parts = in_parts and link.has_slots
-        self._has_lost = False  # as the last read found it
+        self.has_lost = False  # Redis what it held, as the last read found it
         self._nothing_written = nothing_written
         self._layout = layout = CustomerLayout(contract.batch)
         self._live = LiveFeatures(contract)
@@ -73,8 +73,8 @@ class RedisCustomerReader:
         used_up = {budget for budget in budgets if self._is_used_up(budget, *islice(replies, 2))}
         states = {customer: self._state(customer, known, now, purposes) for customer, known in found.items()}
         there = list(replies)
-        self._has_lost = None in there and not await self._is_new()
-        if self._has_lost:
+        self.has_lost = None in there and not await self._is_new()
+        if self.has_lost:
             for (customers, doubtful), mark in zip(marks.values(), there, strict=True):
                 if mark is None:
                     states |= {customer: self._doubted(states[customer], purposes) for customer in customers}
@@ -174,7 +174,7 @@ class RedisCustomerReader:
 
     def status(self) -> Mapping[str, Any]:
         """Whether Redis answers, and what is wrong with it: also where it answers, and was emptied."""
-        return {"answers": self._link.problem is None, "problem": self._link.problem or (EMPTIED if self._has_lost else None)}
+        return {"answers": self._link.problem is None, "problem": self._link.problem or (EMPTIED if self.has_lost else None)}
 
     async def close(self) -> None:
         """Release the connection."""

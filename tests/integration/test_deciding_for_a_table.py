@@ -136,6 +136,36 @@ def test_caps_count_what_a_campaign_does_also_within_one_table(home, customers_u
     assert replay(home).holds
 
 
+def test_many_rows_of_one_customer_are_decided_one_after_the_other(home, customers_url, tmp_path):
+    """Among others, with a cap that they never reach: none is a fallback, and the result is in the order of the table."""
+    with_cap(home, 300)
+    names = [name for n in range(40) for name in ("c1011", f"c{n}", "c1012")]
+    table = write_table(tmp_path / "many.parquet", customer_id=names)
+    report = decide_table(home, customers_url, Campaign("many", HERO, {}), table, tmp_path / "out")
+    assert (report.customers, report.fallbacks) == (120, 0)
+    assert [row["customer_id"] for row in rows_of(tmp_path / "out")] == names
+    with redis.Redis.from_url(customers_url) as client:
+        served = [sum(map(is_served, split_entries(client.get(contacts_key(customer_key(c)))))) for c in ("c1011", "c1012")]
+    assert served == [40, 40]
+
+
+def test_where_redis_was_emptied_a_campaign_stops_and_goes_on_after_a_rebuild(home, redis_url, tmp_path, capsys):
+    """It would be fallbacks for everybody; what was decided before stays."""
+    table = write_table(tmp_path / "some.parquet", customer_id=["c1", "c2"])
+    materialize(home, redis_url)
+    decide_table(home, redis_url, Campaign("before", HERO, {}), table, tmp_path / "before")
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushdb()
+    command = ["--home", str(home), "--redis-url", redis_url]
+    told = ["decide", str(table), "--out", str(tmp_path / "out"), "--placement", "home_hero", "--campaign", "after"]
+    assert main([*command, *told]) == 1
+    assert "found it was emptied: `nextbest rebuild`" in capsys.readouterr().err
+    assert main([*command, "rebuild"]) == 0
+    assert main([*command, *told]) == 0
+    assert [row["customer_id"] for row in rows_of(tmp_path / "out")] == ["c1", "c2"]
+    assert len({logged.record.decision_id for logged in read_decisions(home)}) == 4
+
+
 def test_a_column_named_like_a_feature_takes_the_place_of_what_is_known(home, customers_url, tmp_path):
     """Missing values leave what is known."""
     table = write_table(tmp_path / "t.parquet", customer_id=["c1", "c2"], open_complaint=pa.array([1.0, None]))
