@@ -36,7 +36,6 @@ from service.decision.records import DecisionRecord
 from service.errors import DependencyFailed, NotReady, UnknownPlacement
 from service.ids import RANDOM_BYTES, customer_key, with_key, without_key
 from service.metrics import Metrics
-from service.ports import Reading
 from service.registry import Pointer, Registry
 from service.stores.completeness import nothing_written
 from service.stores.contact_history import RedisContactHistory
@@ -261,19 +260,15 @@ class _Decider:
 
     async def _some(self, asks: Sequence[Ask]) -> pa.Table:
         turn = Turn(self._engine, time.time())
-        made = turn.make(asks, await self._read([ask.customer_id for ask in asks], turn))
+        reading = await self._reader.read([ask.customer_id for ask in asks], turn.now, terms_of(self._engine))
+        if self._reader.has_lost:  # everybody would get a fallback
+            raise DependencyFailed(EMPTIED)
+        made = turn.make(asks, reading)
         await self._claims.settle(turn, made)
         records = [m.record for m in made]
         if not self._campaign.dry_run:
             await self._log.append_decisions([self._log.entry(record) for record in records])
         return _rows(records)
-
-    async def _read(self, customers: Sequence[str], turn: Turn) -> Reading:
-        """What is known of them. Raises DependencyFailed also where Redis was emptied: everybody would get a fallback."""
-        reading = await self._reader.read(customers, turn.now, terms_of(self._engine))
-        if self._reader.has_lost:
-            raise DependencyFailed(EMPTIED)
-        return reading
 
     def _asks(self, part: Part) -> list[Ask]:
         customers = self._folder.customers(part)

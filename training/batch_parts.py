@@ -218,7 +218,7 @@ def _cut(table: Path, features: Sequence[Feature], out: Path) -> None:
     problems, first, empty = list[str](), 1, 0
     with out.open("wb") as sink:
         writer: pq.ParquetWriter | None = None
-        for rows in _rows(table, [feature.name for feature in features if feature.type == "category"]):
+        for rows in _rows(table, features):
             columns = Columns(rows, table.name, first)
             wanted = _wanted(columns, features)
             writer = writer or pq.ParquetWriter(sink, wanted.schema, compression="zstd")
@@ -245,23 +245,30 @@ def _wanted(columns: Columns, features: Sequence[Feature]) -> pa.Table:
     return pa.table({CUSTOMER_ID: columns.table[CUSTOMER_ID].cast(pa.string()), **values})
 
 
-def _rows(table: Path, texts: Sequence[str]) -> Iterator[pa.Table]:
-    """Up to PART_ROWS rows at a time; `texts` of a CSV as written. Raises ImportInvalid without `customer_id`."""
+def _rows(table: Path, features: Sequence[Feature]) -> Iterator[pa.Table]:
+    """Up to PART_ROWS rows at a time; categories of a CSV as written. Raises ImportInvalid without `customer_id`."""
+    names = [feature.name for feature in features]
+    texts = [feature.name for feature in features if feature.type == "category"]
     if not table.name.endswith((".parquet", ".pq")):
         whole = read_table(table, (CUSTOMER_ID, *texts))
-        _check(table, whole.schema)
+        _check(table, whole.schema.names, names)
         yield from (whole.slice(start, PART_ROWS) for start in range(0, whole.num_rows, PART_ROWS))
         return
     if not table.is_file():
         raise ImportInvalid([f"Expected a table, found none - at `{table}`"])
     try:
         with pq.ParquetFile(table) as file:
-            _check(table, file.schema_arrow)
+            _check(table, file.schema_arrow.names, names)
             yield from (pa.Table.from_batches([batch]) for batch in file.iter_batches(PART_ROWS))
     except (pa.ArrowInvalid, OSError) as error:
         raise ImportInvalid([f"{table.name}: Expected a table (.csv, .csv.gz, .parquet), got something else: {error}"]) from error
 
 
-def _check(table: Path, schema: pa.Schema) -> None:
-    if CUSTOMER_ID not in schema.names:
-        raise ImportInvalid([f"{table.name}: Expected a column `{CUSTOMER_ID}`, found {', '.join(schema.names)}"])
+def _check(table: Path, found: Sequence[str], features: Sequence[str]) -> None:
+    if CUSTOMER_ID not in found:
+        raise ImportInvalid([f"{table.name}: Expected a column `{CUSTOMER_ID}`, found {', '.join(found)}"])
+    twice = [name for name in (CUSTOMER_ID, *features) if found.count(name) > 1]
+    if twice:
+        raise ImportInvalid(
+            [f"{table.name}: Expected each column once, found `{name}` {found.count(name)} times" for name in twice]
+        )

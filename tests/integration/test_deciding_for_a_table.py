@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 import redis
@@ -256,6 +257,20 @@ def test_a_cluster_without_its_address_or_an_address_without_a_cluster_is_a_slip
     command = ["--home", str(home), "decide", "t.csv", "--out", str(tmp_path / "o"), "--placement", "home_hero"]
     assert main([*command, *half]) == 1
     assert "Expected `--engine dask --scheduler ADDRESS`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["twice.csv", "twice.parquet"])
+def test_columns_that_are_there_twice_are_told(home, customers_url, tmp_path, name):
+    """By name, all of them; other columns of the table do not matter."""
+    names, values = ["customer_id", "age", "customer_id", "other", "age", "other"], [["c1"], [1.0], ["c2"], [1], [2.0], [2]]
+    table = pa.Table.from_arrays([pa.array(column) for column in values], names)
+    write = pyarrow.csv.write_csv if name.endswith("csv") else pq.write_table
+    write(table, tmp_path / name)
+    with pytest.raises(ImportInvalid) as refused:
+        decide_table(home, customers_url, Campaign("twice", HERO, {}), tmp_path / name, tmp_path / "out")
+    assert list(refused.value.problems) == [
+        f"{name}: Expected each column once, found `{column}` 2 times" for column in ("customer_id", "age")
+    ]
 
 
 @pytest.mark.parametrize("wrong", [["--placement", "hero:x"], ["--placement", "hero", "--context", "mobile"]])
