@@ -53,7 +53,7 @@ class RedisLink:
             replies = await self._asked(commands, count)
         except (OSError, DependencyFailed) as error:  # TimeoutError is an OSError
             raise self._failed(error) from error
-        if self._connection is not None and self._connection.is_readonly and (self._renewing is None or self._renewing.done()):
+        if self._connection is not None and self._connection.is_replica and (self._renewing is None or self._renewing.done()):
             self._renewing = asyncio.create_task(self._renew(self._connection))
         return replies if raw else check(replies)
 

@@ -66,7 +66,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._parser = hiredis.Reader(replyError=self._error)
-        self.is_readonly = False  # whether a write was refused as by a replica
+        self.is_replica = False  # whether it refused something as a replica does
         self._pending: deque[_Pending] = deque()
         self._transport: asyncio.Transport | None = None
 
@@ -75,7 +75,8 @@ class Connection(asyncio.Protocol):
         return self._transport is not None and not self._transport.is_closing()
 
     def _error(self, text: str) -> hiredis.ReplyError:
-        self.is_readonly |= "READONLY" in text  # after what Redis 6 says of the script where a script wanted to write
+        # after what Redis 6 says of the script where a script wanted to write; a replica without its primary may also not be read
+        self.is_replica |= "READONLY" in text or text.startswith("MASTERDOWN")
         return hiredis.ReplyError(text)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
