@@ -57,8 +57,8 @@ class AlertDesk:
         if not cases:
             return
         known = await self._read([case.record.customer_id for case in cases if case.rule.features or case.rule.once_per])
-        raised = [self._raised(case, known) for case in cases if self._holds(case, known, fed=fed)]
-        await self._hand_over(await self._first(raised))
+        told = await self._remembered([case for case in cases if self._holds(case, known, fed=fed)])
+        await self._hand_over(await self._first([self._raised(case, known) for case in told]))
 
     def _cases(self, records: Sequence[EventRecord]) -> list[Case]:
         """Those that are not settled without the customer."""
@@ -90,6 +90,16 @@ class AlertDesk:
             self.metrics.alerts.labels("unjudged").inc()
             return False
         return case.rule.holds(case.values, state.values)
+
+    async def _remembered(self, cases: Sequence[Case]) -> Sequence[Case]:
+        """Without events from before their customer was erased, which a device may send late; all where nobody can tell."""
+        if not cases:
+            return cases
+        try:
+            until = await self.store.erased_until([case.record.customer_id for case in cases])
+        except DependencyFailed:
+            return cases
+        return [case for case, moment in zip(cases, until, strict=True) if case.record.at > moment]
 
     def _raised(self, case: Case, known: _Known) -> AlertRaised:
         rule, record = case.rule, case.record

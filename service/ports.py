@@ -254,7 +254,13 @@ class LiveStore(Protocol):
 
 
 class AlertStore(Protocol):
-    """Hands alerts to whoever acts on them, and knows which customers have raised one lately."""
+    """Hands alerts to whoever acts on them, and knows which customers have raised one lately.
+
+    It also knows until when what was of an id is forgotten.
+    """
+
+    async def erased_until(self, customer_ids: Sequence[str]) -> list[float]:
+        """For each id, in seconds since 1970 UTC; before all others where nobody was erased. Raises DependencyFailed."""
 
     async def first(self, alerts: Sequence[AlertRaised]) -> list[bool]:
         """For alerts with `once_per`: whether it is the customer's first within that time, or the same again.

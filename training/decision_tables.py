@@ -144,6 +144,8 @@ def experiments_table(reports: Sequence[ExperimentReport], console: Console) -> 
             console.print(
                 f"the arms' customers are not shared out as planned (p = {report.mismatch:.1e}): do not trust the above"
             )
+        if report.left_out:
+            console.print(f"{report.left_out:,} decisions are left out, of when its arms were planned otherwise")
 
 
 def _difference(found: Difference, widest: float) -> tuple[str, ...]:

@@ -20,11 +20,12 @@ from features.homes import home_contract
 from service.catalog.validate import load_catalog
 from service.decision.experiments import CANARY, HOLDOUT, NOT_PERSONALISED, PLAIN_ARM, Assigned
 from service.decision.records import OutcomeRecord
-from service.errors import NotReady
+from service.errors import CatalogInvalid, NotReady, RegistryError
 from service.registry import Registry
 from training.event_history import is_erased, read_erasures
 from training.judging import Gain
 from training.live_log import payloads, read_log, sources
+from training.planned import Plan, Plans
 
 Values = npt.NDArray[np.float64]
 Counts = Mapping[str, Sequence[float]]  # (decisions, outcomes) of each customer
@@ -72,7 +73,8 @@ class ArmReport(msgspec.Struct, frozen=True):
 class ExperimentReport(msgspec.Struct, frozen=True):
     """One experiment. `arms`: those that are planned, in that order, also where nobody got one; then those that were.
 
-    `mismatch`: p of the customers' shares under the planned ones; None where nobody knows these.
+    `mismatch`: p of the customers' shares under the planned ones; None where nobody knows these. `left_out`: decisions of
+    when the arms were planned otherwise than by the newest of its catalogs.
     """
 
     id: str
@@ -80,6 +82,7 @@ class ExperimentReport(msgspec.Struct, frozen=True):
     arms: tuple[ArmReport, ...]
     differences: tuple[Difference, ...]
     mismatch: float | None
+    left_out: int = 0
 
 
 def arm_sums(decisions: Values, outcomes: Values) -> ArmSums:
@@ -129,13 +132,76 @@ def too_few(tried: ArmSums, first: ArmSums) -> str:
 EVERYBODY_ELSE = Assigned(NOT_PERSONALISED, "personalised")
 
 
+class _Versions(msgspec.Struct, frozen=True):
+    catalog: int
+
+
 class _Decided(msgspec.Struct, frozen=True):
     """What of a decision is counted."""
 
     decision_id: str
     customer_id: str
     at: float
+    versions: _Versions
     experiment: Assigned | None = None
+
+
+class _Counts:
+    """Decisions and outcomes by arm and customer, apart for each plan; those of an experiment's newest plan are told."""
+
+    def __init__(self, plans: Plans) -> None:
+        self._plans = plans
+        self._newest: dict[str, tuple[float, int]] = {}  # by experiment: when its last decision was made, and by which catalog
+        self._found: defaultdict[Assigned, defaultdict[Plan, defaultdict[str, list[float]]]] = defaultdict(
+            lambda: defaultdict(lambda: defaultdict(lambda: [0.0, 0.0]))
+        )
+        self._others: defaultdict[Plan, set[str]] = defaultdict(set)  # who is personalised, by the plan of who is not
+
+    def add(self, arm: Assigned, decided: _Decided, *, has_succeeded: bool) -> None:
+        """One decision."""
+        revision = decided.versions.catalog
+        self._newest[arm.id] = max(self._newest.get(arm.id, (decided.at, revision)), (decided.at, revision))
+        count = self._found[arm][self._plans.of(revision, arm.id)][decided.customer_id]
+        count[0] += 1.0
+        count[1] += has_succeeded
+        if arm != PLAIN_ARM and arm.id != HOLDOUT:
+            self._others[self._plans.of(revision, NOT_PERSONALISED)].add(decided.customer_id)
+
+    def revision(self, experiment: str) -> int:
+        """The catalog of its last decision."""
+        return self._newest[experiment][1]
+
+    def _plan(self, experiment: str) -> Plan:
+        return self._plans.of(self.revision(experiment), experiment)
+
+    def by_experiment(self) -> dict[str, dict[str, Counts]]:
+        """By experiment, then by arm."""
+        found: defaultdict[str, dict[str, Counts]] = defaultdict(dict)
+        for arm, by_plan in self._found.items():
+            if arm != EVERYBODY_ELSE or PLAIN_ARM in self._found:
+                found[arm.id][arm.arm] = by_plan.get(self._plan(arm.id), {})
+        return {name: {arm: counts for arm, counts in arms.items() if counts} for name, arms in found.items()}
+
+    def left_out(self, experiment: str) -> int:
+        """Decisions under another plan."""
+        newest = self._plan(experiment)
+        return sum(
+            int(count[0])
+            for arm, by_plan in self._found.items() if arm.id == experiment
+            for plan, counts in by_plan.items() if plan != newest
+            for count in counts.values()
+        )  # fmt: skip
+
+    def assigned(self, experiment: str) -> dict[str, int]:
+        """Customers by arm, as chance assigned them.
+
+        Who is in no experiment depends on the experiments of the time, who is not personalised does not: beside the latter are
+        all others but the holdout, whatever experiments came and went.
+        """
+        found = {arm: len(customers) for arm, customers in self.by_experiment()[experiment].items()}
+        if experiment == NOT_PERSONALISED:
+            found[EVERYBODY_ELSE.arm] = len(self._others[self._plan(experiment)])
+        return found
 
 
 def experiments(home: Path, objective: str, progress: Progress = lambda _done, _of: None) -> list[ExperimentReport]:
@@ -144,9 +210,10 @@ def experiments(home: Path, objective: str, progress: Progress = lambda _done, _
     Who was erased counts nowhere. Who does not want to be known does: nothing known of them is read here, and an arm that drives
     customers to say no would look better without them.
     `not_personalised` compares those who are in no experiment with the one in a hundred for whom nothing known of them counts.
+    Of each experiment those decisions count whose catalogs planned its arms as that of its last one did.
     """
     successes = {o.decision_id for o in read_log(home, "outcomes", OutcomeRecord) if o.type == objective}
-    counts: defaultdict[Assigned, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(lambda: [0.0, 0.0]))
+    counts = _Counts(Plans(Registry(home / "registry")))
     decoder, parts, erased = msgspec.json.Decoder(_Decided), sources(home, "decisions"), read_erasures(home)
     counted: set[str] = set()  # two workers may both write an id
     for done, part in enumerate(parts, 1):
@@ -158,42 +225,24 @@ def experiments(home: Path, objective: str, progress: Progress = lambda _done, _
             arm = decided.experiment
             if arm is None or arm.id == CANARY:  # `nextbest guard` compares canaries
                 arm = EVERYBODY_ELSE
-            count = counts[arm][decided.customer_id]
-            count[0] += 1.0
-            count[1] += decided.decision_id in successes
+            counts.add(arm, decided, has_succeeded=decided.decision_id in successes)
         progress(done, len(parts))
-    if PLAIN_ARM not in counts:
-        counts.pop(EVERYBODY_ELSE, None)
-    if not counts:
+    found = counts.by_experiment()
+    if not found:
         raise NotReady("Expected logged decisions of an experiment, found none: declare `experiments` in the catalog")
-    planned, assigned = _planned(home), _assigned(counts)
-    by_experiment: defaultdict[str, dict[str, Counts]] = defaultdict(dict)
-    for arm, customers in counts.items():
-        by_experiment[arm.id][arm.arm] = customers
-    return [_report(name, objective, arms, planned.get(name, {}), assigned[name]) for name, arms in by_experiment.items()]
+    reports = []
+    for name, arms in found.items():
+        report = _report(name, objective, arms, _planned(home, counts.revision(name)).get(name, {}), counts.assigned(name))
+        reports.append(msgspec.structs.replace(report, left_out=counts.left_out(name)))
+    return reports
 
 
-def _assigned(counts: Mapping[Assigned, Counts]) -> Mapping[str, Mapping[str, int]]:
-    """Customers by experiment and arm, as chance assigned them.
-
-    Who is in no experiment depends on the experiments of the time, who is not personalised does not: beside the latter are all
-    others but the holdout, whatever experiments came and went.
-    """
-    found: defaultdict[str, dict[str, int]] = defaultdict(dict)
-    for arm, customers in counts.items():
-        found[arm.id][arm.arm] = len(customers)
-    others = (customers for arm, customers in counts.items() if arm != PLAIN_ARM and arm.id != HOLDOUT)
-    found[NOT_PERSONALISED][EVERYBODY_ELSE.arm] = len(set[str]().union(*others))
-    return found
-
-
-def _planned(home: Path) -> dict[str, dict[str, float]]:
-    """Shares of the arms, in their order, by experiment, of whom `_assigned` counts: as the catalog that serves has them."""
-    registry = Registry(home / "registry")
-    revision = registry.current().catalog
-    if revision is None:
+def _planned(home: Path, revision: int) -> dict[str, dict[str, float]]:
+    """Shares of the arms, in their order, by experiment, of whom `_Counts.assigned` counts; none where nobody knows them."""
+    try:
+        catalog = load_catalog(Registry(home / "registry").catalog(revision).document, home_contract(home))
+    except (RegistryError, CatalogInvalid):  # of another registry, or of a contract that has changed since
         return {}
-    catalog = load_catalog(registry.catalog(revision).document, home_contract(home))
     plain = catalog.not_personalised.share if catalog.not_personalised else 0.0
     plan = {e.id: {arm.id: arm.share for arm in e.arms} for e in catalog.experiments}
     return {**plan, NOT_PERSONALISED: {PLAIN_ARM.arm: plain, EVERYBODY_ELSE.arm: 1.0 - plain}}

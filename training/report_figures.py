@@ -36,7 +36,7 @@ from training.off_policy import Interval, Rows, doubly_robust, doubts, mean_inte
 from training.policies import UNIFORM, PolicyRows, chunks, uniform
 from training.report_counts import Answers, Counted, Items, Periods, by_arm, count, periods
 from training.report_drift import Drifted, compare, then_and_now
-from training.report_holdout import Plans, Shares
+from training.report_holdout import Holdouts, Shares
 from training.report_loop import Floors, Loop, loop
 from training.slots import SlotRates, knows_slots
 from training.split import seen
@@ -121,14 +121,14 @@ def figures(home: Path, since: float = -math.inf, progress: Progress = lambda _d
     moments = np.concatenate([recent.decided_at, counted.answers.at])
     times = periods(float(moments.min()), float(moments.max()))
     own = SlotRates(lambda slot: engine_of(registry, contract, catalog, bundle, slot=slot))
-    plans = Plans(registry, contract)
+    holdouts = Holdouts(registry, contract)
     policies, gains, weights = _policies(recent, (engine, own), (manifest, catalog), times, progress)
     judged = mature(everything, objective.window)
     if knows_slots(manifest.inputs):  # what was predicted is what the first slot brings
         judged = judged.take(judged.slot == 1)
     return Figures(
         objective.name, bundle, times, counted, policies, gains, weights, _experiments(home, objective.outcome),
-        lifts(*plans.compared(counted.answers)), plans.nobody(counted.answers, serving),
+        lifts(*holdouts.compared(counted.answers)), holdouts.nobody(counted.answers, serving),
         deciles(judged, counted.items) if manifest.predicts != "uplift" else (),
         loop(counted.served, times, _floors(catalog, manifest)), _drift(manifest, engine, examples, progress),
     )  # fmt: skip

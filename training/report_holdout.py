@@ -1,7 +1,4 @@
-"""Which decisions a holdout is compared on: those of catalogs that planned it alike.
-
-Of before there was one, or after, everybody is outside: compared with them, the holdout would be told apart from another season.
-"""
+"""Which decisions a holdout is compared on: those of catalogs that planned it alike (`training.planned`)."""
 
 import math
 from typing import NamedTuple
@@ -10,10 +7,11 @@ import numpy as np
 
 from features.contract import Contract
 from service.catalog.validate import load_catalog
-from service.decision.experiments import HOLDOUT
+from service.decision.experiments import HOLDOUT, NOT_PERSONALISED
 from service.errors import CatalogInvalid, RegistryError
 from service.registry import Registry
 from training.experiments import mismatch
+from training.planned import Plan, Plans
 from training.report_counts import Answers
 
 
@@ -24,11 +22,11 @@ class Shares(NamedTuple):
     plain: float = 0.0
 
 
-class Plans:
-    """What the catalogs of a registry plan."""
+class Holdouts:
+    """Those that the catalogs of a registry plan."""
 
     def __init__(self, registry: Registry, contract: Contract) -> None:
-        self._registry, self._contract = registry, contract
+        self._registry, self._contract, self._plans = registry, contract, Plans(registry)
 
     def compared(self, answers: Answers) -> tuple[Answers, Shares]:
         """Those that were given under the plan of the newest one in the holdout, and its shares; all where there is none."""
@@ -58,9 +56,5 @@ class Plans:
         plan = self._plan(revision)
         return answers.under([one for one in np.unique(answers.catalog).tolist() if self._plan(one) == plan])
 
-    def _plan(self, revision: int) -> object:
-        try:
-            document = self._registry.catalog(revision).document
-        except RegistryError:
-            return revision  # like no other
-        return document.get("holdout"), document.get("not_personalised")
+    def _plan(self, revision: int) -> tuple[Plan, Plan]:
+        return self._plans.of(revision, HOLDOUT), self._plans.of(revision, NOT_PERSONALISED)

@@ -141,6 +141,8 @@ def _experiments(found: Figures) -> str:
             told.append(_mismatched(report.id, report.mismatch))
         else:
             told.append(f"<p>Customers are shared out as planned (p = {report.mismatch:.2g}).</p>")
+        if report.left_out:
+            told.append(f"<p>{report.left_out:,} decisions are left out, of when its arms were planned otherwise.</p>")
         differences = {one.arm: one for one in report.differences}
         points = [
             Point(d.arm, d.gain.value, *d.gain.ci, carries=d.is_told) for d in report.differences

@@ -6,6 +6,7 @@ import msgspec
 
 from service.decision.records import AlertRaised
 from service.ids import customer_key
+from service.stores.erasures import NEVER, ask_erased, until_in
 from service.stores.links import Link
 from service.stores.resp import encode
 
@@ -56,6 +57,10 @@ class RedisAlerts:
     def __init__(self, link: Link) -> None:
         self._link = link
 
+    async def erased_until(self, customer_ids: Sequence[str]) -> list[float]:
+        """Until when what was of each id is forgotten. Raises DependencyFailed."""
+        return [*map(until_in, await self._link.ask(ask_erased(map(customer_key, customer_ids)), len(customer_ids)))]
+
     async def first(self, alerts: Sequence[AlertRaised]) -> list[bool]:
         """Whether each is a customer's first, or the same again. Raises DependencyFailed."""
         commands = b"".join(hold_commands(alert, alert.once_per or 0.0) for alert in alerts)
@@ -93,8 +98,12 @@ class MemoryAlerts:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.stream: dict[str, AlertRaised] = {}
+        self.erased: dict[str, float] = {}  # by id, until when
         self._held: dict[str, tuple[str, float]] = {}
         self._clock = clock
+
+    async def erased_until(self, customer_ids: Sequence[str]) -> list[float]:
+        return [self.erased.get(name, NEVER) for name in customer_ids]
 
     async def first(self, alerts: Sequence[AlertRaised]) -> list[bool]:
         return [self._is_first(alert) for alert in alerts]

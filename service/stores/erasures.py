@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from service.ids import customer_key
 from service.stores.resp import encode
 
+NEVER = float("-inf")
 KEPT_S = 400 * 86_400  # as long as what events have fed: what is older than that counts nowhere here
 
 
@@ -25,4 +26,4 @@ def ask_erased(keys: Iterable[str]) -> bytes:
 
 def until_in(reply: bytes | None) -> float:
     """The moment that was answered; before all others where nobody was erased."""
-    return float("-inf") if reply is None else float(reply)
+    return NEVER if reply is None else float(reply)

@@ -10,6 +10,7 @@ from features.redis_client import redis_client
 from service.decision.records import AlertRaised
 from service.errors import DependencyFailed
 from service.stores.alert_stream import STREAM, MemoryAlerts, RedisAlerts
+from service.stores.erasures import NEVER, erased_command
 from service.stores.links import open_link
 
 WEEK = 7 * 86_400.0
@@ -53,9 +54,17 @@ async def test_whoever_is_released_is_held_back_no_more_and_by_nobody_elses_aler
 
 async def test_nothing_to_hand_over_is_no_error(store):
     """An empty call asks nothing."""
-    assert await store.first([]) == []
+    assert await store.first([]) == await store.erased_until([]) == []
     await store.release([])
     await store.publish([])
+
+
+async def test_until_when_an_id_is_erased_is_known(any_redis_url):
+    """To the microsecond, by id; the others never were."""
+    link = open_link(any_redis_url, timeout_ms=5000)
+    await link.ask(erased_command("c1", 1_790_000_000.123457), 1)
+    assert await RedisAlerts(link).erased_until(["c2", "c1"]) == [NEVER, 1_790_000_000.123457]
+    await link.close()
 
 
 async def test_an_alert_is_in_the_stream_once_with_what_whoever_acts_needs(any_redis_url):

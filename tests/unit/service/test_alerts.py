@@ -68,6 +68,9 @@ class Reader(MemoryCustomerReader):
 
 
 class FailingStore(MemoryAlerts):
+    async def erased_until(self, _customer_ids):
+        raise DependencyFailed("down")
+
     async def first(self, _alerts):
         raise DependencyFailed("down")
 
@@ -151,6 +154,14 @@ async def test_an_alert_of_an_alias_is_the_customers(office):
     assert await office.look(answered("e1", "a-1", score=3.0, final=True)) == ["unhappy", "rarely"]
     assert {alert.customer_id for alert in office.log.alerts} == {"cross"}
     assert await office.look(answered("e2", "cross", score=9.0, final=True)) == []
+
+
+async def test_what_happened_before_a_customer_was_erased_raises_nothing(office):
+    """However late it comes; what happened since does, and so does what others did."""
+    office.store.erased = {"cross": NOW}
+    late, since = answered("e1", score=1.0), msgspec.structs.replace(answered("e2", score=1.0), at=NOW + 1.0)
+    assert await office.look(late, since, answered("e3", "calm", score=1.0)) == ["bad_score", "unhappy", "bad_score"]
+    assert {alert.event_id for alert in office.log.alerts} == {"e2", "e3"}
 
 
 @pytest.mark.parametrize("cause", ["reader fails", "features do not know the event"])

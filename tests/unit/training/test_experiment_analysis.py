@@ -12,8 +12,9 @@ from rich.console import Console
 from service.catalog.entities import Arm, Experiment, Holdout
 from service.cli import main
 from service.decision.experiments import Assigned, Assignment
-from service.decision.records import DecisionRecord, Versions
+from service.decision.records import DecisionRecord, OutcomeRecord, Versions
 from service.errors import NotReady
+from service.registry import Registry
 from tests.unit.training.conftest import write_log
 from training.decision_tables import experiments_table
 from training.experiments import (
@@ -122,20 +123,75 @@ def test_the_log_tells_what_the_arms_brought(busy_home):
     assert plain.mismatch > 0.001
 
 
-def logged(home, assigned: Sequence[Assigned | None], first: int = 0) -> None:
-    """A decision for each customer from c0 on, and the arm that it is in."""
-    versions = Versions(1, None, "x")
+def logged(home, assigned: Sequence[Assigned | None], first: int = 0, *, succeed: float = 0.0) -> None:
+    """A decision of the catalog that serves for each customer from c0 on, and the arm that it is in; so many succeed."""
+    versions = Versions(Registry(home / "registry").current().catalog or 0, None, "x")
+    ids = [f"d{first + n}" for n in range(len(assigned))]
     records = [
-        DecisionRecord(f"d{first + n}", f"c{n}", 1e9, {}, {}, (), versions, experiment=arm) for n, arm in enumerate(assigned)
+        DecisionRecord(name, f"c{n}", 1e9 + first, {}, {}, (), versions, experiment=arm)
+        for n, (name, arm) in enumerate(zip(ids, assigned, strict=True))
     ]
-    write_log(home, records)
+    lucky = np.random.default_rng(first).random(len(ids)) < succeed
+    clicks = [OutcomeRecord(f"o-{name}", name, "click", 1e9, 1e9) for name, is_lucky in zip(ids, lucky, strict=True) if is_lucky]
+    write_log(home, records, clicks)
 
 
-def planned(home, *experiments: dict) -> None:
-    """The home's catalog with these experiments."""
-    draft = home / "planned.yaml"
-    draft.write_text(yaml.safe_dump({**yaml.safe_load((home / "catalog.yaml").read_text()), "experiments": experiments}))
+def planned(home, *experiments: dict, **sections: object) -> None:
+    """The home's catalog with these experiments, and further sections."""
+    draft, catalog = home / "planned.yaml", yaml.safe_load((home / "catalog.yaml").read_text())
+    draft.write_text(yaml.safe_dump({**catalog, "experiments": experiments, **sections}))
     assert main(["--home", str(home), "catalog", "publish", str(draft)]) == 0
+
+
+def two_arms(weight: float, share: float = 1.0, salt: str = "e") -> dict:
+    """An experiment whose second arm has this weight."""
+    return {"id": "e", "salt": salt, "share": share, "arms": [{"id": "a", "weight": 1.0 - weight}, {"id": "b", "weight": weight}]}
+
+
+def as_planned(weight: float, share: float = 1.0, customers: int = 5_000, plain: float = 0.01) -> list[Assigned | None]:
+    """Customers as they are really assigned."""
+    arms = Arm("a", 1.0 - weight), Arm("b", weight)
+    assignment = Assignment((Experiment("e", "e", 0.0, share, arms),), None, Holdout(plain, "not_personalised"))
+    return [assignment.of(f"c{n}") for n in range(customers)]
+
+
+def test_what_an_arm_brought_when_it_had_another_weight_does_not_count(own_home):
+    """A tenth gets the new arm in a bad season, a half in a good one: it is no better, and pooled it would look so."""
+    for first, (weight, rate) in enumerate([(0.1, 0.1), (0.5, 0.4)]):
+        planned(own_home, two_arms(weight))
+        logged(own_home, as_planned(weight), 10_000 * first, succeed=rate)
+    report, _plain = sorted(experiments(own_home, "click"), key=lambda one: one.id)
+    assert report.differences[0].verdict == "no difference shown"
+    assert report.mismatch is not None
+    assert report.mismatch > 0.001
+    now = sum(assigned is not None and assigned.id == "e" for assigned in as_planned(0.5))
+    assert (sum(arm.decisions for arm in report.arms), report.left_out) == (now, now)
+    told = io.StringIO()
+    experiments_table([report], Console(file=told, width=120, highlight=False))
+    assert f"{now:,} decisions are left out, of when its arms were planned otherwise" in told.getvalue()
+
+
+def test_more_customers_for_the_same_arms_change_nothing(own_home):
+    """All decisions count where an experiment grows; and once it is over, its shares are still known."""
+    for first, share in enumerate([0.2, 0.8]):
+        planned(own_home, two_arms(0.5, share))
+        logged(own_home, as_planned(0.5, share), 10_000 * first)
+    planned(own_home)
+    report, plain = sorted(experiments(own_home, "click"), key=lambda one: one.id)
+    assert (report.left_out, plain.left_out) == (0, 0)
+    assert report.mismatch is not None
+    assert min(report.mismatch, plain.mismatch or 0.0) > 0.001
+
+
+def test_more_who_are_not_personalised_are_compared_with_their_time(own_home):
+    """One in a hundred, then one in twenty: the first time counts no more, whatever the experiments of then and now."""
+    for first, plain in enumerate([0.01, 0.05]):
+        planned(own_home, two_arms(0.5, 0.5), not_personalised={"share": plain})
+        logged(own_home, as_planned(0.5, 0.5, plain=plain), 10_000 * first)
+    report, compared = sorted(experiments(own_home, "click"), key=lambda one: one.id)
+    assert (report.left_out, compared.left_out > 2_000) == (0, True)
+    assert 200 < compared.arms[0].customers < 300
+    assert min(report.mismatch or 0.0, compared.mismatch or 0.0) > 0.001
 
 
 @pytest.mark.parametrize(

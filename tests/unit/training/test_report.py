@@ -20,7 +20,7 @@ from training.experiments import MISMATCH
 from training.off_policy import Interval
 from training.report_counts import DAY, Answers, Served, effective_actions, periods
 from training.report_figures import Figures, claim, figures, lifts
-from training.report_holdout import Plans, Shares
+from training.report_holdout import Holdouts, Shares
 from training.report_loop import Floors, loop, share_interval, starved
 from training.report_page import mix, page
 from training.report_pictures import Point, Series, _ticks, calibration, dots, lines, number, stacked
@@ -115,45 +115,45 @@ def test_a_lift_of_hardly_any_successes_is_in_doubt():
     assert found.doubt == "too few outcomes: 5 customers of each group must have one or be expected to"
 
 
-def published(home, *holdouts) -> tuple[Plans, list[int]]:
+def published(home, *holdouts) -> tuple[Holdouts, list[int]]:
     """One catalog after the other, each with such a holdout; their revisions."""
     registry, revisions = Registry(home / "registry"), []
     document = registry.catalog(registry.current().catalog or 0).document
     for share in holdouts:
         planned = {**document, "holdout": {"share": share}} if share else document
         revisions.append(registry.publish_catalog(planned, fingerprint="f", author="a", note="n", at="2026-01-01T00:00:00Z"))
-    return Plans(registry, home_contract(home)), revisions
+    return Holdouts(registry, home_contract(home)), revisions
 
 
 def test_a_holdout_is_compared_with_whoever_could_have_been_in_it(own_busy_home):
     """Everybody succeeded before there was one, and after it: neither season counts, and both revisions of one plan do."""
-    plans, (before, first, same, after) = published(own_busy_home, None, 0.1, 0.1, 0.2)
+    made, (before, first, same, after) = published(own_busy_home, None, 0.1, 0.1, 0.2)
     told = answers(np.random.default_rng(1), 0.0)
     catalog = np.repeat([before, first, same, after], 1000)
     is_another = np.isin(catalog, [before, after])
     told = told._replace(
         catalog=catalog, arm=np.where(is_another, "", told.arm), success=np.where(is_another, 1.0, told.success), worth={}
     )
-    compared, shares = plans.compared(told)
+    compared, shares = made.compared(told)
     assert shares == Shares(0.1, 0.01)
     assert compared.at.tolist() == told.at[1000:3000].tolist()
     [found] = lifts(compared, shares)
     assert found.each.low < 0.0 < found.each.high
     assert found.planned > MISMATCH
     assert lifts(told, shares)[0].each.low > 0.0
-    elsewhere, unknown = plans.compared(told._replace(catalog=np.where(is_another, before, 99)))
+    elsewhere, unknown = made.compared(told._replace(catalog=np.where(is_another, before, 99)))
     assert (set(elsewhere.catalog.tolist()), unknown) == ({99}, Shares())
 
 
 def test_a_holdout_that_nobody_is_in_is_noticed(own_busy_home, found):
     """Where there should be somebody among so many; not where there is none, or where nobody need be there yet."""
-    plans, (without, planned) = published(own_busy_home, None, 0.1)
+    made, (without, planned) = published(own_busy_home, None, 0.1)
     told = answers(np.random.default_rng(1), 0.0)._replace(arm=np.repeat("", 4000), catalog=np.repeat(planned, 4000))
-    assert plans.nobody(told, planned) < MISMATCH
-    assert plans.nobody(told._replace(customer=np.repeat(["a", "b"], 2000)), planned) > MISMATCH
-    assert np.isnan(plans.nobody(told, without))
-    assert np.isnan(plans.nobody(answers(np.random.default_rng(1), 0.0)._replace(catalog=told.catalog), planned))
-    text = page(found._replace(nobody=plans.nobody(told, planned)))
+    assert made.nobody(told, planned) < MISMATCH
+    assert made.nobody(told._replace(customer=np.repeat(["a", "b"], 2000)), planned) > MISMATCH
+    assert np.isnan(made.nobody(told, without))
+    assert np.isnan(made.nobody(answers(np.random.default_rng(1), 0.0)._replace(catalog=told.catalog), planned))
+    text = page(found._replace(nobody=made.nobody(told, planned)))
     assert "Nobody is in the holdout that the catalog declares" in text
     assert "Customers of the holdout are not shared out as planned" in text
     assert "Customers of the holdout" not in page(found._replace(nobody=0.5))
