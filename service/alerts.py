@@ -99,7 +99,7 @@ class AlertDesk:
             until = await self.store.erased_until([case.record.customer_id for case in cases])
         except DependencyFailed:
             return cases
-        return [case for case, moment in zip(cases, until, strict=True) if case.record.at > moment]
+        return [case for case, moment in zip(cases, until, strict=True) if case.record.counts_from > moment]
 
     def _raised(self, case: Case, known: _Known) -> AlertRaised:
         rule, record = case.rule, case.record

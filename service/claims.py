@@ -11,12 +11,13 @@ from service.asks import Made, Turn, terms_of
 from service.decision.entities import UNKNOWN_CUSTOMER, CustomerState
 from service.errors import DependencyFailed, DependencyRefused, DependencyTimedOut, no_answer
 from service.metrics import Metrics
-from service.ports import Claim, ContactHistory, CustomerReader, Reading
+from service.ports import EMPTIED, Claim, ContactHistory, CustomerReader, Reading
 
 REFUSED_S = 0.5  # how long no claims are made after Redis refused one
 DOUBT_S = 1.0  # between two tries to take back what Redis may have taken
 DOUBTED_AT_ONCE = 256  # of such claims: 2,000 stop the loop for 130 ms
 ATTEMPTS = 8  # to make a decision that holds; a customer who asks so often at once gets what no cap can forbid
+STRICT_ATTEMPTS = 1000  # for whoever has time: of all who want something of one customer, one gets it at each
 
 Held = tuple[Made, Claim]
 
@@ -53,10 +54,10 @@ class Claims:
         free = [] if self.is_strict else [claim for _, claim in claims if not must_hold(claim)]
         if free:
             self._after(self._claim_freely(free, turn))
-        held: list[Held] = []
-        for attempt in range(ATTEMPTS):
+        held, attempts = list[Held](), STRICT_ATTEMPTS if self.is_strict else ATTEMPTS
+        for attempt in range(attempts):
             if bound:
-                lost = await self._attempt(turn, bound, held, last=attempt == ATTEMPTS - 1)
+                lost = await self._attempt(turn, bound, held, last=attempt == attempts - 1)
                 bound = [(m, claim) for m in lost if not gone(m) and (claim := m.claim(turn.engine)) is not None]
         return held
 
@@ -90,10 +91,17 @@ class Claims:
         made = [m for (m, _), _ in failed]
         turn.make_again(made, unknown(turn, len(made), known=made))
 
+    async def look(self, turn: Turn, customer_ids: Sequence[str]) -> Reading:
+        """What is known now. Raises DependencyFailed; where it is strict, also where the store was emptied."""
+        reading = await self.reader.read(customer_ids, turn.now, terms_of(turn.engine))
+        if reading.is_doubted and self.is_strict:
+            raise DependencyFailed(EMPTIED)
+        return reading
+
     async def read(self, turn: Turn, made: Sequence[Made]) -> Reading:
         """What is known now; where nothing is, as little as an unknown customer's, or an error where it is strict."""
         try:
-            return await self.reader.read([m.ask.customer_id for m in made], turn.now, terms_of(turn.engine))
+            return await self.look(turn, [m.ask.customer_id for m in made])
         except DependencyFailed:
             if self.is_strict:
                 raise

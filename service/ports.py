@@ -63,15 +63,20 @@ def acknowledged(
     return Acknowledgement(len(written), duplicates, orphans, late, tuple(written), reused)
 
 
+EMPTIED = "Expected Redis to hold what was written down, found it was emptied: `nextbest rebuild`"
+
+
 class Reading(NamedTuple):
     """What is known at a moment: one state per customer, in order, and the budgets that are used up.
 
-    `owners`: whom an id that was asked for is an alias of, by that id.
+    `owners`: whom an id that was asked for is an alias of, by that id. `is_doubted`: the store was emptied, in part at least, and
+    of some of them less is told than was known.
     """
 
     states: list[CustomerState]
     exhausted: tuple[Budget, ...] = ()
     owners: Mapping[str, str] = {}
+    is_doubted: bool = False
 
 
 class Claim(NamedTuple):

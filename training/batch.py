@@ -25,7 +25,7 @@ import pyarrow as pa
 
 from features.contract import Contract
 from features.homes import home_contract
-from service.asks import Ask, Turn, as_sent, terms_of
+from service.asks import Ask, Turn, as_sent
 from service.bundles.assembling import Choice, assemble, wanted_bundles
 from service.bundles.loading import load_bundle
 from service.catalog.entities import Catalog, Scalar
@@ -33,13 +33,13 @@ from service.catalog.validate import load_catalog
 from service.claims import Claims
 from service.decision.engine import Engine
 from service.decision.records import DecisionRecord
-from service.errors import DependencyFailed, NotReady, UnknownPlacement
+from service.errors import NotReady, UnknownPlacement
 from service.ids import RANDOM_BYTES, customer_key, with_key, without_key
 from service.metrics import Metrics
 from service.registry import Pointer, Registry
 from service.stores.completeness import nothing_written
 from service.stores.contact_history import RedisContactHistory
-from service.stores.customer_reader import EMPTIED, RedisCustomerReader
+from service.stores.customer_reader import RedisCustomerReader
 from service.stores.links import open_link
 from service.stores.segment_log import SegmentLog
 from training.batch_parts import CUSTOMER_ID, Campaign, Part, PartsFolder, Plan, columns_of
@@ -260,10 +260,7 @@ class _Decider:
 
     async def _some(self, asks: Sequence[Ask]) -> pa.Table:
         turn = Turn(self._engine, time.time())
-        reading = await self._reader.read([ask.customer_id for ask in asks], turn.now, terms_of(self._engine))
-        if self._reader.has_lost:  # everybody would get a fallback
-            raise DependencyFailed(EMPTIED)
-        made = turn.make(asks, reading)
+        made = turn.make(asks, await self._claims.look(turn, [ask.customer_id for ask in asks]))
         await self._claims.settle(turn, made)
         records = [m.record for m in made]
         if not self._campaign.dry_run:

@@ -38,7 +38,7 @@ def read_known_events(home: Path) -> Iterator[tuple[EventRecord, float]]:
         name = record.event_id.encode()
         if name not in known:
             known.add(name)
-            if not is_erased(erased, record.customer_id, record.at):
+            if not is_erased(erased, record.customer_id, record.counts_from):
                 yield record, since
 
 

@@ -151,7 +151,8 @@ class _Counts:
 
     def __init__(self, plans: Plans) -> None:
         self._plans = plans
-        self._newest: dict[str, tuple[float, int]] = {}  # by experiment: when its last decision was made, and by which catalog
+        # by experiment: when its last decision was made, and by which catalog; of `not_personalised` those of who is not
+        self._newest: dict[str, tuple[float, int]] = {}
         self._found: defaultdict[Assigned, defaultdict[Plan, defaultdict[str, list[float]]]] = defaultdict(
             lambda: defaultdict(lambda: defaultdict(lambda: [0.0, 0.0]))
         )
@@ -160,12 +161,19 @@ class _Counts:
     def add(self, arm: Assigned, decided: _Decided, *, has_succeeded: bool) -> None:
         """One decision."""
         revision = decided.versions.catalog
-        self._newest[arm.id] = max(self._newest.get(arm.id, (decided.at, revision)), (decided.at, revision))
+        name = EVERYBODY_ELSE.arm if arm == EVERYBODY_ELSE else arm.id
+        self._newest[name] = max(self._newest.get(name, (decided.at, revision)), (decided.at, revision))
         count = self._found[arm][self._plans.of(revision, arm.id)][decided.customer_id]
         count[0] += 1.0
         count[1] += has_succeeded
         if arm != PLAIN_ARM and arm.id != HOLDOUT:
             self._others[self._plans.of(revision, NOT_PERSONALISED)].add(decided.customer_id)
+
+    def everybody_else(self) -> tuple[int, Counts, int]:
+        """Who is in no experiment: their last catalog, what they did under its plan, and how many were personalised then."""
+        _, revision = self._newest.get(EVERYBODY_ELSE.arm, (0.0, 0))
+        plan = self._plans.of(revision, NOT_PERSONALISED)
+        return revision, self._found[EVERYBODY_ELSE][plan] if revision else {}, len(self._others[plan])
 
     def revision(self, experiment: str) -> int:
         """The catalog of its last decision."""
@@ -228,13 +236,23 @@ def experiments(home: Path, objective: str, progress: Progress = lambda _done, _
             counts.add(arm, decided, has_succeeded=decided.decision_id in successes)
         progress(done, len(parts))
     found = counts.by_experiment()
-    if not found:
+    reports = [] if NOT_PERSONALISED in found else _missing(home, objective, counts)
+    if not found and not reports:
         raise NotReady("Expected logged decisions of an experiment, found none: declare `experiments` in the catalog")
-    reports = []
     for name, arms in found.items():
         report = _report(name, objective, arms, _planned(home, counts.revision(name)).get(name, {}), counts.assigned(name))
         reports.append(msgspec.structs.replace(report, left_out=counts.left_out(name)))
     return reports
+
+
+def _missing(home: Path, objective: str, counts: _Counts) -> list[ExperimentReport]:
+    """`not_personalised`, where nobody is though the catalog plans it, and somebody had to be."""
+    revision, arm, everybody = counts.everybody_else()
+    planned = _planned(home, revision).get(NOT_PERSONALISED, {}) if arm else {}
+    if not planned.get(PLAIN_ARM.arm):
+        return []
+    report = _report(NOT_PERSONALISED, objective, {EVERYBODY_ELSE.arm: arm}, planned, {EVERYBODY_ELSE.arm: everybody})
+    return [report] if report.mismatch is not None and report.mismatch < MISMATCH else []
 
 
 def _planned(home: Path, revision: int) -> dict[str, dict[str, float]]:

@@ -234,7 +234,7 @@ def feed(home: str, redis_url: str, is_first: bool, records: bytes) -> None:  # 
 
 async def _feed(home: Path, redis_url: str, records: Sequence[EventRecord], *, is_first: bool) -> None:
     link, erased = open_link(redis_url, timeout_ms=TIMEOUT_MS), read_erasures(home)
-    remembered = [record for record in records if not is_erased(erased, record.customer_id, record.at)]
+    remembered = [record for record in records if not is_erased(erased, record.customer_id, record.counts_from)]
     try:
         await RedisLiveFeatures(link, home_contract(home)).apply(fed(remembered))
         if is_first:

@@ -10,9 +10,12 @@ from typing import Any
 
 import msgspec
 
+from service.catalog.experimenting import NOT_PERSONALISED_SHARE
 from service.decision.experiments import HOLDOUT, NOT_PERSONALISED
 from service.errors import RegistryError
 from service.registry import Registry
+
+DIGITS = 12  # of a share: 1 of 3 is 2 of 6
 
 Plan = bytes
 _encoder = msgspec.json.Encoder(order="sorted")
@@ -47,7 +50,13 @@ class Plans:
 
 
 def _planned(document: Mapping[str, Any], experiment: str) -> object:
+    """What of a document decides who gets which arm, and what that is: however it is spelt out, by the words of a catalog."""
     if experiment in (HOLDOUT, NOT_PERSONALISED):
-        return document.get(experiment)
-    found = [one for one in document.get("experiments") or () if one.get("id") == experiment]
-    return [{key: value for key, value in one.items() if key != "share"} for one in found]
+        section = document.get(experiment) or {"share": NOT_PERSONALISED_SHARE if experiment == NOT_PERSONALISED else 0.0}
+        return float(section["share"]), section.get("salt", experiment)
+    found = next((one for one in document.get("experiments") or () if one.get("id") == experiment), None)
+    if found is None:
+        return None
+    weights = [float(arm.get("weight", 1.0)) for arm in found["arms"]]
+    arms = [{key: value for key, value in arm.items() if key != "weight"} for arm in found["arms"]]
+    return found.get("salt", experiment), [round(weight / (sum(weights) or 1.0), DIGITS) for weight in weights], arms

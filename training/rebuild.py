@@ -25,7 +25,7 @@ from service.stores.alert_stream import RedisAlerts, hold_commands
 from service.stores.aliases import alias_key
 from service.stores.budgets import budget_keys
 from service.stores.completeness import mark_of, set_complete
-from service.stores.consents import consents_key, record_command
+from service.stores.consents import consent_text, consents_key, record_command, said_at
 from service.stores.contact_history import KEPT_BYTES, as_contact, contacts_key
 from service.stores.erasures import erased_command
 from service.stores.identities import joined_key
@@ -50,9 +50,11 @@ Build = Callable[[Sequence[str]], Awaitable[list[bytes]]]  # a command for each 
 # KEYS: contacts. ARGV: what was there, what shall be, seconds to keep.
 REPLACE_CONTACTS = """
 if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
+if ARGV[2] == '' then redis.call('DEL', KEYS[1]) else redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3]) end
 return 1
 """
+# KEYS: consents. ARGV: a purpose, what was said of it.
+TAKE_BACK = "if redis.call('HGET', KEYS[1], ARGV[1]) == ARGV[2] then redis.call('HDEL', KEYS[1], ARGV[1]) end return 1"
 
 
 class RebuildReport(NamedTuple):
@@ -141,8 +143,18 @@ class _Rebuilding:
         return events, customers, contacts, budgets
 
     async def _erasures(self) -> None:
-        commands = [erased_command(name, at) for name, at in read_erasures(self._home).items()]
-        await self._link.ask(b"".join(commands), len(commands))
+        """Until when ids are erased, and what came in of them since from before that, while Redis did not know."""
+        erased, told = read_erasures(self._home), set(self._consents_by_owner())
+        for some in _slices([*erased.items()]):
+            await self._link.ask(b"".join(erased_command(*one) for one in some), len(some))
+            found = await self._link.ask(b"".join(encode("HGETALL", consents_key(name)) for name, _ in some), len(some))
+            stale = [
+                encode("EVAL", TAKE_BACK, "1", consents_key(name), purpose, text)
+                for (name, until), pairs in zip(some, found, strict=True)
+                for purpose, text in zip(pairs[::2], pairs[1::2], strict=True)
+                if said_at(text) <= until and (name, purpose.decode(), text.decode()) not in told
+            ]
+            await self._link.ask(b"".join(stale), len(stale))
 
     async def _aliases(self) -> None:
         commands = [encode("SET", alias_key(alias), customer) for alias, customer in read_aliases(self._home).items()]
@@ -155,6 +167,12 @@ class _Rebuilding:
             commands = [record_command(one, aliases.get(one.customer_id, one.customer_id)) for one in some]
             await self._link.ask(b"".join(commands), len(commands))
 
+    def _consents_by_owner(self) -> Iterator[tuple[str, str, str]]:
+        """Customer, purpose, and what `_consents` may leave there."""
+        aliases = read_aliases(self._home)
+        for one in latest_consents(self._home):
+            yield aliases.get(one.customer_id, one.customer_id), one.purpose, consent_text(one)
+
     async def _write(self, names: Sequence[str], build: Build) -> set[str]:
         """Those whose command did not hold, since they moved meanwhile."""
         lost: set[str] = set()
@@ -166,13 +184,16 @@ class _Rebuilding:
 
     async def _contacts(self) -> int:
         """Everything that the log says happened between customers and actions, joined with what has been added since."""
-        rebuilt = contacts_in(self._home)
-        waiting, everybody = set(rebuilt), len(rebuilt)
+        rebuilt, erased = contacts_in(self._home), {customer_key(name): at for name, at in read_erasures(self._home).items()}
+        waiting, everybody = {*rebuilt, *erased}, len(rebuilt)
         for _ in range(ROUNDS):
 
             async def build(keys: Sequence[str], rebuilt: Mapping[str, bytes] = rebuilt) -> list[bytes]:
                 there = await self._link.ask(b"".join(encode("GET", contacts_key(key)) for key in keys), len(keys))
-                return [_replacing(key, before or b"", rebuilt[key]) for key, before in zip(keys, there, strict=True)]
+                return [
+                    _replacing(key, before or b"", joined(rebuilt.get(key, b""), since(before or b"", erased.get(key))))
+                    for key, before in zip(keys, there, strict=True)
+                ]
 
             waiting = await self._write(sorted(waiting), build)
             if not waiting:
@@ -201,9 +222,8 @@ def _slices(names: Sequence[Part]) -> Iterator[Sequence[Part]]:
     return (names[start : start + AT_ONCE] for start in range(0, len(names), AT_ONCE))
 
 
-def _replacing(key: str, before: bytes, rebuilt: bytes) -> bytes:
+def _replacing(key: str, before: bytes, wanted: bytes) -> bytes:
     """One command that puts a history in the place of what is there."""
-    wanted = joined(rebuilt, before)
     return encode("EVAL", REPLACE_CONTACTS, "1", contacts_key(key), before, wanted, str(KEPT_S))
 
 
@@ -226,13 +246,14 @@ def contacts_in(home: Path) -> dict[str, bytes]:
     moved = {customer_key(alias): customer_key(customer) for alias, customer in read_aliases(home).items()}
     erased = {customer_key(name): at for name, at in read_erasures(home).items()}
     found: defaultdict[str, list[Contact]] = defaultdict(list)
-    for logged in read_decisions(home):
+    for logged in read_decisions(home, forgotten=True):
         record = logged.record
         key = customer_key(record.customer_id)
-        key = moved.get(key, key)
         if key_in(record.decision_id) is None:
             owners[record.decision_id] = key
-        found[key] += [
+        if is_erased(erased, key, record.at):
+            continue
+        found[moved.get(key, key)] += [
             Contact(record.at, item.action_id, record.decision_id, placement.id, SERVED)
             for placement in record.placements if not placement.fallback
             for item in placement.items
@@ -251,6 +272,14 @@ def timely_outcomes(home: Path) -> Iterator[OutcomeRecord]:
         if not outcome.late and outcome.outcome_id not in known:
             known.add(outcome.outcome_id)
             yield outcome
+
+
+def since(history: bytes, moment: float | None) -> bytes:
+    """What was added of after a moment; all where there is none."""
+    if moment is None:
+        return history
+    last = math.ceil(moment)  # as moments of contacts are kept
+    return b"".join(entry for entry in split_entries(history) if int.from_bytes(entry[:4], "little") > last)
 
 
 def joined(rebuilt: bytes, added: bytes) -> bytes:

@@ -1,7 +1,7 @@
 """What a report counts: one pass over decisions and outcomes, as columns. Then pure functions of them."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,9 +54,10 @@ class Answers(NamedTuple):
     success: Values
     worth: Mapping[str, Values]
 
-    def under(self, revisions: Sequence[int]) -> "Answers":
-        """Those of some catalogs."""
-        is_in = np.isin(self.catalog, revisions)
+    def take(self, is_in: npt.NDArray[np.bool_]) -> "Answers":
+        """Some of them."""
+        if is_in.all():
+            return self
         degraded = tuple(one for one, kept in zip(self.degraded, is_in.tolist(), strict=True) if kept)
         worth = {kind: values[is_in] for kind, values in self.worth.items()}
         return Answers(

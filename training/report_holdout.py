@@ -4,6 +4,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from features.contract import Contract
 from service.catalog.validate import load_catalog
@@ -34,13 +35,16 @@ class Holdouts:
         if not len(held):
             return answers, Shares()
         newest = int(answers.catalog[held[np.argmax(answers.at[held])]])
-        return self._alike(answers, newest), self.shares(newest)
+        return answers.take(self._are_alike(answers, newest)), self.shares(newest)
 
     def nobody(self, answers: Answers, serving: int) -> float:
         """P that of so many nobody is in the holdout of the catalog that serves; nan where it plans none or somebody is."""
-        shares, alike = self.shares(serving), self._alike(answers, serving)
-        outside = len(np.unique(alike.customer[alike.arm == ""]))
-        if not shares.holdout or not outside or (alike.arm == HOLDOUT).any():
+        shares = self.shares(serving)
+        alike = self._are_alike(answers, serving) if shares.holdout else np.zeros(len(answers.arm), np.bool_)
+        if (answers.arm[alike] == HOLDOUT).any():
+            return math.nan
+        outside = len(set(answers.customer[alike & (answers.arm == "")].tolist()))
+        if not outside:
             return math.nan
         return mismatch([0, outside], [shares.holdout, (1.0 - shares.holdout) * (1.0 - shares.plain)])
 
@@ -52,9 +56,9 @@ class Holdouts:
             return Shares()
         return Shares(*(one.share if one else 0.0 for one in (catalog.holdout, catalog.not_personalised)))
 
-    def _alike(self, answers: Answers, revision: int) -> Answers:
+    def _are_alike(self, answers: Answers, revision: int) -> npt.NDArray[np.bool_]:
         plan = self._plan(revision)
-        return answers.under([one for one in np.unique(answers.catalog).tolist() if self._plan(one) == plan])
+        return np.isin(answers.catalog, [one for one in np.unique(answers.catalog).tolist() if self._plan(one) == plan])
 
     def _plan(self, revision: int) -> tuple[Plan, Plan]:
         return self._plans.of(revision, HOLDOUT), self._plans.of(revision, NOT_PERSONALISED)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from service.decision.experiments import HOLDOUT
 from training.experiments import MISMATCH
 from training.journey_page import STYLE
 from training.report_counts import DAY, Periods, Served
@@ -98,13 +99,22 @@ def _weight(one: Claim) -> str:
     return f"<p>{told}1 is right.</p>"
 
 
+NO_HOLDOUT = "Nobody is in a holdout: what all of this brings against doing nothing cannot be told. Declare `holdout`."
+
+
 def _lift(found: Figures) -> str:
-    if not found.lifts and not math.isnan(found.nobody):
+    told = ""
+    if not math.isnan(found.nobody):
         alarm = _mismatched("the holdout", found.nobody) if found.nobody < MISMATCH else ""
-        return f"<p>Nobody is in the holdout that the catalog declares.</p>{alarm}"
+        told = f"<p>Nobody is in the holdout that the catalog declares.</p>{alarm}"
     if not found.lifts:
-        return "<p>Nobody is in a holdout: what all of this brings against doing nothing cannot be told. Declare `holdout`.</p>"
-    told = "".join(_lift_said(one) for one in found.lifts)
+        return told or f"<p>{NO_HOLDOUT}</p>"
+    left_out = (
+        int(np.isin(found.counted.answers.arm, ["", HOLDOUT]).sum()) - found.lifts[0].holdout.rows - found.lifts[0].others.rows
+    )
+    if left_out > 0:
+        told += f"<p>{left_out:,} decisions are left out, of when the holdout was planned otherwise.</p>"
+    told += "".join(_lift_said(one) for one in found.lifts)
     if len(found.lifts) == 1:
         told += "<p>No outcome carries a value: the lift cannot be told in money.</p>"
     rows = [

@@ -95,16 +95,24 @@ def record_command(consent: ConsentRecord, customer_id: str) -> bytes:
 
     What was said until the id it was said with was erased is passed over.
     """
-    text = f"{round(consent.at * MICROSECONDS)} {consent.given:d}"
     keys = [consents_key(customer_id), alias_key(customer_id)]
     if customer_id == consent.customer_id:
         keys.append(erased_key_of(customer_key(customer_id)))
-    return encode("EVAL", RECORD, str(len(keys)), *keys, consent.purpose, text)
+    return encode("EVAL", RECORD, str(len(keys)), *keys, consent.purpose, consent_text(consent))
+
+
+def consent_text(consent: ConsentRecord) -> str:
+    """As it is stored."""
+    return f"{round(consent.at * MICROSECONDS)} {consent.given:d}"
+
+
+def said_at(text: bytes) -> float:
+    """When what is stored was said, seconds since 1970 UTC."""
+    return int(text.partition(b" ")[0]) / MICROSECONDS
 
 
 def _said(text: bytes) -> Consent:
-    at, _, given = text.partition(b" ")
-    return Consent(given == b"1", int(at) / MICROSECONDS)
+    return Consent(text.endswith(b"1"), said_at(text))
 
 
 class MemoryConsents:

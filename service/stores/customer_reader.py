@@ -14,7 +14,7 @@ from service.decision.entities import UNKNOWN_CUSTOMER, CustomerState
 from service.errors import DependencyFailed
 from service.ids import customer_key
 from service.logs import logger
-from service.ports import NO_TERMS, Reading, Terms
+from service.ports import EMPTIED, NO_TERMS, Reading, Terms
 from service.stores.aliases import alias_key_of
 from service.stores.budgets import budget_keys, is_exhausted, read_commands
 from service.stores.completeness import COMPLETE, is_complete, mark_of, set_complete
@@ -24,7 +24,6 @@ from service.stores.links import Link
 from service.stores.live_features import live_key, state_in
 from service.stores.resp import bulk, encode, get
 
-EMPTIED = "Expected Redis to hold what was written down, found it was emptied: `nextbest rebuild`"
 NOTHING_KNOWN = CustomerState({})
 
 
@@ -44,7 +43,7 @@ class RedisCustomerReader:
         self._is_strict = not in_parts
         self._has_warned = False  # of what is malformed
         self._in_parts = in_parts and link.has_slots
-        self.has_lost = False  # Redis what it held, as the last read found it
+        self._has_lost = False  # as the last read found it
         self._nothing_written = nothing_written
         self._layout = layout = CustomerLayout(contract.batch)
         self._live = LiveFeatures(contract)
@@ -57,6 +56,11 @@ class RedisCustomerReader:
 
     async def read(self, customer_ids: Sequence[str], now: float, terms: Terms = NO_TERMS) -> Reading:
         """One state per id, in order. Raises DependencyFailed."""
+        reading = await self._read(customer_ids, now, terms)
+        self._has_lost = reading.is_doubted
+        return reading
+
+    async def _read(self, customer_ids: Sequence[str], now: float, terms: Terms) -> Reading:
         budgets, purposes = terms
         distinct = list(dict.fromkeys(customer_ids))
         marks = self._marks(distinct, budgets, now)
@@ -73,14 +77,14 @@ class RedisCustomerReader:
         used_up = {budget for budget in budgets if self._is_used_up(budget, *islice(replies, 2))}
         states = {customer: self._state(customer, known, now, purposes) for customer, known in found.items()}
         there = list(replies)
-        self.has_lost = None in there and not await self._is_new()
-        if self.has_lost:
+        has_lost = None in there and not await self._is_new()
+        if has_lost:
             for (customers, doubtful), mark in zip(marks.values(), there, strict=True):
                 if mark is None:
                     states |= {customer: self._doubted(states[customer], purposes) for customer in customers}
                     used_up |= set(doubtful)
         exhausted = tuple(budget for budget in budgets if budget in used_up)
-        reading = Reading([states[c] for c in customer_ids], exhausted)
+        reading = Reading([states[c] for c in customer_ids], exhausted, is_doubted=has_lost)
         aliases = {customer: known[0] for customer, known in found.items() if states[customer] is not UNKNOWN_CUSTOMER}
         owners = {customer: owner.decode() for customer, owner in aliases.items() if owner is not None}
         return await self._of_owners(customer_ids, reading, owners, now, purposes) if owners else reading
@@ -120,14 +124,15 @@ class RedisCustomerReader:
         """The same, with what is known of the customers that some ids are aliases of."""
         whom = list(dict.fromkeys(owners.values()))
         try:
-            further = await self.read(whom, now, Terms(purposes=purposes))
+            further = await self._read(whom, now, Terms(purposes=purposes))
         except DependencyFailed:
             if not self._in_parts:
                 raise
             further = Reading([UNKNOWN_CUSTOMER] * len(whom))
         known = dict(zip(whom, further.states, strict=True))
         states = [known[owners[c]] if c in owners else s for c, s in zip(customer_ids, first.states, strict=True)]
-        return Reading(states, first.exhausted, {c: further.owners.get(owner, owner) for c, owner in owners.items()})
+        ends = {c: further.owners.get(owner, owner) for c, owner in owners.items()}
+        return Reading(states, first.exhausted, ends, first.is_doubted or further.is_doubted)
 
     async def _is_new(self) -> bool:
         if not self._nothing_written():
@@ -174,7 +179,7 @@ class RedisCustomerReader:
 
     def status(self) -> Mapping[str, Any]:
         """Whether Redis answers, and what is wrong with it: also where it answers, and was emptied."""
-        return {"answers": self._link.problem is None, "problem": self._link.problem or (EMPTIED if self.has_lost else None)}
+        return {"answers": self._link.problem is None, "problem": self._link.problem or (EMPTIED if self._has_lost else None)}
 
     async def close(self) -> None:
         """Release the connection."""

@@ -6,7 +6,6 @@ from service.ids import customer_key
 from service.stores.resp import encode
 
 NEVER = float("-inf")
-KEPT_S = 400 * 86_400  # as long as what events have fed: what is older than that counts nowhere here
 
 
 def erased_key_of(key: str) -> str:
@@ -15,8 +14,8 @@ def erased_key_of(key: str) -> str:
 
 
 def erased_command(name: str, at: float) -> bytes:
-    """One command that says of an id that what was until then is forgotten."""
-    return encode("SET", erased_key_of(customer_key(name)), repr(at), "EX", str(KEPT_S))
+    """One command that says of an id that what was until then is forgotten. It stays: a consent of then may come at any time."""
+    return encode("SET", erased_key_of(customer_key(name)), repr(at))
 
 
 def ask_erased(keys: Iterable[str]) -> bytes:

@@ -76,7 +76,7 @@ class Connection(asyncio.Protocol):
 
     def _error(self, text: str) -> hiredis.ReplyError:
         # after what Redis 6 says of the script where a script wanted to write; a replica without its primary may also not be read
-        self.is_replica |= "READONLY" in text or text.startswith("MASTERDOWN")
+        self.is_replica |= "READONLY" in text or text.startswith("MASTERDOWN") or "stale replica" in text
         return hiredis.ReplyError(text)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -11,7 +11,19 @@ from features.layout import CustomerLayout
 from features.redis_client import redis_client
 from service.catalog.policies import Purpose
 from service.cli import main
-from service.decision.records import AlertRaised, ConsentRecord, EventRecord, IdentityRecord, OutcomeRecord, encode_line
+from service.decision.contacts import is_served, split_entries
+from service.decision.records import (
+    AlertRaised,
+    ConsentRecord,
+    DecisionRecord,
+    EventRecord,
+    IdentityRecord,
+    OutcomeRecord,
+    PlacementRecord,
+    ServedItem,
+    Versions,
+    encode_line,
+)
 from service.ids import customer_key, new_decision_id
 from service.ports import Terms
 from service.stores import alert_stream
@@ -35,6 +47,8 @@ features:
   - {name: views_24h, type: number, origin: activity, events: {aggregate: count, window: 24h, type: product_viewed}}
 """)
 TERMS = Terms(purposes=(Purpose("marketing"),))
+ITEM = ServedItem(1, "offer", "t", "offer", 0.1, 0.1, 1.0, explored=False)
+SERVED, VERSIONS = PlacementRecord("page", 1, (ITEM,), fallback=False), Versions(1, None, "x")
 
 
 @pytest.fixture
@@ -111,8 +125,7 @@ def test_a_rebuild_takes_away_what_is_known_of_an_erased_customer(home, any_redi
     """In features and in Feast's layout, where nothing came since; whoever has done something since has that."""
     rebuild(home, any_redis_url)
     erase(home, any_redis_url, "c1", NOW)
-    with redis_client(any_redis_url) as client:  # as before anybody kept it there
-        client.delete(*(erased_key_of(customer_key(name)) for name in ("c1", "a1")))
+    forgotten_by_redis(any_redis_url, alone=True)
     since = EventRecord("since", "a1", "product_viewed", "web", NOW + 1, NOW + 1, {})
     write_segment(home, "events", "later", [since], NOW + 1)
     fed_with(any_redis_url, since, *(EventRecord(name, name, "product_viewed", "web", NOW, NOW, {}) for name in ("c1", "a1")))
@@ -157,6 +170,77 @@ def test_what_comes_in_late_from_before_an_erasure_brings_nobody_back(home, any_
     for name in ("c1", "a1"):
         state = known(any_redis_url, name)
         assert (state.values, len(state.contacts)) == ({"views_24h": 1.0, "consent_marketing": 1.0}, 16)
+
+
+def forgotten_by_redis(redis_url: str, *, alone: bool) -> None:
+    """All, or `alone` until when ids are erased, as before anybody kept it there."""
+    with redis_client(redis_url) as client:
+        if alone:
+            client.delete(*(erased_key_of(customer_key(name)) for name in ("c1", "a1")))
+        else:
+            client.flushall()
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["Redis was emptied", "of before this was kept"])
+def test_what_came_in_while_redis_did_not_know_of_an_erasure_goes_with_a_rebuild(home, any_redis_url, alone):
+    """A yes and a contact, too; what came of later stays."""
+    rebuild(home, any_redis_url)
+    erase(home, any_redis_url, "c1", NOW)
+    forgotten_by_redis(any_redis_url, alone=alone)
+    told_late(any_redis_url, NOW, 1)
+    rebuild(home, any_redis_url)
+    for name in ("c1", "a1"):
+        state = known(any_redis_url, name)
+        assert (state.values, state.contacts) == ({"views_24h": 0.0, "consent_marketing": 0.0}, b"")
+    told_late(any_redis_url, NOW + 2, 2)
+    before = [known(any_redis_url, name) for name in ("c1", "a1")]
+    later = [EventRecord(f"2-{name}", name, "product_viewed", "web", NOW + 2, NOW + 9, {}) for name in ("c1", "a1")]
+    write_segment(home, "events", "later", later, NOW + 9)
+    rebuild(home, any_redis_url)
+    assert [known(any_redis_url, name) for name in ("c1", "a1")] == before
+    assert before[0].values == {"views_24h": 1.0, "consent_marketing": 1.0}
+
+
+def test_what_an_id_that_was_not_erased_said_stays_with_whom_it_leads_to_now(home, any_redis_url):
+    """A consent, and what came of a decision whose id a client chose, of before that customer was erased; rebuilt twice."""
+    rebuild(home, any_redis_url)
+    erase(home, any_redis_url, "c1", NOW)
+    decided = DecisionRecord("mine-1", "x1", NOW - 10, {}, {}, (SERVED,), VERSIONS)
+    write_segment(home, "decisions", "test", [decided], NOW)
+    outcome = OutcomeRecord("o-x1", "mine-1", "click", NOW - 5, NOW + 9, "page", "offer")
+    consent = ConsentRecord("x1", "marketing", True, NOW - 5, NOW - 5)
+    for kind, record in (("identities", IdentityRecord("x1", "c1", NOW + 1)), ("outcomes", outcome), ("consents", consent)):
+        write_segment(home, kind, "test", [record], NOW + 9)
+    for _ in range(2):
+        rebuild(home, any_redis_url)
+        state = known(any_redis_url, "x1")
+        assert (state.values["consent_marketing"], len(state.contacts or b"")) == (1.0, 32)
+
+
+def test_what_came_of_an_erased_decision_afterwards_counts_after_a_rebuild_as_it_does_before(home, any_redis_url):
+    """By an id that a client chose: the decision is forgotten, the click is of somebody new."""
+    rebuild(home, any_redis_url)
+    write_segment(home, "decisions", "test", [DecisionRecord("mine-2", "c2", NOW - 10, {}, {}, (SERVED,), VERSIONS)], NOW)
+    erase(home, any_redis_url, "c2", NOW)
+    write_segment(
+        home, "outcomes", "test", [OutcomeRecord("o-c2", "mine-2", "click", NOW + 5, NOW + 9, "page", "offer")], NOW + 9
+    )
+    rebuild(home, any_redis_url)
+    entries = split_entries(known(any_redis_url, "c2").contacts or b"")
+    assert [is_served(entry) for entry in entries] == [False]
+
+
+def test_an_event_that_was_received_before_an_erasure_is_of_before_it_whatever_its_clock_said(home, any_redis_url):
+    """Live, after a rebuild, and in what reads the log."""
+    fast = EventRecord("fast", "c1", "product_viewed", "web", NOW + 100, NOW - 1, {})
+    rebuild(home, any_redis_url)
+    erase(home, any_redis_url, "c1", NOW)
+    write_segment(home, "events", "fast", [fast], NOW)
+    fed_with(any_redis_url, fast)
+    assert known(any_redis_url, "c1").values["views_24h"] == 0.0
+    rebuild(home, any_redis_url)
+    assert known(any_redis_url, "c1").values["views_24h"] == 0.0
+    assert "fast" not in {record.event_id for record in read_events(home)}
 
 
 def test_alerts_about_an_erased_customer_go_from_stream_and_queue(home, any_redis_url, capsys):

@@ -19,6 +19,7 @@ from service.errors import BadRequest, DependencyDown, DependencyFailed, Depende
 from service.ids import customer_key, new_decision_id
 from service.metrics import Metrics
 from service.ports import Claim, Terms
+from service.stores.aliases import alias_key
 from service.stores.budgets import budget_keys
 from service.stores.completeness import set_complete
 from service.stores.consents import RedisConsents
@@ -285,6 +286,12 @@ async def test_what_an_emptied_node_held_is_in_doubt_and_nothing_else(cluster):
         lost = [state.contacts is None for state in reading.states]
         assert lost == [node_of(cluster, customer) == 2 for customer in CUSTOMERS]
         assert 10 < sum(lost) < 110
+        assert reading.is_doubted
+        intact = [customer for customer, is_lost in zip(CUSTOMERS, lost, strict=True) if not is_lost]
+        await link.ask(encode("SET", alias_key(intact[0]), intact[1]), 1)
+        gone = CUSTOMERS[lost.index(True)]
+        assert [(await reader.read(some, NOW)).is_doubted for some in ([gone, intact[0]], [intact[0]])] == [True, False]
+        await link.ask(encode("DEL", alias_key(intact[0])), 1)
         there = [slot_of(budget_keys(budget, NOW)[0].encode()) for budget in BUDGETS]
         assert reading.exhausted == tuple(b for b, slot in zip(BUDGETS, there, strict=True) if cluster.owner(slot) == 2)
         await set_complete(link)

@@ -24,6 +24,13 @@ class DeadReader(MemoryCustomerReader):
         raise DependencyFailed(f"Expected what is known of {customer_ids}, {terms} at {now}, got none")
 
 
+class DoubtingReader(MemoryCustomerReader):
+    """A store that was emptied."""
+
+    async def read(self, customer_ids: Sequence[str], now: float, terms: Terms = NO_TERMS) -> Reading:
+        return (await super().read(customer_ids, now, terms))._replace(is_doubted=True)
+
+
 class LosingHistory(MemoryContactHistory):
     """The claims are taken, and nobody hears of it."""
 
@@ -61,3 +68,25 @@ async def test_to_who_has_time_it_is_an_error_where_nothing_can_be_read_to_decid
     claims = Claims(DeadReader({}), MemoryContactHistory(), Metrics(), is_strict=True)
     with pytest.raises(DependencyFailed, match="Expected what is known"):
         await claims.settle(turn, two_of_one_customer(turn))
+
+
+async def test_to_who_has_time_it_is_an_error_where_the_store_was_emptied_meanwhile(tiny):
+    """What would be decided again is in doubt: everybody would get a fallback, for good."""
+    turn, history = deciding(tiny, ONCE), MemoryContactHistory()
+    claims = Claims(DoubtingReader({}, history), history, Metrics(), is_strict=True)
+    with pytest.raises(DependencyFailed, match="found it was emptied: `nextbest rebuild`"):
+        await claims.settle(turn, two_of_one_customer(turn))
+    with pytest.raises(DependencyFailed, match="found it was emptied"):
+        await claims.look(turn, ["c1"])
+    assert (await Claims(DoubtingReader({}, history), history, Metrics()).look(turn, ["c1"])).is_doubted
+
+
+async def test_to_who_has_time_every_decision_for_one_customer_holds_however_many_they_are(tiny):
+    """Thirty at once: who asks in real time has eight tries."""
+    policy = ContactPolicy(caps=(Cap("many", 100, "action", 86_400.0, "decisions"),))
+    turn, history = deciding(tiny, policy), MemoryContactHistory()
+    asks = [Ask(f"d{n}", "c1", {"device": "mobile"}, (PlacementRequest("hero", 1),)) for n in range(30)]
+    made = turn.make(asks, Reading([CustomerState({})] * 30))
+    await Claims(MemoryCustomerReader({}, history), history, Metrics(), is_strict=True).settle(turn, made)
+    assert not any(placement.fallback for one in made for placement in one.record.placements)
+    assert len(history.contacts("c1")) == 30 * 16

@@ -29,6 +29,9 @@ from training.experiments import (
     mismatch,
 )
 from training.judging import Gain
+from training.planned import Plans
+
+ARMS = {"id": "e", "share": 0.5, "arms": [{"id": "a"}, {"id": "b"}]}
 
 
 def test_an_arms_value_is_outcomes_per_decision():
@@ -225,6 +228,75 @@ def test_an_experiment_that_came_later_takes_nobody_from_those_who_are_not_perso
     found = {report.id: report.mismatch for report in experiments(own_home, "click")}
     assert found.keys() == {"e", "not_personalised"}
     assert min(found.values()) > 0.001
+
+
+def test_one_who_is_not_personalised_still_counts_once_nobody_is(own_home):
+    """Of the time when some were; a decision of after that takes nothing from it."""
+    for first, plain in enumerate([0.05, 0.0]):
+        planned(own_home, not_personalised={"share": plain})
+        logged(own_home, [arm if arm and arm.id != "e" else None for arm in as_planned(0.5, plain=plain)], 10_000 * first)
+    [found] = experiments(own_home, "click")
+    assert (sum(arm.customers for arm in found.arms), found.left_out) == (5_000, 5_000)
+    assert found.mismatch is not None
+    assert found.mismatch > 0.001
+
+
+@pytest.mark.parametrize(("customers", "names"), [(5_000, ["not_personalised"]), (50, [])])
+def test_that_nobody_is_without_personalisation_is_told_where_somebody_had_to_be(own_home, customers, names):
+    """One in a hundred, as every catalog has it that says nothing."""
+    planned(own_home)
+    logged(own_home, [None] * customers)
+    try:
+        found = experiments(own_home, "click")
+    except NotReady:
+        found = []
+    assert [report.id for report in found] == names
+    assert [report.mismatch < 1e-6 for report in found if report.mismatch is not None] == [True] * len(names)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"experiments": [ARMS]}, {"experiments": [{**ARMS, "salt": "e"}]}),
+        (
+            {"experiments": [ARMS]},
+            {"experiments": [{**ARMS, "share": 1.0, "arms": [{"id": "a", "weight": 3}, {"weight": 3.0, "id": "b"}]}]},
+        ),
+        ({}, {"not_personalised": {"share": 0.01, "salt": "not_personalised"}}),
+        ({}, {"holdout": {"share": 0}}),
+    ],
+    ids=["salt", "weights", "not_personalised", "holdout"],
+)
+def test_what_a_catalog_means_is_the_same_plan_however_it_is_spelt(tmp_path, before, after):
+    """Defaults may be written out, weights be in proportion."""
+    registry = Registry(tmp_path)
+    numbers = [
+        registry.publish_catalog(one, fingerprint="f", author="a", note="n", at="2026-01-01T00:00:00Z") for one in (before, after)
+    ]
+    plans = Plans(registry)
+    for name in ("e", "holdout", "not_personalised"):
+        assert plans.of(numbers[0], name) == plans.of(numbers[1], name)
+    assert plans.of(numbers[0], "e") != plans.of(99, "e") != plans.of(98, "e")
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        {**ARMS, "salt": "f"},
+        {**ARMS, "arms": [{"id": "a"}, {"id": "b", "weight": 2}]},
+        {**ARMS, "arms": [{"id": "a"}, {"id": "b", "bundle": "x"}]},
+    ],
+    ids=["salt", "weights", "what an arm does"],
+)
+def test_what_shares_out_or_does_something_else_is_another_plan(tmp_path, after):
+    """Of the experiment, and of no other."""
+    registry = Registry(tmp_path)
+    documents = [{"experiments": [one, {**ARMS, "id": "other"}]} for one in (ARMS, after)]
+    numbers = [
+        registry.publish_catalog(one, fingerprint="f", author="a", note="n", at="2026-01-01T00:00:00Z") for one in documents
+    ]
+    plans = Plans(registry)
+    assert [plans.of(numbers[0], name) == plans.of(numbers[1], name) for name in ("e", "other")] == [False, True]
 
 
 def test_without_an_experiment_there_is_nothing_to_tell(trained_home):

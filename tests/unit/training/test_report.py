@@ -159,6 +159,18 @@ def test_a_holdout_that_nobody_is_in_is_noticed(own_busy_home, found):
     assert "Customers of the holdout" not in page(found._replace(nobody=0.5))
 
 
+def test_a_holdout_that_nobody_is_in_is_told_beside_the_lift_of_one_of_before(own_busy_home, found):
+    """A tenth worked; of the three tenths that came then nobody is there. How many are left out is told, too."""
+    made, (tenth, more) = published(own_busy_home, 0.1, 0.3)
+    told = answers(np.random.default_rng(1), 0.1)
+    told = told._replace(catalog=np.repeat([tenth, more], 2000), arm=np.where(np.arange(4000) < 2000, told.arm, ""))
+    counted = found.counted._replace(answers=told)
+    text = page(found._replace(counted=counted, lifts=lifts(*made.compared(told)), nobody=made.nobody(told, more)))
+    assert "Nobody is in the holdout that the catalog declares" in text
+    assert "Customers of the holdout are not shared out as planned" in text
+    assert "2,000 decisions are left out, of when the holdout was planned otherwise" in text
+
+
 def test_an_action_that_gets_its_floor_is_no_warning():
     """A tenth of 2,000 at least, by epsilon: drawn so in 200 worlds, one false alarm at most."""
     chance, alarms = np.random.default_rng(3), 0
