@@ -77,9 +77,10 @@ def materialize(home: Path, redis_url: str, end: datetime | None = None, only: s
 def check(home: Path, redis_url: str, sample: int, at: datetime | None = None) -> CheckReport:
     """Compare what `CustomerLayout` reads from Redis with what Feast's point-in-time join says of `at` (now, where None).
 
-    Takes `sample` customers at random, the same ones each time; every value is compared exactly.
+    Takes `sample` customers at random, the same ones each time; every value is compared exactly. What events feed is not among
+    them: it is as of the last event, and compared with the events themselves.
     """
-    contract, moment = home_contract(home), at or datetime.now(UTC)
+    contract, moment = home_contract(home).batch, at or datetime.now(UTC)
     views = _written_views(contract, home)
     customers = _sample(home, views, sample)
     if not customers:

@@ -10,8 +10,8 @@ BUDGET = """
 arrivals = "Steady"
 rate = 100
 seconds = 4
-p50_ms = 1000
-p99_ms = 5000
+p50_ms = 5000
+p99_ms = 30000
 failed = 0.0
 
 [hasty]

@@ -159,7 +159,10 @@ async def test_an_alert_of_an_alias_is_the_customers(office):
 async def test_what_happened_before_a_customer_was_erased_raises_nothing(office):
     """However late it comes; what happened since does, and so does what others did."""
     office.store.erased = {"cross": NOW}
-    late, since = answered("e1", score=1.0), msgspec.structs.replace(answered("e2", score=1.0), at=NOW + 1.0)
+    late, since = (
+        answered("e1", score=1.0),
+        msgspec.structs.replace(answered("e2", score=1.0), at=NOW + 1.0, received_at=NOW + 1.0),
+    )
     assert await office.look(late, since, answered("e3", "calm", score=1.0)) == ["bad_score", "unhappy", "bad_score"]
     assert {alert.event_id for alert in office.log.alerts} == {"e2", "e3"}
 
