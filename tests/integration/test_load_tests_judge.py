@@ -2,7 +2,7 @@
 
 import pytest
 
-from loadtests.run import Scenario, Seen, main, verdict
+from loadtests.run import main
 from loadtests.world import build
 
 BUDGET = """
@@ -17,7 +17,7 @@ failed = 0.0
 [hasty]
 arrivals = "Steady"
 rate = 100
-seconds = 4
+seconds = 12
 p50_ms = 0.001
 p99_ms = 5000
 failed = 0.0
@@ -40,12 +40,3 @@ def test_a_figure_over_its_budget_is_an_exit_code(shop, tmp_path, capsys):
     assert main(["calm", "hasty", *options]) == 1
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("| calm |", "| hasty |"))]
     assert [row.rpartition("| ")[2] for row in rows] == ["holds |", "holds |", "OVER |"]
-
-
-@pytest.mark.parametrize(
-    ("found", "told"),
-    [((960, 0.0, 9.0, 90.0), "holds"), ((959, 0.0, 9.0, 90.0), "TOO FEW CAME"), ((960, 0.0, 9.0, 91.0), "OVER")],
-)
-def test_what_proves_nothing_is_told_apart_from_what_is_too_slow(found, told):
-    """Four fifths of those who were to come, at least."""
-    assert verdict(Scenario("Steady", 100.0, 12.0, 10.0, 90.0, 0.0), Seen(*found)) == told
