@@ -242,17 +242,19 @@ class _Decider:
         asks = self._asks(part)
         if not self._campaign.dry_run:
             self._folder.mark(part)
-        waves = _waves(asks)
         if told is None:
+            waves = _waves(asks)
             made = await self._make(waves)
+            is_in_order = len(waves) == 1
         else:
+            is_in_order = False
             ids = [without_key(ask.decision_id) for ask in asks]
             new = [ask for ask, known in zip(asks, ids, strict=True) if known not in told]
             # their contacts may be in Redis already: those do not count against themselves, and are not taken again
             made = await self._make(_waves([as_sent(ask) for ask in new]))
             made.append(_rows([told[known] for known in ids if known in told]))
         decided = pa.concat_tables(made) if made else _rows([])
-        self._folder.put(part, decided if told is None and len(waves) == 1 else _in_order(decided, asks))
+        self._folder.put(part, decided if is_in_order else _in_order(decided, asks))
 
     async def _make(self, waves: Sequence[Sequence[Ask]]) -> list[pa.Table]:
         """Decided, claimed, written down, some at a time: a record may be large, and what is small stays in a core's cache."""

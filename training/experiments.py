@@ -17,10 +17,9 @@ import numpy.typing as npt
 from scipy.stats import chi2
 
 from features.homes import home_contract
-from service.catalog.validate import load_catalog
 from service.decision.experiments import CANARY, HOLDOUT, NOT_PERSONALISED, PLAIN_ARM, Assigned
 from service.decision.records import OutcomeRecord
-from service.errors import CatalogInvalid, NotReady, RegistryError
+from service.errors import NotReady
 from service.registry import Registry
 from training.event_history import is_erased, read_erasures
 from training.judging import Gain
@@ -130,6 +129,7 @@ def too_few(tried: ArmSums, first: ArmSums) -> str:
 
 
 EVERYBODY_ELSE = Assigned(NOT_PERSONALISED, "personalised")
+NO_EXPERIMENT = ""
 
 
 class _Versions(msgspec.Struct, frozen=True):
@@ -151,7 +151,8 @@ class _Counts:
 
     def __init__(self, plans: Plans) -> None:
         self._plans = plans
-        # by experiment: when its last decision was made, and by which catalog; of `not_personalised` those of who is not
+        # by experiment: when its last decision was made, and by which catalog; of `not_personalised` those of who is not, and of
+        # who is under no id that an experiment can have
         self._newest: dict[str, tuple[float, int]] = {}
         self._found: defaultdict[Assigned, defaultdict[Plan, defaultdict[str, list[float]]]] = defaultdict(
             lambda: defaultdict(lambda: defaultdict(lambda: [0.0, 0.0]))
@@ -161,7 +162,7 @@ class _Counts:
     def add(self, arm: Assigned, decided: _Decided, *, has_succeeded: bool) -> None:
         """One decision."""
         revision = decided.versions.catalog
-        name = EVERYBODY_ELSE.arm if arm == EVERYBODY_ELSE else arm.id
+        name = NO_EXPERIMENT if arm == EVERYBODY_ELSE else arm.id
         self._newest[name] = max(self._newest.get(name, (decided.at, revision)), (decided.at, revision))
         count = self._found[arm][self._plans.of(revision, arm.id)][decided.customer_id]
         count[0] += 1.0
@@ -171,7 +172,7 @@ class _Counts:
 
     def everybody_else(self) -> tuple[int, Counts, int]:
         """Who is in no experiment: their last catalog, what they did under its plan, and how many were personalised then."""
-        _, revision = self._newest.get(EVERYBODY_ELSE.arm, (0.0, 0))
+        _, revision = self._newest.get(NO_EXPERIMENT, (0.0, 0))
         plan = self._plans.of(revision, NOT_PERSONALISED)
         return revision, self._found[EVERYBODY_ELSE][plan] if revision else {}, len(self._others[plan])
 
@@ -200,13 +201,13 @@ class _Counts:
             for count in counts.values()
         )  # fmt: skip
 
-    def assigned(self, experiment: str) -> dict[str, int]:
-        """Customers by arm, as chance assigned them.
+    def assigned(self, experiment: str, arms: Mapping[str, Counts]) -> dict[str, int]:
+        """Customers by arm, as chance assigned them. `arms`: what was counted of the experiment.
 
         Who is in no experiment depends on the experiments of the time, who is not personalised does not: beside the latter are
         all others but the holdout, whatever experiments came and went.
         """
-        found = {arm: len(customers) for arm, customers in self.by_experiment()[experiment].items()}
+        found = {arm: len(customers) for arm, customers in arms.items()}
         if experiment == NOT_PERSONALISED:
             found[EVERYBODY_ELSE.arm] = len(self._others[self._plan(experiment)])
         return found
@@ -221,7 +222,8 @@ def experiments(home: Path, objective: str, progress: Progress = lambda _done, _
     Of each experiment those decisions count whose catalogs planned its arms as that of its last one did.
     """
     successes = {o.decision_id for o in read_log(home, "outcomes", OutcomeRecord) if o.type == objective}
-    counts = _Counts(Plans(Registry(home / "registry")))
+    plans = Plans(Registry(home / "registry"), home_contract(home))
+    counts = _Counts(plans)
     decoder, parts, erased = msgspec.json.Decoder(_Decided), sources(home, "decisions"), read_erasures(home)
     counted: set[str] = set()  # two workers may both write an id
     for done, part in enumerate(parts, 1):
@@ -236,30 +238,29 @@ def experiments(home: Path, objective: str, progress: Progress = lambda _done, _
             counts.add(arm, decided, has_succeeded=decided.decision_id in successes)
         progress(done, len(parts))
     found = counts.by_experiment()
-    reports = [] if NOT_PERSONALISED in found else _missing(home, objective, counts)
+    reports = [] if NOT_PERSONALISED in found else _missing(plans, objective, counts)
     if not found and not reports:
         raise NotReady("Expected logged decisions of an experiment, found none: declare `experiments` in the catalog")
     for name, arms in found.items():
-        report = _report(name, objective, arms, _planned(home, counts.revision(name)).get(name, {}), counts.assigned(name))
+        report = _report(name, objective, arms, _planned(plans, counts.revision(name)).get(name, {}), counts.assigned(name, arms))
         reports.append(msgspec.structs.replace(report, left_out=counts.left_out(name)))
     return reports
 
 
-def _missing(home: Path, objective: str, counts: _Counts) -> list[ExperimentReport]:
+def _missing(plans: Plans, objective: str, counts: _Counts) -> list[ExperimentReport]:
     """`not_personalised`, where nobody is though the catalog plans it, and somebody had to be."""
     revision, arm, everybody = counts.everybody_else()
-    planned = _planned(home, revision).get(NOT_PERSONALISED, {}) if arm else {}
+    planned = _planned(plans, revision).get(NOT_PERSONALISED, {}) if arm else {}
     if not planned.get(PLAIN_ARM.arm):
         return []
     report = _report(NOT_PERSONALISED, objective, {EVERYBODY_ELSE.arm: arm}, planned, {EVERYBODY_ELSE.arm: everybody})
     return [report] if report.mismatch is not None and report.mismatch < MISMATCH else []
 
 
-def _planned(home: Path, revision: int) -> dict[str, dict[str, float]]:
+def _planned(plans: Plans, revision: int) -> dict[str, dict[str, float]]:
     """Shares of the arms, in their order, by experiment, of whom `_Counts.assigned` counts; none where nobody knows them."""
-    try:
-        catalog = load_catalog(Registry(home / "registry").catalog(revision).document, home_contract(home))
-    except (RegistryError, CatalogInvalid):  # of another registry, or of a contract that has changed since
+    catalog = plans.catalog(revision)
+    if catalog is None:
         return {}
     plain = catalog.not_personalised.share if catalog.not_personalised else 0.0
     plan = {e.id: {arm.id: arm.share for arm in e.arms} for e in catalog.experiments}

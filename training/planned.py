@@ -5,14 +5,16 @@ difference between seasons looks like one between arms (Simpson 1951; of experim
 Longbotham 2009).
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
+from features.contract import Contract
+from service.catalog.entities import Catalog
 from service.catalog.experimenting import NOT_PERSONALISED_SHARE
+from service.catalog.validate import load_catalog
 from service.decision.experiments import HOLDOUT, NOT_PERSONALISED
-from service.errors import RegistryError
+from service.errors import CatalogInvalid, RegistryError
 from service.registry import Registry
 
 DIGITS = 12  # of a share: 1 of 3 is 2 of 6
@@ -24,9 +26,9 @@ _encoder = msgspec.json.Encoder(order="sorted")
 class Plans:
     """Plans by catalog and experiment; equal ones share customers out alike."""
 
-    def __init__(self, registry: Registry) -> None:
-        self._registry = registry
-        self._documents: dict[int, Mapping[str, Any] | None] = {}
+    def __init__(self, registry: Registry, contract: Contract) -> None:
+        self._registry, self._contract = registry, contract
+        self._documents: dict[int, dict[str, Any] | None] = {}
         self._plans: dict[tuple[int, str], Plan] = {}
 
     def of(self, revision: int, experiment: str) -> Plan:
@@ -40,7 +42,15 @@ class Plans:
             self._plans[key] = b"%d" % revision if document is None else _encoder.encode([_planned(document, experiment)])
         return self._plans[key]
 
-    def _document(self, revision: int) -> Mapping[str, Any] | None:
+    def catalog(self, revision: int) -> Catalog | None:
+        """A published catalog; None where nobody has it any more, or it is of a contract that has changed since."""
+        document = self._document(revision)
+        try:
+            return None if document is None else load_catalog(document, self._contract)
+        except CatalogInvalid:
+            return None
+
+    def _document(self, revision: int) -> dict[str, Any] | None:
         if revision not in self._documents:
             try:
                 self._documents[revision] = self._registry.catalog(revision).document
@@ -49,7 +59,7 @@ class Plans:
         return self._documents[revision]
 
 
-def _planned(document: Mapping[str, Any], experiment: str) -> object:
+def _planned(document: dict[str, Any], experiment: str) -> object:
     """What of a document decides who gets which arm, and what that is: however it is spelt out, by the words of a catalog."""
     if experiment in (HOLDOUT, NOT_PERSONALISED):
         section = document.get(experiment) or {"share": NOT_PERSONALISED_SHARE if experiment == NOT_PERSONALISED else 0.0}

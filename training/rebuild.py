@@ -16,7 +16,17 @@ from features.homes import home_contract
 from features.materialize import materialize
 from service.catalog.policies import DECISIONS, Budget, counted_once
 from service.catalog.validate import load_catalog
-from service.decision.contacts import IMPRESSION, SERVED, Contact, Served, encode_contacts, is_served, split_entries, type_code
+from service.decision.contacts import (
+    IMPRESSION,
+    SERVED,
+    Contact,
+    Served,
+    encode_contacts,
+    entry_moment,
+    is_served,
+    split_entries,
+    type_code,
+)
 from service.decision.records import ConsentRecord, IdentityRecord, OutcomeRecord
 from service.errors import DependencyFailed, NotReady
 from service.ids import customer_key, key_in
@@ -279,7 +289,7 @@ def since(history: bytes, moment: float | None) -> bytes:
     if moment is None:
         return history
     last = math.ceil(moment)  # as moments of contacts are kept
-    return b"".join(entry for entry in split_entries(history) if int.from_bytes(entry[:4], "little") > last)
+    return b"".join(entry for entry in split_entries(history) if entry_moment(entry) > last)
 
 
 def joined(rebuilt: bytes, added: bytes) -> bytes:
@@ -289,7 +299,7 @@ def joined(rebuilt: bytes, added: bytes) -> bytes:
         new = served.with_new(entry) if is_served(entry) else entry
         if new is not None:
             entries.setdefault(new)
-    by_moment = sorted(entries, key=lambda entry: int.from_bytes(entry[:4], "little"))
+    by_moment = sorted(entries, key=entry_moment)
     return b"".join(by_moment)[-KEPT_BYTES:]
 
 

@@ -7,9 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.contract import Contract
-from service.catalog.validate import load_catalog
 from service.decision.experiments import HOLDOUT, NOT_PERSONALISED
-from service.errors import CatalogInvalid, RegistryError
 from service.registry import Registry
 from training.experiments import mismatch
 from training.planned import Plan, Plans
@@ -27,7 +25,7 @@ class Holdouts:
     """Those that the catalogs of a registry plan."""
 
     def __init__(self, registry: Registry, contract: Contract) -> None:
-        self._registry, self._contract, self._plans = registry, contract, Plans(registry)
+        self._plans = Plans(registry, contract)
 
     def compared(self, answers: Answers) -> tuple[Answers, Shares]:
         """Those that were given under the plan of the newest one in the holdout, and its shares; all where there is none."""
@@ -50,9 +48,8 @@ class Holdouts:
 
     def shares(self, revision: int) -> Shares:
         """What a catalog plans."""
-        try:
-            catalog = load_catalog(self._registry.catalog(revision).document, self._contract)
-        except (RegistryError, CatalogInvalid):  # of another registry, or of a contract that has changed since
+        catalog = self._plans.catalog(revision)
+        if catalog is None:
             return Shares()
         return Shares(*(one.share if one else 0.0 for one in (catalog.holdout, catalog.not_personalised)))
 

@@ -69,9 +69,9 @@ class Served:
         self._taken_back: dict[bytes, int] = {}
         for entry in split_entries(history):
             if entry[_TYPE] == _SERVED:
-                self._served[entry[_WHAT]] = max(_moment(entry), self._served.get(entry[_WHAT], -1))
+                self._served[entry[_WHAT]] = max(entry_moment(entry), self._served.get(entry[_WHAT], -1))
             elif entry[_TYPE] == _CANCELLED:
-                self._taken_back[entry[_KEY]] = max(_moment(entry), self._taken_back.get(entry[_KEY], -1))
+                self._taken_back[entry[_KEY]] = max(entry_moment(entry), self._taken_back.get(entry[_KEY], -1))
 
     def with_new(self, entry: bytes) -> bytes | None:
         """A served entry as it is to be added; None where it stands already, whatever its moment.
@@ -81,7 +81,7 @@ class Served:
         taken_back = self._taken_back.get(entry[_KEY], -1)
         if self._served.get(entry[_WHAT], -1) > taken_back:
             return None
-        return _UINT.pack(max(_moment(entry), taken_back + 1)) + entry[_KEY.start :]
+        return _UINT.pack(max(entry_moment(entry), taken_back + 1)) + entry[_KEY.start :]
 
 
 def split_entries(history: bytes) -> list[bytes]:
@@ -94,7 +94,8 @@ def is_served(entry: bytes) -> bool:
     return entry[_TYPE] == _SERVED
 
 
-def _moment(entry: bytes) -> int:
+def entry_moment(entry: bytes) -> int:
+    """When it was, in whole seconds since 1970 UTC."""
     at: int = _UINT.unpack_from(entry)[0]
     return at
 
@@ -111,7 +112,7 @@ def not_yet_in(history: bytes, contacts: Iterable[Contact]) -> tuple[Contact, ..
     """Of what a decision serves, that which a history does not hold (`Served.with_new`)."""
     served = Served(history)
     added = [(c, served.with_new(encode_contacts([c]))) for c in contacts]
-    return tuple(msgspec.structs.replace(c, at=float(_moment(entry))) for c, entry in added if entry is not None)
+    return tuple(msgspec.structs.replace(c, at=float(entry_moment(entry))) for c, entry in added if entry is not None)
 
 
 def is_taken_back(

@@ -160,7 +160,12 @@ async def test_an_error_that_redis_tells_does_not_count_as_being_down(redis_url)
 
 
 @pytest.mark.parametrize(
-    "refusal", [b"READONLY You can't write against a read only replica.", b"MASTERDOWN Link with MASTER is down"]
+    "refusal",
+    [
+        b"READONLY You can't write against a read only replica.",
+        b"MASTERDOWN Link with MASTER is down",
+        b"ERR Can not execute the command on a stale replica script: a",
+    ],
 )
 async def test_where_another_server_took_over_the_link_finds_it_and_nobody_fails_meanwhile(refusal):
     """The one before keeps its connections, and its answers, until nobody waits for one; then it is let go."""

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from rich.console import Console
 
+from features.contract import parse_contract
 from service.catalog.entities import Arm, Experiment, Holdout
 from service.cli import main
 from service.decision.experiments import Assigned, Assignment
@@ -31,6 +32,7 @@ from training.experiments import (
 from training.judging import Gain
 from training.planned import Plans
 
+EMPTY = parse_contract("features: []")
 ARMS = {"id": "e", "share": 0.5, "arms": [{"id": "a"}, {"id": "b"}]}
 
 
@@ -174,6 +176,16 @@ def test_what_an_arm_brought_when_it_had_another_weight_does_not_count(own_home)
     assert f"{now:,} decisions are left out, of when its arms were planned otherwise" in told.getvalue()
 
 
+def test_an_experiment_may_have_the_name_of_those_who_are_in_none(own_home):
+    """It is over, and everybody else has a newer catalog: its decisions are still told."""
+    planned(own_home, {**two_arms(0.5), "id": "personalised"})
+    logged(own_home, [Assigned("personalised", arm) for arm in "ab"] * 200)
+    planned(own_home)
+    logged(own_home, [None] * 5, 10_000)
+    [found] = experiments(own_home, "click")
+    assert (found.id, [arm.decisions for arm in found.arms], found.left_out) == ("personalised", [200, 200], 0)
+
+
 def test_more_customers_for_the_same_arms_change_nothing(own_home):
     """All decisions count where an experiment grows; and once it is over, its shares are still known."""
     for first, share in enumerate([0.2, 0.8]):
@@ -273,7 +285,7 @@ def test_what_a_catalog_means_is_the_same_plan_however_it_is_spelt(tmp_path, bef
     numbers = [
         registry.publish_catalog(one, fingerprint="f", author="a", note="n", at="2026-01-01T00:00:00Z") for one in (before, after)
     ]
-    plans = Plans(registry)
+    plans = Plans(registry, EMPTY)
     for name in ("e", "holdout", "not_personalised"):
         assert plans.of(numbers[0], name) == plans.of(numbers[1], name)
     assert plans.of(numbers[0], "e") != plans.of(99, "e") != plans.of(98, "e")
@@ -295,7 +307,7 @@ def test_what_shares_out_or_does_something_else_is_another_plan(tmp_path, after)
     numbers = [
         registry.publish_catalog(one, fingerprint="f", author="a", note="n", at="2026-01-01T00:00:00Z") for one in documents
     ]
-    plans = Plans(registry)
+    plans = Plans(registry, EMPTY)
     assert [plans.of(numbers[0], name) == plans.of(numbers[1], name) for name in ("e", "other")] == [False, True]
 
 
