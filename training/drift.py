@@ -1,6 +1,6 @@
 """Whether what is seen now still looks like what a model has learned from: one column at a time, and all of them together."""
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import lightgbm
 import msgspec
@@ -11,6 +11,8 @@ import pyarrow.compute as pc
 from scipy.stats import chi2, mannwhitneyu
 
 Values = npt.NDArray[np.float64]
+Names = npt.NDArray[np.str_]
+Float = TypeVar("Float", np.float32, np.float64)
 
 BINS = 10  # of a number, by the reference's quantiles; missing is one more
 SHIFTED = 0.25  # stability index from which a column counts as another one: Siddiqi 2006
@@ -54,19 +56,33 @@ class DriftReport(msgspec.Struct, frozen=True):
         return tuple(told)
 
 
-def drift(reference: pa.Table, current: pa.Table, seed: int = 0) -> DriftReport:
-    """Rows of then and now, with the same columns: numbers or texts, null where missing. Raises ValueError without rows."""
+def drift(reference: pa.Table, current: pa.Table, seed: int = 0, customers: tuple[Names, Names] | None = None) -> DriftReport:
+    """Rows of then and now, with the same columns: numbers or texts, null where missing. Raises ValueError without rows.
+
+    `customers`: whose the rows of either side are; without, each row is somebody else's. Whoever has several rows of a side
+    counts more than chance knows: hand in one.
+    """
     if not reference.num_rows or not current.num_rows:
         raise ValueError(f"Expected rows of then and now, got {reference.num_rows} and {current.num_rows}")
     binned = {name: _binned(reference[name], current[name]) for name in reference.column_names}
     columns = [_column(name, *found) for name, found in binned.items()]
-    auc, p = _told_apart(reference, current, seed)
+    auc, p = _told_apart(reference, current, seed, customers)
     return DriftReport(tuple(sorted(columns, key=lambda one: -one.index)), auc, p)
 
 
 def stability_index(reference: Values, current: Values) -> float:
     """Sum of (c - r) ln(c / r) over bins, of shares (bins,) each: Siddiqi 2006; Jeffreys' divergence. None is zero."""
     return float(((current - reference) * np.log(current / reference)).sum())
+
+
+def parting(quantiles: npt.NDArray[Float]) -> npt.NDArray[Float]:
+    """Edges of bins, each of which ends with its edge, ascending.
+
+    Where several quantiles are one value, it has a bin of its own: else an input that is nearly always the same could become
+    less, and nobody would notice.
+    """
+    distinct, times = np.unique(quantiles, return_counts=True)
+    return np.unique(np.concatenate([distinct, np.nextafter(distinct[times > 1], -np.inf, dtype=distinct.dtype)]))
 
 
 def _column(name: str, then: npt.NDArray[np.intp], now: npt.NDArray[np.intp]) -> ColumnDrift:
@@ -98,7 +114,7 @@ def _places(column: pa.ChunkedArray, reference: pa.ChunkedArray) -> npt.NDArray[
         found = pc.fill_null(pc.index_in(column.cast(pa.string()), pa.array(known, pa.string())), len(known)).to_numpy()
         return np.where(pc.is_null(column).to_numpy(), 0, found + 1).astype(np.intp)
     then = _numbers(reference)
-    edges = np.unique(np.quantile(then[~np.isnan(then)], np.arange(1, BINS) / BINS)) if (~np.isnan(then)).any() else np.zeros(0)
+    edges = parting(np.quantile(then[~np.isnan(then)], np.arange(1, BINS) / BINS)) if (~np.isnan(then)).any() else np.zeros(0)
     values = _numbers(column)
     return np.where(np.isnan(values), 0, np.searchsorted(edges, values) + 1).astype(np.intp)
 
@@ -123,13 +139,16 @@ class _Rows(NamedTuple):
     now: npt.NDArray[np.bool_]
 
 
-def _told_apart(reference: pa.Table, current: pa.Table, seed: int) -> tuple[float, float]:
-    """AUC of a model that guesses, of rows that it has not seen, which are new; and its p (Mann and Whitney 1947).
+def _told_apart(
+    reference: pa.Table, current: pa.Table, seed: int, customers: tuple[Names, Names] | None
+) -> tuple[float, float]:  # fmt: skip
+    """AUC of a model that guesses, of rows of customers whom it has not seen, which are new; and its p (Mann and Whitney 1947).
 
     The classifier two-sample test: Lopez-Paz and Oquab 2017.
     """
     rows = _rows(reference, current)
-    folds = np.random.default_rng(seed).permutation(len(rows.now)) % FOLDS
+    own = np.arange(len(rows.now)) if customers is None else np.unique(np.concatenate(customers), return_inverse=True)[1]
+    folds = (np.random.default_rng(seed).permutation(own.max() + 1) % FOLDS)[own]
     settings = {"objective": "binary", "num_leaves": 15, "verbosity": -1, "seed": seed, "num_threads": 1, "deterministic": True}
     guessed = np.zeros(len(rows.now))
     for fold in range(FOLDS):

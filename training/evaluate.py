@@ -62,7 +62,9 @@ def evaluate(
         Objective(wanted.name, rules.window(wanted.outcome)), contract, current_catalog(registry, contract, catalog), chosen,
         registry.current().champion, rules,
     )  # fmt: skip
-    examples = corrected(load_examples(home, subject.objective, contract, progress), subject.objective.window)
+    examples = corrected(
+        load_examples(home, subject.objective, contract, progress), subject.objective.window, is_value=subject.objective.is_value
+    )
     return judge(subject, registry, examples, progress)
 
 

@@ -85,12 +85,16 @@ class Evidence(NamedTuple):
 
 
 class _Seen(NamedTuple):
-    """Rates of the served actions by the reference, ONNX Runtime row by row: (rows,). `old`: the champion's, where it serves."""
+    """Rates of the served actions by the reference, ONNX Runtime row by row: (rows,). `old`: the champion's, where it serves.
+
+    `clusters`: whose each row is, 0 to the number of customers.
+    """
 
     evidence: Evidence
     inputs: Matrix
     new: Values
     old: Values | None
+    clusters: npt.NDArray[np.intp]
 
     @property
     def label(self) -> Values:
@@ -121,7 +125,8 @@ def gate(evidence: Evidence) -> tuple[Check, ...]:
     inputs = evidence.inputs(challenger)
     alike = champion is not None and _what(champion) == _what(challenger)
     old = _rates(champion, evidence.inputs(champion)) if champion is not None and alike else None
-    seen = _Seen(evidence, inputs, _rates(challenger, inputs), old)
+    clusters = np.unique(evidence.unseen.customer_id, return_inverse=True)[1]
+    seen = _Seen(evidence, inputs, _rates(challenger, inputs), old, clusters)
     checks = [*MADE_ALWAYS, *(MADE_OF_RATES if evidence.is_rate else MADE_OF_VALUES if evidence.is_value else ())]
     return tuple(_told(name, check(seen)) for name, check in checks)
 
@@ -307,10 +312,10 @@ def _alone(label: Values, column: Matrix, feature: Feature) -> float:
 
 
 def _skill(seen: _Seen) -> Found:
-    """Mann and Whitney's test (1947) that successes are ranked above failures."""
+    """Mann and Whitney's test (1947) that successes are ranked above failures; rows of one customer may go together."""
     if seen.is_flat:
         return [f"constant: it predicts {seen.new[0]:.4f} for every row" + ("" if seen.strata is None else " of a slot")]
-    auc, above, below = ranked(seen.label, seen.new, seen.strata)
+    auc, above, below = ranked(seen.label, seen.new, seen.strata, seen.clusters)
     if below < CHANCE:
         return [f"successes are ranked below failures: AUC {auc:.3f}, is a sign flipped?"]
     if above > CHANCE:
@@ -356,7 +361,8 @@ def _fitted_on(seen: _Seen) -> float:
 def _off_level(seen: _Seen, rows: Mask, within: float) -> Iterator[str]:
     rates, label = seen.new[rows], seen.label[rows]
     predicted, observed = float(rates.mean()), float(label.mean())
-    here = float((rates * (1.0 - rates)).sum()) / len(rates) ** 2
+    together = float((np.bincount(seen.clusters[rows], label - rates) ** 2).sum())  # as rows of one customer may go
+    here = max(float((rates * (1.0 - rates)).sum()), together) / len(rates) ** 2
     error = (
         level_error(label, rates, seen.evidence.challenger.manifest.metrics.get("amounts", 0.0)) if seen.evidence.is_value
         else (here + predicted**2 / _fitted_on(seen)) ** 0.5
@@ -383,14 +389,16 @@ def _segments(seen: _Seen) -> Found:
         looked += 1
         if list(_off_level(seen, rows, seen.evidence.rules.segment_level)):
             reasons.append(f"{name} collapsed: predicted {rates.mean():.4f}, observed {label.mean():.4f} on {len(rates):,} rows")
-        elif seen.old is not None and _fades(label, rates, seen.old[rows], None if seen.strata is None else seen.strata[rows]):
+        elif seen.old is not None and _fades(seen, seen.old, rows):
             reasons.append(f"{name} collapsed: no skill on {len(rates):,} rows, where the champion has some")
     return reasons or f"{looked} segments hold"
 
 
-def _fades(label: Values, new: Values, old: Values, strata: npt.NDArray[np.int64] | None) -> bool:
+def _fades(seen: _Seen, old: Values, rows: Mask) -> bool:
     """Whether nothing is told apart any more where the champion tells something."""
-    return ranked(label, new, strata)[1] > LIKELY and ranked(label, old, strata)[1] < CHANCE
+    strata, clusters = None if seen.strata is None else seen.strata[rows], np.unique(seen.clusters[rows], return_inverse=True)[1]
+    new, before = (ranked(seen.label[rows], rates[rows], strata, clusters) for rates in (seen.new, old))
+    return new[1] > LIKELY and before[1] < CHANCE
 
 
 def _worth(seen: _Seen) -> float:

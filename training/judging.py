@@ -94,7 +94,7 @@ def report(
     contributions = {LOGGED: unseen.label, **{p: off_policy.doubly_robust(found.rows(p)) for p in found.policies}}
     judged = _Judged(contributions, clusters)
     policies = {LOGGED: _logged_value(judged), **{p: _policy_value(found, judged, p) for p in found.policies}}
-    own, best = f"{BUNDLE}{bundle}", _best_static(policies)
+    own, best = f"{BUNDLE}{bundle}", _best_static(policies, found)
     over_best = judged.gain(own, best) if best else None
     against = f"{BUNDLE}{champion}" if champion not in (None, bundle) else LOGGED
     verdict, reasons = _verdict(own, against, found, judged, margin)
@@ -123,15 +123,19 @@ def _policy_value(found: PolicyRows, judged: _Judged, policy: str) -> PolicyValu
     )  # fmt: skip
 
 
-def _best_static(policies: Mapping[str, PolicyValue]) -> str | None:
+def _best_static(policies: Mapping[str, PolicyValue], found: PolicyRows) -> str | None:
     """The best of those that the log can say something about."""
-    known = [p for p, v in policies.items() if p.startswith(ALWAYS) and (v.ess or 0.0) >= off_policy.FEWEST_EFFECTIVE]
+    known = [
+        p for p, v in policies.items()
+        if p.startswith(ALWAYS) and (v.ess or 0.0) >= off_policy.FEWEST_EFFECTIVE
+        and off_policy.successes(found.rows(p)) >= off_policy.FEWEST_SUCCESSES
+    ]  # fmt: skip
     return max(known, key=lambda p: policies[p].value, default=None)
 
 
 def _verdict(own: str, against: str, found: PolicyRows, judged: _Judged, margin: float) -> tuple[Verdict, list[str]]:
     compared = [policy for policy in (own, against) if policy != LOGGED]
-    refusals = [f"{policy}: {doubt}" for policy in compared for doubt in off_policy.doubts(found.rows(policy).own_weight)]
+    refusals = [f"{p}: {doubt}" for p in compared for doubt in off_policy.doubts_of(found.rows(p), judged.clusters)]
     if refusals:
         return "refuse", refusals
     gain, value = judged.gain(own, against), float(judged.contributions[against].mean())

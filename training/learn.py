@@ -15,6 +15,7 @@ from features.vectors import Matrix
 from service.bundles.loading import read_manifest
 from service.bundles.manifest import Split
 from service.catalog.entities import Action
+from service.decision.scoring import Predicts
 from service.errors import BadRequest
 from service.registry import Registry
 from training.choice_weights import Weighing, choice_weights
@@ -30,6 +31,8 @@ from training.slots import with_slot
 from training.split import TRAIN_SHARE, choose_split, seen
 from training.two_parts import fit_two_parts
 from training.uplift_bundle import fit_uplift
+
+DAY = 86_400.0
 
 Progress = Callable[[int, int], None]
 
@@ -110,9 +113,21 @@ def learn(home: Path, lesson: Lesson, how: Manner, progress: Progress = lambda _
 
 
 def _weighing(lesson: Lesson, how: Manner) -> Weighing | None:
-    if (how.weights or lesson.training.weights) == "none":
+    if weights_of(lesson, how) == "none":
         return None
     return choice_weights(lesson.learned.choice_probability, lesson.training.most)
+
+
+def weights_of(lesson: Lesson, how: Manner) -> Literal["none", "choice"]:
+    """How rows count: as asked for, else as learning.toml says."""
+    return how.weights or lesson.training.weights
+
+
+def predicted(lesson: Lesson, how: Manner) -> Predicts:
+    """What the model will predict."""
+    if how.uplift:
+        return "uplift"
+    return "value" if lesson.objective.is_value else "rate"
 
 
 def _optional(module: str) -> Any:  # noqa: ANN401  # a module; it needs packages that few have installed
@@ -132,7 +147,7 @@ def prepare(
     examples = mature(load_examples(home, wanted, contract, progress), wanted.window)
     if not examples.label.any() and wanted.outcome not in (known := outcome_types(home)):
         raise BadRequest(f"Expected an objective among the outcomes ({_listed(known)}), got `{wanted.name}` - at `--objective`")
-    split = choose_split(examples, share)
+    split = choose_split(examples, share, rules.gate.oldest_days * DAY)
     learned = examples.take(seen(split, examples))
     columns = with_slot((*contract.features, *catalog.attributes), learned.slot, rules.training.slot)
     inputs = learned.matrix(columns, {action.id: action.attributes for action in catalog.actions})

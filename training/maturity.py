@@ -55,12 +55,17 @@ def mature(examples: Examples, window: float | None) -> Examples:
     return examples if window is None else examples.take(examples.age >= window)
 
 
-def corrected(examples: Examples, window: float | None) -> Examples:
+def corrected(examples: Examples, window: float | None, *, is_value: bool = False) -> Examples:
     """All rows that are old enough to say something, each label divided by the share of successes that it can have seen.
 
     The mean of such labels is the rate that there will be, of any rows chosen by what was known when they were decided: what an
     estimator takes for a reward. A single one may be above 1. Raises NotReady (`delays_of`).
+
+    `is_value`: labels are amounts. Those may come several times, and when the first one came does not say how much is to come:
+    only mature rows count.
     """
+    if is_value:
+        return mature(examples, window)
     if window is None or examples.delay is None:
         return examples
     delays = delays_of(examples.delay, examples.age, window)

@@ -9,13 +9,19 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import t as students_t
 
 Values = npt.NDArray[np.float64]
 Clusters = npt.NDArray[np.intp]
 Mask = npt.NDArray[np.bool_]
 
+TWO_SIDED_95 = 0.975
 NORMAL_95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
 FEWEST_EFFECTIVE = 100.0  # rows; below it an interval from the normal approximation says little
+# successes, had or to be expected: of none at all the variance is 0, as if it were known for sure. With any number a challenger
+# won in 13 of 100 worlds against a champion twice as good (2,000 rows, 200 of them the champion's, of which one in 100 succeeds)
+FEWEST_SUCCESSES = 10.0
+FEWEST_CUSTOMERS = 10  # whose rows a policy decides
 STRENGTHS = np.geomspace(1.0, 1e6, 10)
 LARGEST_SHARE = 0.05  # of the total weight on one row: above it that row decides alone
 
@@ -136,7 +142,8 @@ def mean_interval(contributions: Values, clusters: Clusters) -> Interval:
     """Mean of (rows,) with a 95 % interval that allows for rows of one customer to go together.
 
     Variance of a mean over clusters: Liang and Zeger 1986, with the factor G / (G - 1). `clusters`: (rows,), 0 to G - 1.
-    One cluster alone says nothing about others: its interval is infinite.
+    One cluster alone says nothing about others: its interval is infinite. The quantile is Student's with G - 1 degrees of freedom
+    (Cameron and Miller 2015, section VI): of five customers the normal one holds the truth in 88 of 100 worlds, this one in 95.
     """
     value = float(contributions.mean())
     sums = np.bincount(clusters, contributions - value)
@@ -144,7 +151,8 @@ def mean_interval(contributions: Values, clusters: Clusters) -> Interval:
     if groups <= 1:
         return Interval(value, -np.inf, np.inf)
     error = float(np.sqrt((sums**2).sum() * groups / (groups - 1)) / len(contributions))
-    return Interval(value, value - NORMAL_95 * error, value + NORMAL_95 * error)
+    half = float(students_t.ppf(TWO_SIDED_95, groups - 1)) * error
+    return Interval(value, value - half, value + half)
 
 
 def effective_sample_size(weights: Values) -> float:
@@ -162,6 +170,25 @@ def doubts(weights: Values) -> list[str]:
     total = float(weights.sum())
     if total and (share := float(weights.max()) / total) > LARGEST_SHARE:
         found.append(f"one row carries {share:.0%} of the weight (weight {weights.max():.4g}), at most {LARGEST_SHARE:.0%} may")
+    return found
+
+
+def successes(rows: Rows) -> float:
+    """How many unweighted rows with a reward those that a policy decides are worth, or would be if it earned what the log did."""
+    weights, is_success = rows.own_weight, (rows.reward if rows.decided is None else rows.reward[rows.decided]) != 0.0
+    if not len(weights):
+        return 0.0
+    return max(effective_sample_size(weights[is_success]), effective_sample_size(weights) * float(is_success.mean()))
+
+
+def doubts_of(rows: Rows, clusters: Clusters) -> list[str]:
+    """Why what a policy decides cannot carry a verdict, in words; empty where it can. `clusters`: (rows,)."""
+    found, told = doubts(rows.own_weight), successes(rows)
+    if not told >= FEWEST_SUCCESSES:
+        found.append(f"{told:.1f} successes, had or to be expected, at least {FEWEST_SUCCESSES:.0f} are needed")
+    customers = len(np.unique(clusters if rows.decided is None else clusters[rows.decided]))
+    if customers < FEWEST_CUSTOMERS:
+        found.append(f"rows of {customers} customers, of at least {FEWEST_CUSTOMERS} are needed")
     return found
 
 

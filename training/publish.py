@@ -31,11 +31,13 @@ from service.decision.scoring import Predicts
 from service.registry import Registry
 from training.cards import LEFT_OUT
 from training.choice_weights import Weighing
+from training.drift import parting
 from training.export import check_parity, export_onnx
 from training.fit import Fitted
 from training.slots import slot_figures
 
 WARMUP_ROWS = 64
+WEIGHED_TO = "choice_weights.most"  # among a bundle's settings where rows were weighed
 TENTHS = np.arange(1, 10) / 10.0
 UNSAFE = re.compile(r"[^A-Za-z0-9_]+")  # in a file's name; an outcome may be called anything
 LIBRARIES = ("lightgbm", "onnx", "onnxruntime", "numpy")
@@ -84,7 +86,7 @@ def publish_bundle(registry: Registry, fitted: Fitted, provenance: Provenance, i
             **({LEFT_OUT: float(provenance.left_out)} if provenance.left_out else {}),
         },
         learned_until=provenance.learned_until, learned_inputs=summaries(fitted.columns, inputs),
-        settings={**fitted.settings.figures(), **({} if weighed is None else {"choice_weights.most": weighed.most})},
+        settings={**fitted.settings.figures(), **({} if weighed is None else {WEIGHED_TO: weighed.most})},
         predicts=_predicts(fitted), backfilled=provenance.backfilled,
         amount_calibration=fitted.amount.calibration if fitted.amount else None,
     )  # fmt: skip
@@ -113,7 +115,7 @@ def _summary(feature: Feature, values: Matrix) -> InputSummary:
     if feature.type == "category" or not len(there):
         return InputSummary(missing)
     tenths = np.quantile(there, TENTHS)
-    edges = np.unique(tenths.astype(np.float32))
+    edges = parting(tenths.astype(np.float32))
     return InputSummary(
         missing, float(tenths[0]), float(tenths[-1]), tuple(edges.tolist()), tuple(shares(values, edges).tolist())
     )

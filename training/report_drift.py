@@ -21,10 +21,10 @@ from service.errors import NotReady
 from service.registry import Registry
 from training.drift import ColumnDrift, DriftReport, drift
 from training.evaluate import current_catalog, engine_of
-from training.examples import Examples, Objective, load_examples
+from training.examples import Examples, Names, Objective, load_examples
 from training.learning_rules import read_rules
 from training.maturity import corrected
-from training.off_policy import NORMAL_95, Interval, mean_interval
+from training.off_policy import FEWEST_SUCCESSES, Interval, mean_interval
 from training.policies import UNKNOWN, chunks
 from training.split import seen
 
@@ -33,7 +33,7 @@ Mask = npt.NDArray[np.bool_]
 Progress = Callable[[int, int], None]
 
 TRAIN = "train"  # as the reference: the rows that the champion learned from
-MOST_ROWS = 20_000  # of either side, at random: the classifier takes a second for 40,000 rows of 20 columns
+MOST_ROWS = 20_000  # of either side, one of each customer: the classifier takes a second for 40,000 rows of 20 columns
 FEWEST_ROWS = 100  # of an action on either side: below, its rate has no interval to speak of
 CHANCE = 0.01  # how often some action's rate seems to move where none has
 MUCH = 0.1  # of the former rate: a smaller change is none that anybody acts on
@@ -97,7 +97,7 @@ def drifted(
         raise NotReady("Expected a bundle that serves, found none: run `nextbest promote`")
     manifest = read_manifest(registry.bundle_folder(champion))
     objective = Objective(manifest.objective, read_rules(home).window(Objective(manifest.objective).outcome))
-    examples = corrected(load_examples(home, objective, contract, progress), objective.window)
+    examples = corrected(load_examples(home, objective, contract, progress), objective.window, is_value=objective.is_value)
     engine = engine_of(registry, contract, current_catalog(registry, contract), champion)
     return compare(manifest, engine, examples, then_and_now(manifest, examples, reference), progress, seed=seed)
 
@@ -124,7 +124,7 @@ def compare(
 ) -> Drifted:  # fmt: skip
     """All of it for two sides of the rows."""
     chance = np.random.default_rng(seed)
-    then, now = (examples.take(_some(mask, chance)) for mask in sides)
+    then, now = (examples.take(_some(mask, examples.customer_id, chance)) for mask in sides)
     total = len(then) + len(now)
     predicted = [
         _predicted(engine, then, lambda done: progress(done, total)),
@@ -133,23 +133,20 @@ def compare(
     known = [rates[~np.isnan(rates)] for rates in predicted]
     of_rates = [pa.table({"predicted_rate": rates}) for rates in known]
     before, after = (examples.take(mask) for mask in sides)
-    actions = [pa.table({"action": pa.array(side.action_id.tolist(), pa.string())}) for side in (before, after)]
+    actions = [pa.table({"action": pa.array(side.action_id.tolist(), pa.string())}) for side in (then, now)]
     return Drifted(
-        manifest.bundle_id, manifest.objective, (len(before), len(after)), drift(_inputs(then), _inputs(now), seed),
+        manifest.bundle_id, manifest.objective, (len(before), len(after)),
+        drift(_inputs(then), _inputs(now), seed, (then.customer_id, now.customer_id)),
         drift(of_rates[0], of_rates[1], seed).columns[0] if all(map(len, known)) else None,
-        rate_drifts(before, after), drift(*_thinned(actions), seed=seed).columns[0], _shares(before, after),
+        rate_drifts(before, after), drift(actions[0], actions[1], seed).columns[0], _shares(before, after),
     )  # fmt: skip
 
 
-def _some(mask: Mask, chance: np.random.Generator) -> npt.NDArray[np.intp]:
-    rows = np.flatnonzero(mask)
-    return rows if len(rows) <= MOST_ROWS else np.sort(chance.choice(rows, MOST_ROWS, replace=False))
-
-
-def _thinned(tables: list[pa.Table]) -> tuple[pa.Table, pa.Table]:
-    """Every so many rows: the order is that of time, so that all of it is there."""
-    then, now = (t.take(pa.array(np.arange(0, t.num_rows, max(1, t.num_rows // MOST_ROWS)))) for t in tables)
-    return then, now
+def _some(mask: Mask, customers: Names, chance: np.random.Generator) -> npt.NDArray[np.intp]:
+    """A row of each customer, at random, MOST_ROWS at most: rows of one customer are alike, and would pass for proof."""
+    shuffled = chance.permutation(np.flatnonzero(mask))
+    rows = shuffled[np.sort(np.unique(customers[shuffled], return_index=True)[1])[:MOST_ROWS]]
+    return np.sort(rows)
 
 
 def _inputs(examples: Examples) -> pa.Table:
@@ -167,39 +164,60 @@ def _predicted(engine: Engine, examples: Examples, progress: Callable[[int], Non
     return found
 
 
+class _Side(NamedTuple):
+    """An action on one side: its mean, the variance of that over customers, how many these are, and how many had a success."""
+
+    mean: Interval
+    variance: float
+    customers: int
+    succeeded: int
+
+
 def rate_drifts(then: Examples, now: Examples) -> tuple[RateDrift, ...]:
     """Actions with enough rows on both sides, the most surprising first. Several at once are judged as Holm 1979 does.
 
-    The test is that of two means whose variances are clustered by customer (Liang and Zeger 1986).
+    The test is that of two means whose variances are clustered by customer (Liang and Zeger 1986), none of them less than that of
+    both sides together: of a side without a success it would be 0. There is no alarm where customers with a success are few, had
+    or to be expected.
     """
     found = []
     for action in sorted(set(then.action_id.tolist()) & set(now.action_id.tolist())):
-        sides = [side.take(side.action_id == action) for side in (then, now)]
-        if min(map(len, sides)) >= FEWEST_ROWS:
-            before, after = (_mean(side) for side in sides)
-            found.append((difference_p(before, after), action, before, after))
+        before, after = (side.take(side.action_id == action) for side in (then, now))
+        if min(len(before), len(after)) >= FEWEST_ROWS:
+            p, means = _changed(before, after)
+            found.append((p, action, *means))
     found.sort()
     told, alive = [], True
-    for place, (p, action, before, after) in enumerate(found):
+    for place, (p, action, before_mean, after_mean) in enumerate(found):
         alive = alive and p <= CHANCE / (len(found) - place)
-        is_much = abs(after.value - before.value) > MUCH * abs(before.value)
-        told.append(RateDrift(action, before, after, p, alive and is_much))
+        is_much = abs(after_mean.value - before_mean.value) > MUCH * abs(before_mean.value)
+        told.append(RateDrift(action, before_mean, after_mean, p, alive and is_much))
     return tuple(told)
 
 
-def difference_p(before: Interval, after: Interval) -> float:
-    """P of two means so far apart, from their 95 % intervals: a normal test of independent means."""
-    errors = [(one.high - one.low) / 2 / NORMAL_95 for one in (before, after)]
-    error = float(np.hypot(errors[0], errors[1]))
-    if not np.isfinite(error):
-        return 1.0
+def _changed(before: Examples, after: Examples) -> tuple[float, tuple[Interval, Interval]]:
+    """P of no change, and both means. 1 where too few succeeded to tell."""
+    overall = float(np.concatenate([before.label, after.label]).mean())
+    sides = [_side(side, overall) for side in (before, after)]
+    means = sides[0].mean, sides[1].mean
+    share = sum(side.succeeded for side in sides) / sum(side.customers for side in sides)
+    if any(max(side.succeeded, side.customers * share) < FEWEST_SUCCESSES for side in sides):
+        return 1.0, means
+    pooled = sum(side.variance * len(rows.label) ** 2 for side, rows in zip(sides, (before, after), strict=True))
+    pooled /= len(before) + len(after)  # of a row, as those of a customer go together
+    errors = [max(side.variance, pooled / len(rows)) for side, rows in zip(sides, (before, after), strict=True)]
+    error = float(np.sqrt(sum(errors)))
     if error == 0.0:
-        return float(before.value == after.value)
-    return float(2 * norm.sf(abs(after.value - before.value) / error))
+        return float(means[0].value == means[1].value), means
+    return float(2 * norm.sf(abs(means[1].value - means[0].value) / error)), means
 
 
-def _mean(side: Examples) -> Interval:
-    return mean_interval(side.label, np.unique(side.customer_id, return_inverse=True)[1])
+def _side(side: Examples, overall: float) -> _Side:
+    """`overall`: the mean of both sides, around which there is no change."""
+    clusters = np.unique(side.customer_id, return_inverse=True)[1]
+    sums, groups = np.bincount(clusters, side.label - overall), int(clusters.max()) + 1
+    succeeded = int(np.count_nonzero(np.bincount(clusters, side.label != 0.0)))
+    return _Side(mean_interval(side.label, clusters), float((sums**2).sum()) / len(side) ** 2, groups, succeeded)
 
 
 def _shares(then: Examples, now: Examples) -> dict[str, tuple[float, float]]:

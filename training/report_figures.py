@@ -32,7 +32,7 @@ from training.experiments import (
 )
 from training.learning_rules import read_rules
 from training.maturity import corrected, mature
-from training.off_policy import Interval, Rows, doubly_robust, doubts, mean_interval
+from training.off_policy import Interval, Rows, doubly_robust, doubts_of, mean_interval
 from training.policies import UNIFORM, PolicyRows, chunks, uniform
 from training.report_counts import Answers, Counted, Items, Periods, by_arm, count, periods
 from training.report_drift import Drifted, compare, then_and_now
@@ -113,7 +113,7 @@ def figures(home: Path, since: float = -math.inf, progress: Progress = lambda _d
     manifest, catalog = read_manifest(registry.bundle_folder(bundle)), current_catalog(registry, contract)
     objective = Objective(manifest.objective, read_rules(home).window(Objective(manifest.objective).outcome))
     everything, engine = load_examples(home, objective, contract), engine_of(registry, contract, catalog, bundle)
-    examples = corrected(everything, objective.window)
+    examples = corrected(everything, objective.window, is_value=objective.is_value)
     recent = examples.take(examples.decided_at >= since)
     if not len(recent):
         raise NotReady("Expected decisions with outcomes in this time, found none - at `--since`")
@@ -134,15 +134,15 @@ def figures(home: Path, since: float = -math.inf, progress: Progress = lambda _d
     )  # fmt: skip
 
 
-def claim(name: str, contributions: Values, customers: npt.NDArray[np.str_], weights: Values | None = None) -> Claim:
-    """A mean over rows, clustered by customer, with what is to be doubted of it. `weights`: of the rows that a policy decides."""
+def claim(name: str, contributions: Values, customers: npt.NDArray[np.str_], judged: Rows | None = None) -> Claim:
+    """A mean over rows, clustered by customer, with what is to be doubted of it. `judged`: the rows as a policy sees them."""
     if not len(contributions):
         return Claim(name, Interval(math.nan, -math.inf, math.inf), 0, "no rows")
     names, clusters = np.unique(customers, return_inverse=True)
-    told = list(doubts(weights)) if weights is not None else []
+    told = doubts_of(judged, clusters) if judged is not None else []
     if len(names) < FEWEST:
         told.insert(0, f"{len(names)} customers, at least {FEWEST} are needed")
-    elif weights is None and np.count_nonzero(contributions) < FEWEST_SUCCESSES:
+    elif judged is None and np.count_nonzero(contributions) < FEWEST_SUCCESSES:
         told.append(f"{np.count_nonzero(contributions)} successes, at least {FEWEST_SUCCESSES} are needed")
     return Claim(name, mean_interval(contributions, clusters), len(contributions), "; ".join(told))
 
@@ -169,8 +169,8 @@ def _policies(
         rows = found.rows(name)
         policies.append(_policy(name, unseen, doubly_robust(rows), rows, (times, catalog)))
         gained = doubly_robust(rows) - unseen.label
-        gains.append(claim(f"{name} over {LOGGED}", gained, unseen.customer_id, rows.own_weight))
-        weights.append(claim(name, rows.weight, unseen.customer_id, rows.own_weight))
+        gains.append(claim(f"{name} over {LOGGED}", gained, unseen.customer_id, rows))
+        weights.append(claim(name, rows.weight, unseen.customer_id, rows))
     return tuple(policies), tuple(gains), tuple(weights)
 
 
@@ -178,9 +178,7 @@ def _policy(name: str, rows: Examples, contributions: Values, judged: Rows | Non
     times, catalog = known
 
     def part(label: str, where: npt.NDArray[np.bool_]) -> Claim:
-        return claim(
-            label, contributions[where], rows.customer_id[where], None if judged is None else judged.take(where).own_weight
-        )
+        return claim(label, contributions[where], rows.customer_id[where], None if judged is None else judged.take(where))
 
     place = times.of(rows.decided_at)
     over_time = tuple(part(name, place == one) for one in range(len(times.starts)))

@@ -19,9 +19,11 @@ from service.errors import NextbestError, NotReady
 from service.registry import Registry
 from training.backfill import card
 from training.evaluate import evaluate
+from training.fit import FitSettings
 from training.judging import Report
-from training.learn import Lesson, Manner, Trained, learn, prepare
+from training.learn import Lesson, Manner, Trained, learn, predicted, prepare, weights_of
 from training.promotion import promote
+from training.publish import WEIGHED_TO
 from training.sealing import ManifestInvalid
 from training.split import TRAIN_SHARE
 
@@ -68,7 +70,7 @@ def retrain(home: Path, plan: Plan = ONCE, progress: Progress = lambda _done, _o
     with alone(home):
         lesson, registry = prepare(home, plan.objective, plan.share, progress), Registry(home / "registry")
         rows, champion = lesson.learned.fingerprint, registry.current().champion
-        known = _learned_from(rows, lesson, registry)
+        known = [m for m in _learned_from(rows, lesson, registry) if _is_as_asked(m, lesson, plan.how)]
         if champion is not None and any(manifest.bundle_id == champion for manifest in known):
             return Round("skipped", champion, (f"no mature rows have come since `{champion}` was trained, which serves",))
         if known:
@@ -84,6 +86,19 @@ def _learned_from(rows: str, lesson: Lesson, registry: Registry) -> list[Manifes
     manifests = [read_manifest(registry.bundle_folder(name)) for name in registry.bundles()]
     found = [m for m in manifests if (m.dataset_fingerprint, m.objective) == (rows, lesson.objective.name)]
     return sorted(found, key=lambda m: (m.created_at, m.bundle_id))
+
+
+def _is_as_asked(manifest: Manifest, lesson: Lesson, how: Manner) -> bool:
+    """Whether the bundle predicts what is asked for, and was learned in that manner: weights, and settings that are unusual."""
+    if manifest.predicts != predicted(lesson, how):
+        return False
+    if how.uplift:
+        return True
+    if (WEIGHED_TO in manifest.settings) != (weights_of(lesson, how) != "none"):
+        return False
+    usual, asked = FitSettings().figures(), how.settings.figures()
+    unusual = {name: value for name, value in asked.items() if name != "threads" and usual.get(name) != value}
+    return all(manifest.settings.get(name) == value for name, value in unusual.items())
 
 
 def _news(lesson: Lesson, champion: str | None, registry: Registry) -> str:

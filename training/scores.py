@@ -36,28 +36,46 @@ def area_under_curve(labels: Values, rates: Values) -> float:
     return float((ranks[labels > 0].sum() - positives * (positives + 1) / 2) / (positives * negatives))
 
 
-def ranked(labels: Values, rates: Values, strata: npt.NDArray[np.int64] | None = None) -> tuple[float, float, float]:
+def ranked(
+    labels: Values, rates: Values, strata: npt.NDArray[np.int64] | None = None, clusters: npt.NDArray[np.intp] | None = None
+) -> tuple[float, float, float]:
     """Area under the curve, and how likely chance is to make it as high, and as low. Shapes: (rows,) each.
 
     With `strata` rows are compared within each, and the pairs of all count together. Mann and Whitney 1947, summed over strata as
-    in van Elteren 1960 with equal weights; normal approximation, corrected for ties and continuity. 0.5 without both.
+    in van Elteren 1960 with equal weights; normal approximation, corrected for ties and continuity. With `clusters`, 0 to G - 1,
+    rows of one customer may go together: the error is the larger of that one and Obuchowski's (1997). 0.5 without both.
     """
     wins = pairs = variance = 0.0
+    influence = np.zeros(len(labels))
     for stratum in [None] if strata is None else np.unique(strata).tolist():
-        here = slice(None) if stratum is None else strata == stratum
+        here = np.arange(len(labels)) if stratum is None else np.flatnonzero(strata == stratum)
         won = labels[here] > 0
         successes, size = float(won.sum()), len(won)
         if 0 < successes < size:
             _, inverse, counts = np.unique(rates[here], return_inverse=True, return_counts=True)
             ties = counts.astype(np.float64)
             together = successes * (size - successes)
-            wins += float((np.cumsum(ties) - (ties - 1) / 2)[inverse][won].sum()) - successes * (successes + 1) / 2
+            beaten = _beaten(inverse, won)
+            own = float(beaten[won].sum())
+            influence[here] = beaten - own / np.where(won, successes, size - successes)
+            wins += own
             variance += together / 12 * (size + 1 - float((ties**3 - ties).sum()) / (size * (size - 1)))
             pairs += together
     if variance <= 0.0:
         return 0.5, 1.0, 1.0
+    if clusters is not None:
+        groups = max(2, len(np.unique(clusters)))
+        variance = max(variance, float((np.bincount(clusters, influence) ** 2).sum()) * groups / (groups - 1))
     above, error = wins - pairs / 2, variance**0.5
     return wins / pairs, float(norm.sf((above - 0.5) / error)), float(norm.sf((-above - 0.5) / error))
+
+
+def _beaten(inverse: npt.NDArray[np.intp], won: npt.NDArray[np.bool_]) -> Values:
+    """Of a success the failures below it, of a failure the successes above it; ties half. `inverse`: places of rates in order."""
+    successes, failures = (np.bincount(inverse[kind], minlength=inverse.max() + 1) for kind in (won, ~won))
+    below = np.cumsum(failures) - failures / 2
+    above = successes.sum() - np.cumsum(successes) + successes / 2
+    return np.asarray(np.where(won, below[inverse], above[inverse]), np.float64)
 
 
 def calibration_error(labels: Values, rates: Values) -> float:

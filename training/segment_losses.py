@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import norm
 
-from training.off_policy import NORMAL_95, Clusters, Interval, Rows, doubly_robust, doubts, mean_interval
+from training.off_policy import NORMAL_95, Clusters, Interval, Rows, doubly_robust, doubts_of, mean_interval
 
 Values = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -29,7 +29,7 @@ class Compared(NamedTuple):
     @property
     def is_told(self) -> bool:
         """Whether the rows can carry a value of both."""
-        return not doubts(self.challenger.own_weight) and not doubts(self.champion.own_weight)
+        return not any(doubts_of(rows, self.clusters) for rows in (self.challenger, self.champion))
 
 
 class Loss(NamedTuple):

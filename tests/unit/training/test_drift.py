@@ -52,6 +52,27 @@ def test_a_shift_names_its_column_and_rows_can_be_told_apart():
     assert any("`spend` has moved" in reason for reason in found.reasons)
 
 
+@pytest.mark.parametrize("now", [0.0, 3.0, 7.1], ids=["gone", "less", "more"])
+def test_an_input_that_was_nearly_always_the_same_and_is_something_else_is_a_shift(now):
+    """Nineteen of twenty were 7: its tenths are one value, which has a bin of its own."""
+    then = np.where(np.arange(2000) % 20 == 0, 0.0, 7.0)
+    found = drift(pa.table({"amount": then}), pa.table({"amount": np.full(2000, now)}))
+    assert names(found) == ["amount"]
+    same = drift(pa.table({"amount": then}), pa.table({"amount": then[::-1]}))
+    assert same.columns[0].index == 0.0
+
+
+def test_customers_are_not_told_apart_by_heart():
+    """300 who came then and 300 others who come now, with ten rows each: who has seen half of somebody's rows knows the rest."""
+    chance = np.random.default_rng(5)
+    who = np.array([f"c{n}" for n in range(600)])
+    some = pa.table({f"x{column}": chance.normal(size=600) for column in range(4)})
+    parts = [np.repeat(np.arange(300), 10), np.repeat(np.arange(300, 600), 10)]
+    then, now = (some.take(pa.array(part)) for part in parts)
+    assert drift(then, now).auc > 0.9
+    assert drift(then, now, customers=(who[parts[0]], who[parts[1]])).auc < 0.6
+
+
 @pytest.mark.parametrize(
     ("column", "value"), [("device", ["watch"] * 400), ("age", [None] * 400)], ids=["an unknown category", "missing throughout"]
 )

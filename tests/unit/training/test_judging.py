@@ -1,5 +1,7 @@
 """Verdicts: promoted on proof, kept without it, refused where the log cannot carry one."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -82,6 +84,27 @@ def test_too_few_effective_rows_are_refused_whatever_the_values_say(unseen):
     said = report("click", "new", None, few, found(few, bundle__new=1.0))
     assert said.verdict == "refuse"
     assert said.reasons[0].startswith("bundle:new: effective sample size")
+
+
+def test_a_bundle_is_not_better_than_a_champion_of_whose_choices_hardly_any_succeed(unseen):
+    """None of 200 where one had to be expected: the variance of nothing is 0, and a bundle half as good seemed better."""
+    served, label = np.where(np.arange(SIZE) < SIZE // 10, GOLD, SILVER), np.zeros(SIZE)
+    label[SIZE // 2 :: 100] = 1.0  # ten of 1,800
+    rare = replace(
+        unseen, action_id=np.array(["gold", "silver"])[served], label=label, choice_probability=np.where(served == GOLD, 0.1, 0.9)
+    )
+    said = report("click", "new", "old", rare, found(rare, bundle__new=0.0, bundle__old=1.0, always__gold=1.0))
+    assert said.gain_over_logged.value > 0.0 or said.policies["bundle:old"].value < 0.01
+    assert (said.verdict, said.best_static) == ("refuse", None)
+    assert "bundle:old: 1.0 successes, had or to be expected, at least 10 are needed" in said.reasons
+
+
+def test_a_bundle_is_not_judged_by_a_handful_of_customers(unseen):
+    """Five with 400 rows each: what is true of them may be true of nobody else."""
+    few = replace(unseen, customer_id=np.array([f"c{i % 5}" for i in range(SIZE)]))
+    said = report("click", "new", None, few, found(few, bundle__new=1.0))
+    assert said.verdict == "refuse"
+    assert said.reasons == ("bundle:new: rows of 5 customers, of at least 10 are needed",)
 
 
 def of_first(unseen: Examples, rows: int, **tables: float) -> PolicyRows:

@@ -70,6 +70,13 @@ def test_who_waits_takes_only_rows_whose_window_is_over():
     assert corrected(some, None) is some
 
 
+def test_amounts_count_once_their_window_is_over():
+    """Everybody pays 1 on each of ten days: when the first came does not say what of it is still to come."""
+    some = rows([2.0, 5.0, 10.0, 20.0], [1.0] * 4).with_label(np.array([2.0, 5.0, 10.0, 10.0]))
+    assert corrected(some, 10.0, is_value=True).label.tolist() == [10.0, 10.0]
+    assert len(corrected(some, 10.0)) == 4
+
+
 def test_rows_whose_window_is_over_say_that_nothing_came_where_nothing_did():
     """Without any success nobody knows how late one is; that those rows have none is known all the same."""
     found = corrected(rows([1.0, 9.0, 10.0, 20.0], [np.nan] * 4), 10.0)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from scipy.stats import t as student
 
 from training.off_policy import (
     ESTIMATORS,
@@ -16,6 +17,7 @@ from training.off_policy import (
     direct_method,
     doubly_robust,
     doubts,
+    doubts_of,
     effective_sample_size,
     estimate,
     inverse_propensity,
@@ -23,6 +25,7 @@ from training.off_policy import (
     self_normalized,
     shrunk,
     shrunk_doubly_robust,
+    successes,
     switch_doubly_robust,
     switched,
 )
@@ -285,12 +288,15 @@ clustered = st.lists(st.tuples(moderate, st.integers(0, 5)), min_size=2, max_siz
 
 @given(clustered)
 def test_the_interval_is_the_formula_of_liang_and_zeger(table):
-    """G/(G-1) times the sum of squared cluster sums, over n squared; numbers that no row has do not count as clusters."""
+    """G/(G-1) times the sum of squared cluster sums, over n squared; numbers that no row has do not count as clusters.
+
+    The quantile is Student's.
+    """
     names = {cluster for _, cluster in table}
     assume(len(names) > 1)
     mean = sum(value for value, _ in table) / len(table)
     squares = sum(sum(value - mean for value, cluster in table if cluster == name) ** 2 for name in names)
-    error = 1.959963984540054 * math.sqrt(len(names) / (len(names) - 1) * squares) / len(table)
+    error = float(student.ppf(0.975, len(names) - 1)) * math.sqrt(len(names) / (len(names) - 1) * squares) / len(table)
     found = mean_interval(np.array([v for v, _ in table]), np.array([c for _, c in table]))
     assert found == pytest.approx((mean, mean - error, mean + error), abs=1e-6)
 
@@ -304,6 +310,39 @@ def test_rows_that_are_repeated_prove_nothing_new(values, times):
     naive = mean_interval(np.repeat(rows, times), np.arange(len(values) * times))
     assert again == pytest.approx(once, abs=1e-6)
     assert naive.high - naive.low <= (again.high - again.low) / math.sqrt(times) + 1e-6
+
+
+@pytest.mark.parametrize("customers", [2, 3, 5, 10])
+def test_intervals_of_few_customers_hold_the_truth_as_often_as_they_say(customers):
+    """In 95 of 100 worlds; the normal quantile holds it in 70 to 92."""
+    chance, clusters = np.random.default_rng(customers), np.repeat(np.arange(customers), 20)
+    found = [mean_interval(np.repeat(chance.normal(size=customers), 20), clusters) for _ in range(2000)]
+    assert np.mean([one.low <= 0.0 <= one.high for one in found]) == pytest.approx(0.95, abs=0.02)
+
+
+@pytest.mark.parametrize(("succeeded", "told"), [(9, 9.0), (10, 10.0), (100, 100.0)])
+def test_successes_are_counted_by_their_weight(succeeded, told):
+    """Of 400 rows of one weight as many as there are; one of them that weighs as much as a hundred is hardly more than one."""
+    reward = np.where(np.arange(400) < succeeded, 1.0, 0.0)
+    even = Rows(np.full(400, 3.0), reward, np.zeros(400), np.zeros(400))
+    assert successes(even) == pytest.approx(told)
+    heavy = even._replace(weight=np.where(np.arange(400) == 0, 300.0, 1.0))
+    assert successes(heavy) < 2.0 + succeeded / 50
+
+
+def test_successes_that_had_to_be_expected_count_where_none_came():
+    """A policy that decides half of the rows earns nothing there, where one in five of all succeed: that is known well enough."""
+    reward = np.where(np.arange(400) % 5 == 1, 1.0, 0.0)
+    nothing = Rows(np.where(np.arange(400) % 2 == 0, 2.0, 0.0) * (reward == 0.0), reward, np.zeros(400), np.zeros(400))
+    assert successes(nothing) == pytest.approx(0.2 * 160)
+    assert successes(nothing._replace(decided=np.zeros(400, np.bool_))) == 0.0
+
+
+def test_rows_of_few_customers_carry_no_verdict():
+    """However many they are."""
+    rows = Rows(np.ones(900), np.ones(900), np.ones(900), np.ones(900))
+    assert doubts_of(rows, np.arange(900) % 10) == []
+    assert doubts_of(rows, np.arange(900) % 9) == ["rows of 9 customers, of at least 10 are needed"]
 
 
 def test_one_customer_alone_proves_nothing():

@@ -10,12 +10,12 @@ import msgspec
 import numpy as np
 import pytest
 
-from features.contract import Contract, fingerprint
+from features.contract import Contract, Feature, fingerprint
 from service.bundles.loading import load_bundle, read_manifest
 from service.bundles.manifest import BOOSTER_FILE, MANIFEST_FILE, MODEL_FILE, PARITY_LIMIT, WARMUP_FILE, Split
 from service.errors import BundleRefused, RegistryError
 from service.registry import Pointer, Registry
-from training.publish import WARMUP_ROWS, Provenance, publish_bundle
+from training.publish import WARMUP_ROWS, Provenance, publish_bundle, shares, summaries
 
 CREATED = dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC)
 PROVENANCE = Provenance(
@@ -151,3 +151,14 @@ def test_an_objective_of_any_name_makes_a_bundle_that_can_be_found_again(registr
     bundle = publish_bundle(registry, fitted, provenance, inputs, CREATED)
     assert registry.bundles() == [bundle]
     assert read_manifest(registry.bundle_folder(bundle)).objective == objective
+
+
+def test_an_input_that_is_nearly_always_the_same_has_a_bin_for_what_it_is():
+    """A flag that nineteen of twenty have: where they all lose it, or have another number, the shares are others."""
+    flag = Feature("vip", "number", "profile")
+    then = np.where(np.arange(2000) % 20 == 0, 0.0, 1.0).astype(np.float32)[:, None]
+    found = summaries((flag,), then)["customer.vip"]
+    assert found.shares == pytest.approx((0.05, 0.95, 0.0))
+    for now in (0.0, 0.5, 2.0):
+        assert shares(np.full(100, now, np.float32), np.array(found.edges, np.float32)).max() == 1.0
+        assert shares(np.full(100, now, np.float32), np.array(found.edges, np.float32))[1] == 0.0

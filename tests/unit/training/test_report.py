@@ -17,7 +17,7 @@ from service.registry import Registry
 from tests.unit.training.conftest import write_log
 from training.decision_log import read_decisions
 from training.experiments import MISMATCH
-from training.off_policy import Interval
+from training.off_policy import Interval, Rows
 from training.report_counts import DAY, Answers, Served, effective_actions, periods
 from training.report_figures import Figures, claim, figures, lifts
 from training.report_holdout import Holdouts, Shares
@@ -75,7 +75,9 @@ def test_few_customers_few_successes_and_one_heavy_row_carry_no_claim():
     assert claim("x", np.tile([0.0, 1.0], 200), many).doubt == ""
     assert "99 customers" in claim("x", np.ones(99), many[:99]).doubt
     assert "3 successes" in claim("x", np.r_[np.ones(3), np.zeros(397)], many).doubt
-    assert "effective sample size" in claim("x", np.ones(400), many, np.r_[1000.0, np.ones(399)]).doubt
+    judged = Rows(np.r_[1000.0, np.ones(399)], *np.ones((3, 400)))
+    assert "effective sample size" in claim("x", np.ones(400), many, judged).doubt
+    assert "successes" in claim("x", np.ones(400), many, Rows(*np.ones((1, 400)), *np.zeros((3, 400)))).doubt
     assert claim("x", np.zeros(0), many[:0]).doubt == "no rows"
 
 

@@ -12,6 +12,8 @@ import pytest
 from service.cli import main
 from service.errors import BundleRefused, NotReady
 from service.registry import Registry
+from training.fit import FitSettings
+from training.learn import Manner
 from training.retrain import Plan, Round, alone, retrain, rounds
 from training.retrain_commands import _parser, follow
 
@@ -21,6 +23,17 @@ STRICT = "[gate]\nmost_bytes = 10\n"  # no model is as small
 
 def champion(home) -> str | None:
     return Registry(home / "registry").current().champion
+
+
+def test_another_manner_of_learning_from_the_same_rows_is_another_bundle(own_home):
+    """Other settings, or rows that are weighed: what was learned otherwise is not what was asked for."""
+    [trained] = Registry(own_home / "registry").bundles()
+    quick = retrain(own_home, Plan("click", how=Manner(FitSettings(rounds=20)), stage="none"))
+    assert quick.trained is not None
+    weighed = retrain(own_home, Plan("click", how=Manner(FitSettings(rounds=20), weights="choice"), stage="none"))
+    assert weighed.trained is not None
+    assert len({trained, quick.bundle, weighed.bundle}) == 3
+    assert retrain(own_home, Plan("click", how=Manner(FitSettings(threads=1)), stage="none")).trained is None
 
 
 def test_a_bundle_of_the_same_rows_is_not_trained_again_but_judged(own_home):

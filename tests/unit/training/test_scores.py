@@ -72,6 +72,25 @@ def test_chance_ranks_strata_as_high_as_it_says():
     assert np.mean(np.array(found) < 0.1) == pytest.approx(0.1, abs=0.05)
 
 
+def test_a_score_of_customers_has_no_skill_because_each_of_them_has_many_rows():
+    """Forty decisions of each of 100 customers, whose rates differ, ranked by noise: one in 100 is as unlikely as that."""
+    chance, clusters = np.random.default_rng(2), np.repeat(np.arange(100), 40)
+    plain, found = [], []
+    for _ in range(200):
+        labels, rates = (chance.random(4000) < chance.beta(0.5, 4.5, 100)[clusters]).astype(float), chance.random(100)[clusters]
+        plain.append(ranked(labels, rates)[1] < 0.01)
+        found.append(ranked(labels, rates, None, clusters)[1] < 0.01)
+    assert sum(plain) > 20
+    assert sum(found) <= 8
+
+
+def test_rows_of_customers_who_come_once_are_ranked_as_ever():
+    """Each its own cluster, in strata or not: the same figures, but for what chance makes of a variance."""
+    chance = np.random.default_rng(3)
+    labels, rates, strata = (chance.random(3000) < 0.2).astype(float), chance.random(3000), chance.integers(1, 4, 3000)
+    assert ranked(labels, rates, strata, np.arange(3000)) == pytest.approx(ranked(labels, rates, strata), abs=0.01)
+
+
 def test_calibration_error_is_the_mean_gap_of_ten_bins_of_equal_size():
     """Twenty rows, two a bin: nine bins are right, the last says 0.9 where half succeed."""
     rates = np.repeat([0.0, 0.0, 0.0, 0.0, 0.5, 0.5, 0.5, 0.5, 0.5, 0.9], 2)

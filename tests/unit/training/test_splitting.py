@@ -46,6 +46,30 @@ def test_more_than_a_tenth_of_rows_with_a_time_of_their_own_are_an_order(moments
     assert choose_split(log([("a", t % moments) for t in range(100)])).by == by
 
 
+def test_dates_without_a_time_of_day_are_an_order():
+    """Two weeks of a hundred rows each day: the first one is learned from, and no row of the second."""
+    examples = log([("a", day) for day in range(14) for _ in range(100)])
+    assert choose_split(examples) == Split("time", 0.5, 6.5)
+    assert choose_split(log([("a", day) for day in range(13) for _ in range(100)])).by == "customer"
+
+
+@pytest.mark.parametrize(("oldest", "until"), [(np.inf, 2000.0), (3000.0, 2000.0), (1000.0, 3000.0), (30.0, 2000.0)])
+def test_a_model_learns_on_until_it_is_not_stale_as_long_as_enough_is_left_to_judge_by(oldest, until):
+    """4,000 rows, one a second: what is older than `oldest` seconds is learned from; of the last 30 rows nobody could tell."""
+    examples = log([("a", t) for t in range(4000)])
+    split = choose_split(examples, 0.5, oldest)
+    assert split.until == pytest.approx(until, abs=1.0)
+    if oldest == 1000.0:
+        assert examples.decided_at.max() - examples.decided_at[seen(split, examples)].max() <= oldest
+
+
+def test_a_quiet_stretch_does_not_make_a_model_stale():
+    """Nobody came for a while at the bound: the first row behind it is learned from, too."""
+    moments = [*range(2000), *range(3100, 5100)]
+    split = choose_split(log([("a", t) for t in moments]), 0.5, 2500.0)
+    assert split.until == 3101.0
+
+
 @pytest.mark.parametrize("share", [0.3, 0.5])
 def test_what_was_imported_at_one_moment_is_learned_from_where_it_is_more_than_the_share(share):
     """Sixty rows of one moment, then forty with times of their own: the sixty are not parted, and lie on the model's side."""
