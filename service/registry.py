@@ -10,10 +10,12 @@
 The registry knows names and bytes, not what they mean: the catalog and bundle rooms read them.
 """
 
+import contextlib
 import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -51,6 +53,14 @@ class Pointer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def has_climbers(self) -> bool:
         """Whether any bundle is on its way up."""
         return bool(self.challengers or self.shadows)
+
+
+class _Move(msgspec.Struct, frozen=True):
+    """A line of the history."""
+
+    at: str
+    why: str
+    pointer: Pointer
 
 
 class Note(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -246,6 +256,24 @@ class Registry:
                 moved = msgspec.structs.replace(moved, champion=now.previous[-1], previous=now.previous[:-1])
             return self._move(moved, at=at, why=why)
 
+    def taken_back(self) -> frozenset[str]:
+        """Bundles that somebody went back from, and that have not served since."""
+        found, before = set[str](), Pointer()
+        for now in self._moves():
+            if len(now.previous) < len(before.previous) and before.champion is not None:
+                found.add(before.champion)
+            if now.champion != before.champion:
+                found.discard(now.champion or "")
+            before = now
+        return frozenset(found)
+
+    def _moves(self) -> Iterator[Pointer]:
+        """The pointer after each move, oldest first; a line of the history that cannot be read is passed over."""
+        path = self.root / "history.jsonl"
+        for line in path.read_bytes().splitlines() if path.exists() else ():
+            with contextlib.suppress(msgspec.DecodeError):
+                yield msgspec.json.decode(line, type=_Move).pointer
+
     def leave_note(self, note: Note) -> Note:
         """Add a note; as it stands in the registry. Raises RegistryError where the notes before it do not hold."""
         with self._lock():
@@ -272,7 +300,7 @@ class Registry:
     def _move(self, pointer: Pointer, *, at: str, why: str) -> Pointer:
         write_atomically(self.pointer_path, msgspec.json.encode(pointer))
         with (self.root / "history.jsonl").open("ab") as history:
-            history.write(msgspec.json.encode({"at": at, "why": why, "pointer": pointer}) + b"\n")
+            history.write(msgspec.json.encode(_Move(at, why, pointer)) + b"\n")
             history.flush()
             os.fsync(history.fileno())
         return pointer

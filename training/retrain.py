@@ -73,6 +73,9 @@ def retrain(home: Path, plan: Plan = ONCE, progress: Progress = lambda _done, _o
         known = [m for m in _learned_from(rows, lesson, registry) if _is_as_asked(m, lesson, plan.how)]
         if champion is not None and any(manifest.bundle_id == champion for manifest in known):
             return Round("skipped", champion, (f"no mature rows have come since `{champion}` was trained, which serves",))
+        if known and known[-1].bundle_id in registry.taken_back():
+            back = f"`{known[-1].bundle_id}` has learned from the same rows before, and somebody went back from it"
+            return Round("skipped", known[-1].bundle_id, (f"{back}: `nextbest promote` lets it serve again",))
         if known:
             report = evaluate(home, bundle=known[-1].bundle_id, progress=progress)
             return _conclude(home, plan, report, f"`{known[-1].bundle_id}` has learned from the same rows before")

@@ -46,6 +46,23 @@ def test_a_bundle_of_the_same_rows_is_not_trained_again_but_judged(own_home):
     assert champion(own_home) == trained
 
 
+def test_what_somebody_went_back_from_is_not_promoted_again_by_the_next_round(own_home, capsys):
+    """It may be proven as before: who went back knows more. Promoted by hand it serves, and rounds are as ever."""
+    [first] = Registry(own_home / "registry").bundles()
+    other = retrain(own_home, Plan("click", how=Manner(weights="choice"))).bundle
+    registry = Registry(own_home / "registry")
+    registry.promote(first, at="2026-11-01T00:00:00Z", why="by hand")
+    registry.rollback(at="2026-11-02T00:00:00Z", why="complaints")
+    assert (champion(own_home), registry.taken_back()) == (other, {first})
+    done = retrain(own_home, Plan("click"))
+    assert (done.result, done.bundle, champion(own_home)) == ("skipped", first, other)
+    assert "somebody went back from it" in done.told[0]
+    assert main(["--home", str(own_home), "retrain", "--objective", "click"]) == 0
+    assert "somebody went back from it" in capsys.readouterr().out
+    registry.promote(first, at="2026-11-03T00:00:00Z", why="it was something else")
+    assert registry.taken_back() == frozenset()
+
+
 def test_without_new_rows_there_is_nothing_to_do(own_home):
     """The champion has learned from just these rows: no bundle is made, nothing is evaluated."""
     retrain(own_home, Plan("click"))
