@@ -19,7 +19,7 @@ from training.contributions import Contribution, contributions
 from training.days import end_of, start_of
 from training.decision_log import find_decision
 from training.decision_tables import experiments_table, explanation_table, replay_table, whatif_table
-from training.examples import Objective
+from training.examples import Objective, expect_known
 from training.experiments import experiments
 from training.progress import progress_bar
 from training.replay import replay
@@ -88,7 +88,7 @@ def _whatif(options: argparse.Namespace, home: Path) -> int:
         raise CatalogInvalid([f"Expected a readable catalog, got `{error}` - at `{options.catalog}`"]) from error
     document, _ = parse_catalog(text, home_contract(home), options.catalog.name)
     bundle = options.bundle or Registry(home / "registry").current().champion
-    objective = options.objective or _objective(home, bundle)
+    objective = _outcome(home, options.objective, bundle)
     with progress_bar("Deciding again") as tell:
         report = what_if(home, Draft(document, bundle), objective, options.processes, tell)
     if options.json:
@@ -99,7 +99,7 @@ def _whatif(options: argparse.Namespace, home: Path) -> int:
 
 
 def _experiments(options: argparse.Namespace, home: Path) -> int:
-    objective = options.objective or _objective(home, Registry(home / "registry").current().champion)
+    objective = _outcome(home, options.objective, Registry(home / "registry").current().champion)
     with progress_bar("Counting") as tell:
         reports = experiments(home, objective, tell)
     if options.json:
@@ -109,7 +109,12 @@ def _experiments(options: argparse.Namespace, home: Path) -> int:
     return 0
 
 
-def _objective(home: Path, bundle: str | None) -> str:
+def _outcome(home: Path, asked: str | None, bundle: str | None) -> str:
+    """What is counted: the outcome that was asked for, or the bundle's. Raises BadRequest for one that nobody logged."""
+    if asked:
+        wanted = Objective(asked)
+        expect_known(home, wanted)
+        return wanted.outcome
     if bundle is None:
         raise NotReady("Expected a bundle that serves, or `--objective`; found neither")
     return Objective(read_manifest(Registry(home / "registry").bundle_folder(bundle)).objective).outcome
@@ -138,10 +143,10 @@ def _verbs() -> Verbs:
     trying = verbs.add("whatif", _whatif, "what a draft would have made of the logged decisions")
     trying.add_argument("--catalog", type=Path, required=True, metavar="FILE", help="the draft")
     trying.add_argument("--bundle", metavar="ID", help="that serves with it (default: the champion)")
-    trying.add_argument("--objective", help="the outcome to count (default: the bundle's)")
+    trying.add_argument("--objective", help="the outcome that is counted (default: the bundle's)")
     trying.add_argument("--processes", type=positive, help="default: one per core")
     comparing = verbs.add("experiments", _experiments, "what the arms of experiments brought, and whether they differ")
-    comparing.add_argument("--objective", help="the outcome to count (default: the champion's)")
+    comparing.add_argument("--objective", help="the outcome that is counted (default: the champion's)")
     for telling in (explaining, replaying, trying, comparing):
         telling.add_argument("--json", action="store_true", help="for machines")
     return verbs

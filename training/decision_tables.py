@@ -134,7 +134,8 @@ def experiments_table(reports: Sequence[ExperimentReport], console: Console) -> 
         title = f"{report.id}: {report.objective} per decision, and the gain over the first arm"
         table = plain_table(columns, "customers,decisions,value,gain", title)
         differences = {one.arm: one for one in report.differences}
-        widest = max((abs(end) for d in report.differences for end in d.gain.ci if isfinite(end)), default=1.0)
+        # while nothing came of any arm, every end is 0
+        widest = max((abs(end) for d in report.differences for end in d.gain.ci if isfinite(end)), default=0.0) or 1.0
         for arm in report.arms:
             found = differences.get(arm.arm)
             cells = ("", "", "", "") if found is None else _difference(found, widest)

@@ -22,7 +22,7 @@ from features.request_time import TIME_ZONE, request_time_values
 from features.vectors import Column, Matrix, Repeated, vectorize
 from service.bundles.manifest import VALUE_PREFIX
 from service.decision.records import DecisionRecord, OutcomeRecord
-from service.errors import NotReady
+from service.errors import BadRequest, NotReady
 from service.registry import Registry
 from training.backfill import MADE_UNDER, UNDER, Backfill, Imported, Logged, backfill, digest_of
 from training.circumstances import CIRCUMSTANCES, circumstances_of
@@ -230,6 +230,18 @@ def outcome_types(home: Path) -> list[str]:
         for one in table["type"].value_counts().to_pylist():
             counts[one["values"]] += one["counts"]
     return [name for name, _ in counts.most_common()]
+
+
+def expect_known(home: Path, objective: Objective) -> None:
+    """Raises BadRequest for an outcome that neither lake nor live log has: a misspelt one would look like one that never came."""
+    known = outcome_types(home)
+    if objective.outcome not in known:
+        raise BadRequest(f"Expected an objective among the outcomes ({listed(known)}), got `{objective.name}` - at `--objective`")
+
+
+def listed(names: Sequence[str]) -> str:
+    """Outcomes as an error tells them."""
+    return ", ".join(f"`{name}`" for name in names) or "none so far"
 
 
 def together(tables: list[pa.Table], columns: Mapping[str, pa.DataType], contract: Contract, keys: Sequence[str]) -> pa.Table:

@@ -20,7 +20,7 @@ from service.errors import BadRequest
 from service.registry import Registry
 from training.choice_weights import Weighing, choice_weights
 from training.evaluate import current_catalog
-from training.examples import Examples, Objective, Values, load_examples, outcome_types
+from training.examples import Examples, Objective, Values, expect_known, listed, load_examples, outcome_types
 from training.fit import FitSettings, Fitted, fit
 from training.lake import IMPRESSION
 from training.learning_rules import FILE, LearningRules, TrainingRules, read_rules
@@ -145,8 +145,8 @@ def prepare(
     rules = read_rules(home)
     wanted = Objective(wanted.name, rules.window(wanted.outcome))
     examples = mature(load_examples(home, wanted, contract, progress), wanted.window)
-    if not examples.label.any() and wanted.outcome not in (known := outcome_types(home)):
-        raise BadRequest(f"Expected an objective among the outcomes ({_listed(known)}), got `{wanted.name}` - at `--objective`")
+    if not examples.label.any():
+        expect_known(home, wanted)
     split = choose_split(examples, share, rules.gate.oldest_days * DAY)
     learned = examples.take(seen(split, examples))
     columns = with_slot((*contract.features, *catalog.attributes), learned.slot, rules.training.slot)
@@ -185,12 +185,8 @@ def default_objective(home: Path, registry: Registry) -> str:
         return read_manifest(registry.bundle_folder(champion)).objective
     known = [name for name in outcome_types(home) if name != IMPRESSION]
     if len(known) != 1:
-        raise BadRequest(f"Expected an objective among the outcomes ({_listed(known)}), got none - at `--objective`")
+        raise BadRequest(f"Expected an objective among the outcomes ({listed(known)}), got none - at `--objective`")
     return known[0]
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names) or "none so far"
 
 
 def _provenance(objective: Objective, learned: Examples, split: Split) -> Provenance:

@@ -115,6 +115,18 @@ def test_experiments_are_told_with_a_picture_of_each_difference(run):
     assert [arm["arm"] for arm in json.loads(out)[0]["arms"]] == ["as_it_is", "chance"]
 
 
+@pytest.mark.parametrize("command", [["experiments"], ["whatif", "--catalog", "busy.yaml", "--processes", "1"]])
+def test_an_outcome_that_nobody_logged_is_refused_and_one_by_its_value_is_counted(run, busy_home, command):
+    """A misspelt one would bring 0.0 as if it had been counted; `value:` names the same outcome, which is counted."""
+    arguments = [str(busy_home / part) if part.endswith(".yaml") else part for part in command]
+    for wanted in ("clik", "value:clik"):
+        code, _, err = run(*arguments, "--objective", wanted)
+        assert code == 1
+        assert "Expected an objective among the outcomes (" in err
+        assert f"got `{wanted}` - at `--objective`" in err
+    assert run(*arguments, "--objective", "value:click", "--json") == run(*arguments, "--json")
+
+
 def test_a_bundle_is_promoted_beside_the_champion_for_its_own_objective(own_home, capsys):
     """What a placement that weighs several objectives then uses."""
     assert main(["--home", str(own_home), "promote", "--beside", "--why", "clicks too"]) == 0

@@ -317,6 +317,16 @@ def test_without_an_experiment_there_is_nothing_to_tell(trained_home):
         experiments(trained_home, "click")
 
 
+def test_arms_of_which_nothing_has_come_yet_are_told(own_home):
+    """The first days of an outcome that takes weeks: every difference is 0, and so is the interval's picture."""
+    planned(own_home, two_arms(0.5))
+    logged(own_home, as_planned(0.5))
+    told = io.StringIO()
+    experiments_table(experiments(own_home, "click"), Console(file=told, width=120, highlight=False))
+    assert "too few outcomes" in told.getvalue()
+    assert "+0.0000 to +0.0000" in told.getvalue()
+
+
 def test_no_figure_of_the_table_is_cut_where_a_terminal_says_nothing():
     """A pipe has 120 characters: names of columns, figures and the verdict are whole."""
     found = Difference("personalised", Gain(0.0856, (0.0104, 0.1608)), "no difference shown")
