@@ -47,7 +47,7 @@ def _tell(found: Drifted) -> None:
     table = plain_table("input,stability index,by chance, ", "stability index,by chance")
     for one in found.inputs.columns:
         table.add_row(one.column, f"{one.index:.3f}", f"{one.by_chance:.3f}", "moved" if one.is_shifted else "")
-    console.print(table)
+    console.print(table if found.inputs.columns else "no inputs to compare: the home has no features")
     rates = plain_table(f"action,{found.objective} then,now,p, ", f"{found.objective} then,now,p")
     for rate in found.rates:
         rates.add_row(

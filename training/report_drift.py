@@ -37,6 +37,7 @@ MOST_ROWS = 20_000  # of either side, one of each customer: the classifier takes
 FEWEST_ROWS = 100  # of an action on either side: below, its rate has no interval to speak of
 CHANCE = 0.01  # how often some action's rate seems to move where none has
 MUCH = 0.1  # of the former rate: a smaller change is none that anybody acts on
+NO_INPUTS = DriftReport((), 0.5, 1.0)  # of a home without features
 
 
 class Reference(NamedTuple):
@@ -135,8 +136,7 @@ def compare(
     before, after = (examples.take(mask) for mask in sides)
     actions = [pa.table({"action": pa.array(side.action_id.tolist(), pa.string())}) for side in (then, now)]
     return Drifted(
-        manifest.bundle_id, manifest.objective, (len(before), len(after)),
-        drift(_inputs(then), _inputs(now), seed, (then.customer_id, now.customer_id)),
+        manifest.bundle_id, manifest.objective, (len(before), len(after)), _of_inputs(then, now, seed),
         drift(of_rates[0], of_rates[1], seed).columns[0] if all(map(len, known)) else None,
         rate_drifts(before, after), drift(actions[0], actions[1], seed).columns[0], _shares(before, after),
     )  # fmt: skip
@@ -147,6 +147,13 @@ def _some(mask: Mask, customers: Names, chance: np.random.Generator) -> npt.NDAr
     shuffled = chance.permutation(np.flatnonzero(mask))
     rows = shuffled[np.sort(np.unique(customers[shuffled], return_index=True)[1])[:MOST_ROWS]]
     return np.sort(rows)
+
+
+def _of_inputs(then: Examples, now: Examples, seed: int) -> DriftReport:
+    """Without features there are no columns, and a table without columns has no rows either."""
+    if not then.values:
+        return NO_INPUTS
+    return drift(_inputs(then), _inputs(now), seed, (then.customer_id, now.customer_id))
 
 
 def _inputs(examples: Examples) -> pa.Table:

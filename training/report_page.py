@@ -288,6 +288,8 @@ def _drift(found: Figures) -> str:
         f"<p>{now:,} rows of now against {then:,} that the champion learned from. The mix of actions moves when another bundle "
     )
     told += "serves: that is drift of what is shown, not of customers.</p>"
+    if not drift.inputs.columns:
+        told += "<p>There are no inputs to compare: the home has no features.</p>"
     rows = [
         (one.column, f"{one.index:.3f}", f"{one.by_chance:.3f}", "moved" if one.is_shifted else "")
         for one in (*drift.inputs.columns, *([drift.predictions] if drift.predictions else []), drift.mix)

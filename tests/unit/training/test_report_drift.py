@@ -13,6 +13,8 @@ from training.examples import Examples
 from training.report_commands import _reference
 from training.report_drift import Reference, _some, drifted, rate_drifts
 
+FEATURELESS = '[log]\naction_id = "action"\ndecided_at = "at"\nchoice_probability = 0.5\n[outcomes]\nclick = "binary"\n'
+
 
 def rows(chance, rates: dict[str, float], each: int = 1000) -> Examples:
     """So many rows of each action, every one of its own customer."""
@@ -117,6 +119,28 @@ def test_the_exit_code_says_whether_there_is_drift(busy_home, capsys):
     out = capsys.readouterr().out
     assert ("no drift" in out) == (code == 0)
     assert out.count("drift: ") == len(told["reasons"])
+
+
+def test_a_home_without_features_has_no_inputs_to_compare(tmp_path, capsys):
+    """All else is compared, in the command and in the report, and both say what is not."""
+    shown = [(f"2026-01-{1 + n // 100:02d}T00:00:{n % 60:02d}Z", "ab"[n % 2], int(n % 5 < 1 + n % 2)) for n in range(2000)]
+    (tmp_path / "log.csv").write_text("at,action,click\n" + "".join(f"{at},{action},{click}\n" for at, action, click in shown))
+    (tmp_path / "map.toml").write_text(FEATURELESS)
+    home, page = tmp_path / "home", tmp_path / "report.html"
+    for arguments in (
+        ["import", str(tmp_path / "log.csv"), "--mapping", str(tmp_path / "map.toml")],
+        ["catalog", "publish", str(home / "catalog.yaml")],
+        ["train"],
+        ["promote", "--force", "--why", "for tests"],
+        ["report", "--out", str(page)],
+    ):
+        assert main(["--home", str(home), *arguments]) == 0
+    assert "There are no inputs to compare" in page.read_text()
+    capsys.readouterr()
+    assert main(["--home", str(home), "drift"]) in (0, 2)
+    told = capsys.readouterr().out
+    assert "no inputs to compare: the home has no features" in told
+    assert "click then" in told
 
 
 @pytest.mark.parametrize("text", ["2026-11-01", "2026-11-02..2026-11-01", "yesterday..today"])
