@@ -46,6 +46,15 @@ def read_decisions(
             yield Logged(payload, record)
 
 
+def each_once(logged: Iterable[Logged]) -> Iterator[Logged]:
+    """The first of each id stands: two workers that are told of one at the same moment both write it (docs/decisions/0019)."""
+    told: set[str] = set()
+    for one in logged:
+        if one.record.decision_id not in told:
+            told.add(one.record.decision_id)
+            yield one
+
+
 def id_of(payload: bytes) -> str:
     """The id of a logged decision; nothing else is decoded, unless JSON had to escape something in it."""
     start = len(DECISION_ID)

@@ -43,7 +43,7 @@ from service.stores.links import Link, open_link
 from service.stores.live_features import KEPT_S, live_key
 from service.stores.resp import encode
 from training.alerts import read_alerts, still_held, still_open
-from training.decision_log import read_decisions
+from training.decision_log import each_once, read_decisions
 from training.event_history import is_erased, read_aliases, read_erasures
 from training.feeding import only_feeder, put_back
 from training.live_log import read_log, write_segment
@@ -256,7 +256,7 @@ def contacts_in(home: Path) -> dict[str, bytes]:
     moved = {customer_key(alias): customer_key(customer) for alias, customer in read_aliases(home).items()}
     erased = {customer_key(name): at for name, at in read_erasures(home).items()}
     found: defaultdict[str, list[Contact]] = defaultdict(list)
-    for logged in read_decisions(home, forgotten=True):
+    for logged in each_once(read_decisions(home, forgotten=True)):
         record = logged.record
         key = customer_key(record.customer_id)
         if key_in(record.decision_id) is None:
@@ -324,7 +324,7 @@ def budget_counts(home: Path, budgets: Iterable[Budget], until: float = math.inf
     counts: defaultdict[str, int] = defaultdict(int)
     for budget in counted_once(budgets):
         by_action[budget.action].append(budget)
-    for logged in read_decisions(home, forgotten=True) if by_action else ():
+    for logged in each_once(read_decisions(home, forgotten=True)) if by_action else ():
         for placement in logged.record.placements if logged.record.at <= until else ():
             for item in placement.items if not placement.fallback else ():
                 for budget in by_action.get(item.action_id, ()):

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from service.decision.experiments import HOLDOUT, NOT_PERSONALISED
 from service.decision.records import DecisionRecord, OutcomeRecord
-from training.decision_log import read_decisions
+from training.decision_log import each_once, read_decisions
 from training.experiments import ArmSums, arm_sums
 from training.live_log import read_log
 
@@ -106,11 +106,8 @@ def count(home: Path, objective: str, since: float, bundle: str | None, progress
 
 def _once(home: Path, since: float, progress: Progress) -> Iterator[DecisionRecord]:
     """Every decision once."""
-    told: set[str] = set()
-    for done, logged in enumerate(read_decisions(home, since)):
-        if logged.record.decision_id not in told:
-            told.add(logged.record.decision_id)
-            yield logged.record
+    for done, logged in enumerate(each_once(read_decisions(home, since))):
+        yield logged.record
         if done % TOLD_EVERY == 0:
             progress(done, 0)
 

@@ -1,7 +1,12 @@
 """What the log says of contacts, joined with what Redis holds."""
 
+import msgspec
+
+from service.catalog.policies import DECISIONS, Budget
 from service.decision.contacts import CANCELLED, IMPRESSION, SERVED, Contact, encode_contacts
-from training.rebuild import joined
+from training.decision_log import read_decisions
+from training.live_log import write_segment
+from training.rebuild import budget_counts, contacts_in, joined
 
 
 def entries(*contacts: tuple[float, int]) -> bytes:
@@ -19,3 +24,12 @@ def test_what_was_taken_back_and_then_logged_counts():
     before = entries((1, SERVED), (1, CANCELLED))
     assert joined(entries((1, SERVED)), before) == before + entries((2, SERVED))
     assert joined(entries((7, SERVED)), before) == before + entries((7, SERVED))
+
+
+def test_a_decision_that_two_workers_wrote_counts_once(own_busy_home):
+    """Told of its id at the same moment, they both write it: it was shown once, a second later or not, and took a budget once."""
+    first = next(logged.record for logged in read_decisions(own_busy_home) if not logged.record.placements[0].fallback)
+    budgets = [Budget("gifts", first.placements[0].items[0].action_id, at_most=10_000, per_day=False, count=DECISIONS)]
+    before = budget_counts(own_busy_home, budgets), contacts_in(own_busy_home)
+    write_segment(own_busy_home, "decisions", "other", [msgspec.structs.replace(first, at=first.at + 1.0)], 1e11)
+    assert (budget_counts(own_busy_home, budgets), contacts_in(own_busy_home)) == before
