@@ -25,6 +25,7 @@ from training.slots import knows_slots
 
 Mask = npt.NDArray[np.bool_]
 Names = npt.NDArray[np.str_]
+About = tuple[str, str | None, str | None]  # what an outcome speaks of: a decision, a placement or all, an action or any
 
 LEAST_RATE = 1e-6  # so that no single row decides
 
@@ -111,24 +112,31 @@ def _rows(home: Path, bundle: str, pairs: list[tuple[ShadowRecord, _Decided]], n
     alike = {name for name, other in others.items() if (other.objective, other.predicts) == (objective, "rate")}
     of_first = {name for name, other in others.items() if knows_slots(other.inputs)}  # they predict what the first slot brings
     for one, served in pairs:
-        if served.decision_id not in seen or served.versions.bundle not in alike or served.at > now - (window or 0.0):
+        if served.versions.bundle not in alike or served.at > now - (window or 0.0):
             continue
         for own, placed in zip(one.placements, served.placements, strict=False):
             for rate, item in zip(own.served_rates, () if placed.fallback else placed.items, strict=False):
-                if rate is not None and (item.rank == 1 or not {bundle, served.versions.bundle} & of_first):
-                    at = min(came.get((served.decision_id, action), float("inf")) for action in (item.action_id, None))
+                about = _about(served.decision_id, placed.id, item.action_id)
+                is_comparable = item.rank == 1 or not {bundle, served.versions.bundle} & of_first
+                if rate is not None and is_comparable and not seen.isdisjoint(about):
+                    at = min(came.get(key, float("inf")) for key in about)
                     is_success = at <= served.at + (window if window is not None else float("inf")) and at < float("inf")
                     yield _Row(served.customer_id, rate, item.predicted_rate, is_success)
 
 
-def _outcomes(home: Path, objective: str) -> tuple[set[str], dict[tuple[str, str | None], float]]:
-    """Decisions that somebody saw; and when the first success came, by decision and action (None: of any)."""
-    seen: set[str] = set()
-    came: dict[tuple[str, str | None], float] = {}
+def _about(decision: str, placement: str, action: str) -> tuple[About, ...]:
+    """What an outcome may speak of to be one of this item."""
+    return (decision, placement, action), (decision, placement, None), (decision, None, action), (decision, None, None)
+
+
+def _outcomes(home: Path, objective: str) -> tuple[set[About], dict[About, float]]:
+    """What somebody saw; and when the first success of it came."""
+    seen: set[About] = set()
+    came: dict[About, float] = {}
     for outcome in read_log(home, "outcomes", OutcomeRecord):
-        seen.add(outcome.decision_id)
+        key = outcome.decision_id, outcome.placement, outcome.action_id
+        seen.add(key)
         if outcome.type == objective:
-            key = outcome.decision_id, outcome.action_id
             came[key] = min(outcome.at, came.get(key, float("inf")))
     return seen, came
 

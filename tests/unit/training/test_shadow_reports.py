@@ -1,5 +1,7 @@
 """What a shadow would have done is joined with what was decided and what came of it, by the decision's id."""
 
+import shutil
+
 import msgspec
 import numpy as np
 import pytest
@@ -61,6 +63,32 @@ def test_a_shadow_that_says_the_same_is_neither_nearer_nor_farther_and_a_worse_o
     shadowed(own_busy_home, lambda rate, came: 0.9 * rate + 0.1 * (not came), agreed=False)
     report = shadow_report(own_busy_home, bundle, LATER)
     assert (report.gain.ci[1] < 0.0, report.agreed.value) == (True, 0.0)
+
+
+def test_of_two_placements_the_one_that_was_seen_counts_with_what_came_of_it(own_busy_home):
+    """As in training: an outcome speaks of the placement that it names, and one that names none speaks of all."""
+    [bundle] = Registry(own_busy_home / "registry").bundles()
+    shown = (one.record for one in read_decisions(own_busy_home) if not one.record.placements[0].fallback)
+    record = next(one for one in shown if one.experiment is None)
+    shutil.rmtree(own_busy_home / "log")
+    even = msgspec.structs.replace(record.placements[0].items[0], predicted_rate=0.5)
+    both = tuple(msgspec.structs.replace(record.placements[0], id=name, items=(even,)) for name in ("hero", "card"))
+    decided = [msgspec.structs.replace(record, decision_id=name, placements=both) for name in ("d1", "d2")]
+    sure = ShadowPlacement("hero", (), (), (0.99,)), ShadowPlacement("card", (), (), (0.01,))
+    write_segment(own_busy_home, "decisions", "test", decided, record.at)
+    write_segment(
+        own_busy_home, "shadows", "test", [ShadowRecord(name, bundle, 0.0, 0.5, placements=sure) for name in ("d1", "d2")], 0.0
+    )
+    right, wrong = np.log(0.99 / 0.5), np.log(0.01 / 0.5)
+    for told, rows, gain in (
+        ([("d1", "impression", "hero"), ("d1", "click", "hero")], 1, right),
+        ([("d1", "impression", "card")], 2, right),
+        ([("d2", "click", None)], 4, (3 * right + wrong) / 4),
+    ):
+        outcomes = [OutcomeRecord(f"{d}-{kind}-{p}", d, kind, record.at, record.at, p, None) for d, kind, p in told]
+        write_segment(own_busy_home, "outcomes", f"{rows}", outcomes, record.at)
+        report = shadow_report(own_busy_home, bundle, LATER)
+        assert (report.rows, report.gain.value) == (rows, pytest.approx(gain))
 
 
 def test_where_nothing_can_be_compared_no_figure_is_made_up(own_busy_home):
