@@ -10,15 +10,16 @@ import datetime as dt
 import gzip
 import hashlib
 import tomllib
+import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Self
-from zlib import crc32
 
 import msgspec
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from features.event_types import EventTypes, home_event_types, misplaced
@@ -40,7 +41,9 @@ AT_ONCE = 50_000  # events: a file in the lake for each of their days, fed while
 FEEDERS = 2  # of the 2 cores that were measured: 19,000 to 20,500 events a second, 17,000 to 19,500 with one
 PLAIN = (str, float, bool)  # properties that are taken as they are
 TIMEOUT_MS = 60_000.0
+KEPT_CHARACTERS = 20_000  # of a line that is no event, as of what the service sets aside
 FARTHEST = 1e12  # seconds: beyond any calendar, and still whole microseconds in 64 bits
+NO_OBJECT = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # what reading one as JSON raises
 
 Progress = Callable[[int, int], None]
 Row = Mapping[str, Any]
@@ -62,6 +65,13 @@ class EventMapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     at_start: str = "1970-01-01T00:00:00Z"
     properties: dict[str, tuple[str, ...]] | None = None
     types: dict[str, str] = {}
+
+
+class Malformed(NamedTuple):
+    """A line that holds no event: why, and the line."""
+
+    reason: str
+    text: str
 
 
 class IngestReport(NamedTuple):
@@ -132,7 +142,9 @@ def _set_aside(home: Path, name: str, spoiled: Sequence[QuarantinedRecord], now:
         write_segment(home, "quarantine", name, new, now)
 
 
-def _take_in(ingestion: "_Ingestion", redis_url: str, rows: Iterator[Row], name: str, progress: Progress) -> IngestReport:
+def _take_in(
+    ingestion: "_Ingestion", redis_url: str, rows: Iterator[Row | Malformed], name: str, progress: Progress
+) -> IngestReport:
     done, home = 0, ingestion.home
     with _Store(home, redis_url, is_first=nothing_written(home)) as store:
         while chunk := list(islice(rows, AT_ONCE)):
@@ -164,7 +176,7 @@ def _quarantined(home: Path) -> Iterator[Row]:
     for record in read_log(home, "quarantine", QuarantinedRecord):
         try:
             event = msgspec.json.decode(record.event, type=dict[str, Any])
-        except msgspec.DecodeError:
+        except NO_OBJECT:
             event = {}  # not even an object: it stays what it is
         yield {"at": record.received_at, **event}
 
@@ -221,7 +233,7 @@ def _shared_out(records: Sequence[EventRecord]) -> list[list[EventRecord]]:
     """A share for each feeder; all events of an id in one of them."""
     parts: list[list[EventRecord]] = [[] for _ in range(FEEDERS)]
     for record in records:
-        parts[crc32(record.customer_id.encode()) % FEEDERS].append(record)
+        parts[zlib.crc32(record.customer_id.encode()) % FEEDERS].append(record)
     return parts
 
 
@@ -271,10 +283,13 @@ class _Ingestion:
         found -= {column for name, columns in properties.items() if name not in texts for column in columns}
         return (found | self._named) - {m.at}
 
-    def take(self, rows: Sequence[Row]) -> list[EventRecord]:
+    def take(self, rows: Sequence[Row | Malformed]) -> list[EventRecord]:
         """Those that are new."""
         new = []
         for row in rows:
+            if isinstance(row, Malformed):
+                self.spoiled.append(QuarantinedRecord(row.reason, self._now, row.text))
+                continue
             try:
                 record = self._record(row)
             except (ValueError, TypeError, KeyError, OverflowError) as error:
@@ -334,28 +349,48 @@ class _Ingestion:
         return IngestReport(rows, counts["accepted"], counts["duplicates"], len(self.spoiled), counts["undeclared"])
 
 
-def _rows(path: Path, texts: Collection[str]) -> Iterator[Row]:
+def _rows(path: Path, texts: Collection[str]) -> Iterator[Row | Malformed]:
     """The rows of a file; `texts`: columns of a CSV that are taken as they are written. Raises ImportInvalid."""
     name = path.name.removesuffix(".gz")
     if name.endswith((".jsonl", ".ndjson", ".json")):
         yield from _lines(path)
     elif name.endswith((".parquet", ".pq")):
-        for batch in pq.ParquetFile(path).iter_batches(AT_ONCE):
-            yield from batch.to_pylist()
+        try:
+            for batch in pq.ParquetFile(path).iter_batches(AT_ONCE):
+                yield from batch.to_pylist()
+        except (pa.ArrowException, OSError) as error:
+            raise ImportInvalid([f"{path.name}: Expected Parquet, got something else: {error}"]) from error
     else:
         for batch in read_table(path, texts).to_batches(AT_ONCE):
             yield from batch.to_pylist()
 
 
-def _lines(path: Path) -> Iterator[Row]:
-    decoder = msgspec.json.Decoder(dict[str, Any])
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                try:
-                    yield decoder.decode(line)
-                except msgspec.DecodeError as error:
-                    raise ImportInvalid([f"{path.name}: line {number}: {error}"]) from error
+def _lines(path: Path) -> Iterator[Row | Malformed]:
+    """JSON lines, each by itself. Raises ImportInvalid for a file without any object: it is something else."""
+    decoder, first, has_objects = msgspec.json.Decoder(dict[str, Any]), "", False
+    for number, line in _numbered(path):
+        try:
+            row = decoder.decode(line)
+        except NO_OBJECT as error:
+            reason = f"{path.name}: line {number}: Expected an event as a JSON object, got something else: {error}"
+            if not has_objects and line.lstrip().startswith(b"["):  # one long list: its last line may be an object by itself
+                raise ImportInvalid([f"{reason}; write each on a line of its own, without a list around them"]) from error
+            first = first or reason
+            yield Malformed(reason, line.decode(errors="backslashreplace").rstrip("\n")[:KEPT_CHARACTERS])
+        else:
+            has_objects = True
+            yield row
+    if first and not has_objects:
+        raise ImportInvalid([first])
+
+
+def _numbered(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file that hold anything, counted from 1. Raises ImportInvalid."""
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
+            yield from ((number, line) for number, line in enumerate(lines, 1) if line.strip())
+    except (OSError, EOFError, zlib.error) as error:
+        raise ImportInvalid([f"{path.name}: Expected a readable file, got `{error}`"]) from error
 
 
 def _found(row: Row, name: str) -> Any:  # noqa: ANN401  # a file holds anything

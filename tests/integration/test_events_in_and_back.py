@@ -59,7 +59,7 @@ from training.batch import serving_engine
 from training.event_commands import live_differences
 from training.event_history import read_events
 from training.feeding import has_unfed, set_unfed
-from training.ingest import ingest
+from training.ingest import ingest, ingest_quarantine
 from training.live_log import read_log, segments, write_segment
 from training.rebuild import budget_counts, counters_put_right, read_counters, rebuild
 
@@ -314,11 +314,42 @@ def test_what_was_set_aside_is_taken_once_its_reason_is_mended(home, redis_url, 
         main([*run, "file.jsonl"])
 
 
-def test_what_is_no_file_of_events_is_refused(home, redis_url, tmp_path):
-    """With the line."""
-    (tmp_path / "e.jsonl").write_text('{"a": 1}\nnot json\n')
-    with pytest.raises(ImportInvalid, match="line 2"):
-        ingest(home, redis_url, tmp_path / "e.jsonl", now=NOW)
+def test_a_line_that_is_no_event_is_set_aside_and_the_rest_is_taken(home, redis_url, tmp_path):
+    """With its number, once; it stays what it is."""
+    first, second = (json.dumps(row).encode() for row in rows(2))
+    file = tmp_path / "e.jsonl"
+    lines = [b"not json", first, b'{"torn": ', b"", b"[1]", b'{"a": "\xff"}', b'{"a": 1e400}', b'{"a": ' + b"[" * 99_999, second]
+    file.write_bytes(b"\n".join(lines))
+    for accepted in (2, 0):
+        assert ingest(home, redis_url, file, now=NOW) == (8, accepted, 2 - accepted, 6, 0)
+    spoiled = list(read_log(home, "quarantine", QuarantinedRecord))
+    assert [record.reason.partition(": Expected")[0] for record in spoiled] == [f"e.jsonl: line {n}" for n in (1, 3, 5, 6, 7, 8)]
+    assert [record.event for record in spoiled][:2] == ["not json", '{"torn": ']
+    assert max(len(record.event) for record in spoiled) == 20_000
+    assert ingest_quarantine(home, redis_url, now=NOW)[1:4] == (0, 0, 6)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("e.jsonl", b"not json\nnor this\n", "line 1: Expected an event as a JSON object"),
+        ("e.json", b'[\n{"a": 1},\n{"a": 2}\n]\n', "each on a line of its own"),
+        ("e.parquet", b"not parquet\n", "Expected Parquet, got something else"),
+        ("e.jsonl.gz", b"not gzip\n", "Expected a readable file, got `Not a gzipped file"),
+        ("e.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 99)[:30], "Expected a readable file, got `"),
+        ("e.csv", b"a,b\n1,2,3\n", "Expected a table"),
+    ],
+)
+def test_what_is_no_file_of_events_is_refused(home, tmp_path, name, content, expected):
+    """In words, and nothing is set aside."""
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ImportInvalid, match=expected):
+        ingest(home, "unix:///nowhere", tmp_path / name, now=NOW)
+    assert not (home / "log" / "quarantine").exists()
+
+
+def test_a_file_that_is_not_there_is_refused(home, redis_url, tmp_path):
+    """Before anything else."""
     with pytest.raises(ImportInvalid, match="Expected a file"):
         ingest(home, redis_url, tmp_path / "none.jsonl", now=NOW)
 
