@@ -9,10 +9,10 @@ import msgspec
 from features.homes import home_contract
 from service.bundles.archive import EngineArchive
 from service.bundles.loading import read_manifest
-from service.catalog.validate import parse_catalog
+from service.catalog.validate import read_catalog
 from service.decision.explain import Explanation, explain
 from service.decision.records import DecisionRecord
-from service.errors import CatalogInvalid, NotReady
+from service.errors import NotReady
 from service.registry import Registry
 from service.verbs import Verbs
 from training.contributions import Contribution, contributions
@@ -82,11 +82,7 @@ def _replay(options: argparse.Namespace, home: Path) -> int:
 
 
 def _whatif(options: argparse.Namespace, home: Path) -> int:
-    try:
-        text = options.catalog.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CatalogInvalid([f"Expected a readable catalog, got `{error}` - at `{options.catalog}`"]) from error
-    document, _ = parse_catalog(text, home_contract(home), options.catalog.name)
+    document, _ = read_catalog(options.catalog, home_contract(home))
     bundle = options.bundle or Registry(home / "registry").current().champion
     objective = _outcome(home, options.objective, bundle)
     with progress_bar("Deciding again") as tell:

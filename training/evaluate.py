@@ -13,7 +13,7 @@ from service.bundles.assembling import Choice, assemble
 from service.bundles.loading import load_bundle, read_manifest
 from service.bundles.manifest import Manifest
 from service.catalog.entities import Catalog
-from service.catalog.validate import load_catalog, parse_catalog
+from service.catalog.validate import load_catalog, read_catalog
 from service.decision.engine import Engine
 from service.errors import NextbestError, NotReady
 from service.registry import Registry
@@ -89,7 +89,7 @@ def newest_bundle(registry: Registry, objective: str | None) -> str:
 def current_catalog(registry: Registry, contract: Contract, path: Path | None = None) -> Catalog:
     """The catalog of a file, or the one that serves. Raises NotReady where none was published, and CatalogInvalid."""
     if path is not None:
-        return parse_catalog(path.read_text(encoding="utf-8"), contract, path.name)[1]
+        return read_catalog(path, contract)[1]
     serving = registry.current().catalog
     if serving is None:
         raise NotReady("Expected a published catalog, found none: run `nextbest catalog publish FILE`")

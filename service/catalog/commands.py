@@ -14,7 +14,7 @@ from features.homes import home_contract
 from service.catalog.entities import Catalog
 from service.catalog.lives import differences
 from service.catalog.schema import catalog_schema
-from service.catalog.validate import load_catalog, parse_catalog
+from service.catalog.validate import load_catalog, read_catalog
 from service.errors import CatalogInvalid
 from service.registry import Registry
 from service.verbs import Verbs
@@ -47,13 +47,7 @@ def summary(catalog: Catalog) -> str:
 
 
 def _read(path: Path, home: Path) -> tuple[dict[str, Any], Catalog]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise CatalogInvalid([f"{path.name}: Expected UTF-8, got other bytes - at byte {error.start}"]) from error
-    except OSError as error:
-        raise CatalogInvalid([f"Expected a readable catalog, got `{error.strerror}` - at `{path}`"]) from error
-    return parse_catalog(text, home_contract(home), path.name)
+    return read_catalog(path, home_contract(home))
 
 
 def _refuse(error: CatalogInvalid) -> int:

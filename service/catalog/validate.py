@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -55,6 +56,17 @@ class _ReadWeight(NamedTuple):
     rules: Rules
     factor: float
     where: Selector
+
+
+def read_catalog(path: Path, contract: Contract) -> tuple[dict[str, Any], Catalog]:
+    """The document of a YAML file and the catalog it describes. Raises CatalogInvalid, also where the file cannot be read."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise CatalogInvalid([f"{path.name}: Expected UTF-8, got other bytes - at byte {error.start}"]) from error
+    except OSError as error:
+        raise CatalogInvalid([f"Expected a readable catalog, got `{error.strerror}` - at `{path}`"]) from error
+    return parse_catalog(text, contract, path.name)
 
 
 def parse_catalog(text: str, contract: Contract, where: str = "catalog") -> tuple[dict[str, Any], Catalog]:

@@ -9,7 +9,7 @@ import pytest
 
 from features.homes import home_contract
 from service.bundles.loading import load_bundle, read_manifest
-from service.errors import BadRequest, BundleRefused, NotReady, PromotionRefused, RegistryError
+from service.errors import BadRequest, BundleRefused, CatalogInvalid, NotReady, PromotionRefused, RegistryError
 from service.registry import Registry
 from training.evaluate import evaluate
 from training.examples import Objective, load_examples
@@ -123,6 +123,14 @@ def test_a_draft_catalog_is_evaluated_in_place_of_the_one_that_serves(own_home, 
     assert drafted.policies["logged"] == serving.policies["logged"]
     own = f"bundle:{drafted.bundle}"
     assert drafted.policies[own].value != serving.policies[own].value
+
+
+@pytest.mark.parametrize(("name", "expected"), [("none.yaml", "Expected a readable catalog"), ("bytes.yaml", "Expected UTF-8")])
+def test_a_draft_that_cannot_be_read_is_told(trained_home, tmp_path, name, expected):
+    """Not there, or not a text: as `nextbest catalog check` says it."""
+    (tmp_path / "bytes.yaml").write_bytes(b"catalog: \xff")
+    with pytest.raises(CatalogInvalid, match=expected):
+        evaluate(trained_home, catalog=tmp_path / name)
 
 
 def test_a_proven_bundle_is_promoted_with_its_reasons_in_the_history(own_home):
