@@ -16,12 +16,12 @@ from service.bundles.loading import read_manifest
 from service.bundles.manifest import Split
 from service.catalog.entities import Action
 from service.decision.scoring import Predicts
-from service.errors import BadRequest
+from service.errors import BadRequest, NotReady
 from service.registry import Registry
 from training.choice_weights import Weighing, choice_weights
 from training.evaluate import current_catalog
 from training.examples import Examples, Objective, Values, expect_known, listed, load_examples, outcome_types
-from training.fit import FitSettings, Fitted, fit
+from training.fit import FEWEST_ROWS, FitSettings, Fitted, fit
 from training.lake import IMPRESSION
 from training.learning_rules import FILE, LearningRules, TrainingRules, read_rules
 from training.maturity import mature
@@ -144,9 +144,15 @@ def prepare(
     wanted = Objective(objective or default_objective(home, registry))
     rules = read_rules(home)
     wanted = Objective(wanted.name, rules.window(wanted.outcome))
-    examples = mature(load_examples(home, wanted, contract, progress), wanted.window)
+    found = load_examples(home, wanted, contract, progress)
+    examples = mature(found, wanted.window)
     if not examples.label.any():
         expect_known(home, wanted)
+    if len(examples) < FEWEST_ROWS <= len(found):
+        raise NotReady(
+            f"Expected at least {FEWEST_ROWS} rows whose window of {wanted.window:.0f} s is over, found {len(examples)} of "
+            f"{len(found)} (a table imported without `decided_at` is of that moment): wait, or shorten it - in `{FILE}`"
+        )
     split = choose_split(examples, share, rules.gate.oldest_days * DAY)
     learned = examples.take(seen(split, examples))
     columns = with_slot((*contract.features, *catalog.attributes), learned.slot, rules.training.slot)

@@ -63,6 +63,13 @@ def test_an_objective_that_is_no_outcome_is_refused_with_those_that_there_are(ow
         train(own_home, "clik")
 
 
+def test_where_windows_leave_too_few_rows_the_window_is_told(own_home):
+    """As of a table that was imported without moments: all of it is of one, and outcomes have not had their time."""
+    (own_home / "learning.toml").write_text('[windows]\nclick = "900d"\n')
+    with pytest.raises(NotReady, match=r"window of 77760000 s is over, found 0 of [\d]+ .*`decided_at`.* in `learning.toml`"):
+        train(own_home, "click")
+
+
 def test_the_champions_objective_is_the_default(own_home):
     """A retraining means the same as the training before."""
     promote_without_evidence(own_home, registry(own_home).bundles()[0], "for tests")
