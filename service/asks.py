@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from features.request_time import TIME_ZONE, request_time_values
+from features.request_time import REQUEST_TIME_NAMES, TIME_ZONE, request_time_values
 from service.catalog.entities import Scalar
 from service.catalog.policies import DECISIONS, Budget
 from service.catalog.rulebook import CONSENT_FEATURE
@@ -49,6 +49,21 @@ def as_sent(ask: Ask) -> Ask:
     """The request under an id that its client chose. Who asks with another deadline asks for the same."""
     sent = sent_as(ask.customer_id, ask.context, ask.placements, ask.exclude_actions, ask.candidates)
     return msgspec.structs.replace(ask, sent=sent)
+
+
+def is_asked_by(ask: Ask, record: DecisionRecord) -> bool:
+    """Whether a decision under an id that the service made was made for the same, as its record tells; whose it is apart."""
+    asked = [(placement.id, placement.slots) for placement in ask.placements]
+    return (
+        asked == [(placement.id, placement.slots) for placement in record.placements]
+        and _as_told(ask.context) == _as_told(record.context)
+        and ask.exclude_actions == record.exclude_actions
+        and ask.candidates == record.requested_candidates
+    )
+
+
+def _as_told(context: dict[str, Scalar]) -> dict[str, Scalar]:
+    return {name: value for name, value in context.items() if name not in REQUEST_TIME_NAMES}
 
 
 def terms_of(engine: Engine) -> Terms:

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from service.asks import Ask, Made, Turn, terms_of
+from service.asks import Ask, Made, Turn, is_asked_by, terms_of
 from service.booking import Booking, count
 from service.claims import Claims, unknown
 from service.decision.engine import Engine
@@ -159,17 +159,39 @@ class Pipeline:
         """What was answered before this process started, or by another one. Raises IdReused."""
         begun = time.monotonic()
         try:
-            answer = await asyncio.wait_for(self._parts.past.answer(ask.decision_id), ask.deadline)
-        except TimeoutError:
+            answer = await asyncio.wait_for(self._past_answer(ask), ask.deadline)
+        except (TimeoutError, DependencyFailed):
             self._remembered.pop(ask.decision_id, None)  # whoever asks again may have more time
             blind = self._decide_blindly(ask)
             return blind._replace(record=_degrade(blind.record, NOT_LOGGED))
         if answer is None:
             left = max(0.001, ask.deadline - (time.monotonic() - begun))
             return await self._enqueue(msgspec.structs.replace(ask, deadline=left))
-        if answer.record.sent and answer.record.sent != ask.sent:
+        return answer
+
+    async def _past_answer(self, ask: Ask) -> Answer | None:
+        """Raises IdReused where it is the answer to something else, DependencyFailed where nobody says whose it is."""
+        answer = await self._parts.past.answer(ask.decision_id)
+        if answer is not None and not await self._answers(answer.record, ask):
             raise IdReused([id_reused("decision_id", ask.decision_id)])
         return answer
+
+    async def _answers(self, record: DecisionRecord, ask: Ask) -> bool:
+        """Whether a decision of before was made for this request."""
+        if record.sent:
+            return record.sent == ask.sent
+        if not is_asked_by(ask, record):
+            return False
+        return record.customer_id == ask.customer_id or record.customer_id == await self._owner_of(ask.customer_id)
+
+    async def _owner_of(self, customer_id: str) -> str | None:
+        """Whom an id is an alias of. Raises DependencyFailed."""
+        reading = await self._parts.reader.read([customer_id], self._parts.clock())
+        if reading.is_doubted or reading.states[0].is_unread:
+            raise DependencyFailed(
+                f"Expected Redis to hold whose alias an id is, found that it lacks something - of `{customer_id}`"
+            )
+        return reading.owners.get(customer_id)
 
     def _forget_failure(self, decision_id: str, answer: asyncio.Future[Answer]) -> None:
         if answer.cancelled() or answer.exception() is not None:

@@ -5,6 +5,7 @@ import gc
 import time
 from collections.abc import Collection, Sequence
 
+import msgspec
 import pytest
 import uvloop
 
@@ -417,6 +418,71 @@ async def test_what_was_decided_before_a_restart_is_told_again_and_not_decided(m
     with pytest.raises(IdReused, match="`d1`"):
         await make(log=log, past=Yesterday(first)).recommend(as_sent(ask(customer_id="old")))
     assert len(log.decisions) == 1
+
+
+@pytest.fixture
+async def told_before(make) -> tuple[MemoryDecisionLog, Answer]:
+    """A log, and the answer in it under an id that the service made."""
+    log = MemoryDecisionLog()
+    return log, await make(log=log).recommend(ask(new_decision_id("c1"), exclude_actions=("news",)))
+
+
+async def test_an_id_that_the_service_made_gets_its_answer_told_again(make, told_before):
+    """Sent with the same request, by the same customer, also at another hour and with another deadline."""
+    log, first = told_before
+    again = as_sent(ask(first.record.decision_id, exclude_actions=("news",), deadline=0.5))
+    assert await make(log=log, past=Yesterday(first), clock=lambda: 1e9 + 7200).recommend(again) == first
+    assert len(log.decisions) == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"customer_id": "old"},
+        {"exclude_actions": ()},
+        {"candidates": ("gold",)},
+        {"context": {"device": "desktop"}},
+        {"placements": (PlacementRequest("hero", 2),)},
+        {"placements": (PlacementRequest("hero", 1), PlacementRequest("hero", 1))},
+    ],
+)
+async def test_an_id_that_the_service_made_gives_nobody_elses_answer(make, told_before, other):
+    """What was shown to a customer is told to that customer, who asks for the same; whatever else is asked is refused."""
+    log, first = told_before
+    asked = msgspec.structs.replace(ask(first.record.decision_id, exclude_actions=("news",)), **other)
+    pipeline = make(log=log, past=Yesterday(first))
+    with pytest.raises(IdReused, match=f"`{first.record.decision_id}`"):
+        await pipeline.recommend(as_sent(asked))
+    assert pipeline._remembered == {}
+
+
+class Linked(MemoryCustomerReader):
+    """Knows whose an anonymous id is."""
+
+    async def read(self, customer_ids: Sequence[str], now: float, terms: Terms = NO_TERMS) -> Reading:
+        reading = await super().read(["c1" for _ in customer_ids], now, terms)
+        return reading._replace(owners={"anonymous": "c1"})
+
+
+class Emptied(MemoryCustomerReader):
+    """Has lost what it knew."""
+
+    async def read(self, customer_ids: Sequence[str], now: float, terms: Terms = NO_TERMS) -> Reading:
+        return (await super().read(customer_ids, now, terms))._replace(is_doubted=True)
+
+
+async def test_an_answer_to_an_alias_is_told_again_to_that_alias(make):
+    """Its record names the customer; another id, or one of which nobody knows whose it is just now, does not get it."""
+    log, reader = MemoryDecisionLog(), Linked(STATES)
+    first = await make(log=log, reader=reader).recommend(ask(new_decision_id("anonymous"), customer_id="anonymous"))
+    again = as_sent(ask(first.record.decision_id, customer_id="anonymous"))
+    assert first.record.customer_id == "c1"
+    assert await make(log=log, reader=reader, past=Yesterday(first)).recommend(again) == first
+    with pytest.raises(IdReused):
+        await make(log=log, past=Yesterday(first)).recommend(again)
+    for unsure in (DeadReader(0.0), Emptied(STATES)):
+        blind = await make(log=log, reader=unsure, past=Yesterday(first)).recommend(again)
+        assert (blind.record.customer_id, blind.record.degraded[-1]) == ("anonymous", NOT_LOGGED)
 
 
 async def test_what_a_first_try_claimed_before_its_process_died_does_not_count_against_the_second(make, tiny):
