@@ -17,7 +17,7 @@ from service.decision.entities import CustomerState, DecisionRequest, PlacementR
 from service.decision.experiments import CANARY, CANARY_FAILED
 from service.decision.records import DecisionRecord, sent_as
 from service.errors import ModelFailed
-from service.ids import key_in, with_key
+from service.ids import customer_key, key_in, with_key
 from service.ports import Claim, Entry, Reading, Terms
 
 NO_CUSTOMER_FEATURES = "no_customer_features"  # the feature store did not answer, or has lost them: decided from context alone
@@ -87,7 +87,8 @@ def _of_owner(ask: Ask, owner: str | None) -> Ask:
     """The request in the name of the customer; an id of ours then leads to that customer's history."""
     if owner is None:
         return ask
-    own = ask.decision_id if key_in(ask.decision_id) is None else with_key(ask.decision_id, owner)
+    is_ours = key_in(ask.decision_id) == customer_key(ask.customer_id)  # what looks like it may be a client's own
+    own = with_key(ask.decision_id, owner) if is_ours else ask.decision_id
     return msgspec.structs.replace(ask, customer_id=owner, decision_id=own)
 
 

@@ -50,5 +50,5 @@ def personal(identifier: str) -> str | None:
 
 
 def key_in(decision_id: str) -> str | None:
-    """The customer's key in an id of ours; None in an id that a client chose."""
+    """The customer's key in an id of ours, None in another. An id of a client's that looks like ours has nobody's key."""
     return decision_id[2 * RANDOM_BYTES :] if OURS.match(decision_id) else None

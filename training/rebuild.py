@@ -259,7 +259,7 @@ def contacts_in(home: Path) -> dict[str, bytes]:
     for logged in each_once(read_decisions(home, forgotten=True)):
         record = logged.record
         key = customer_key(record.customer_id)
-        if key_in(record.decision_id) is None:
+        if key_in(record.decision_id) != key:
             owners[record.decision_id] = key
         if is_erased(erased, key, record.at):
             continue
@@ -269,7 +269,7 @@ def contacts_in(home: Path) -> dict[str, bytes]:
             for item in placement.items
         ]  # fmt: skip
     for outcome in timely_outcomes(home):
-        owner = key_in(outcome.decision_id) or owners.get(outcome.decision_id)
+        owner = owners.get(outcome.decision_id) or key_in(outcome.decision_id)
         if owner is not None and not is_erased(erased, owner, outcome.at):
             found[moved.get(owner, owner)].append(as_contact(outcome))
     return {key: encode_contacts(sorted(c, key=lambda one: one.at))[-KEPT_BYTES:] for key, c in found.items() if c}

@@ -15,7 +15,7 @@ from service.claims import must_hold
 from service.decision.contacts import CANCELLED, IMPRESSION, SIZE, Contact, encode_contacts, type_code
 from service.decision.records import OutcomeRecord
 from service.errors import DependencyDown, DependencyFailed, DependencyRefused
-from service.ids import customer_key, key_in
+from service.ids import customer_key, key_in, without_key
 from service.ports import Claim
 from service.stores.aliases import alias_key_of
 from service.stores.budgets import budget_keys, claim_command, confirm_command, release_command
@@ -62,8 +62,9 @@ def contacts_key(customer: str) -> str:
 
 
 def decision_key(decision_id: str) -> str:
-    """Where it is kept whose decision an id is that a client chose."""
-    return f"nb:decision:{decision_id}"
+    """Where it is kept whose decision an id is that a client chose; of one that looks like ours, where it would lead to."""
+    key = key_in(decision_id)
+    return f"nb:decision:{decision_id}" if key is None else f"nb:decision:{{{key}}}:{without_key(decision_id)}"
 
 
 class RedisContactHistory:
@@ -78,8 +79,8 @@ class RedisContactHistory:
         for claim in claims:
             asked = _append(claim, APPEND_AGAIN if has_run else APPEND_COMMAND)
             has_run |= claim.seen is not None and not self._link.has_slots  # of a cluster, on one of the nodes
-            if key_in(claim.decision_id) is None:
-                key = customer_key(claim.customer_id)
+            key = customer_key(claim.customer_id)
+            if key_in(claim.decision_id) != key:
                 asked.append(encode("SET", decision_key(claim.decision_id), key, "EX", str(CLIENTS_ID_S)))
             asked += [claim_command(budget, claim.decision_id, now, reservation) for budget in claim.budgets]
             commands += asked
@@ -128,10 +129,10 @@ class RedisContactHistory:
 
     async def _customers(self, outcomes: Sequence[OutcomeRecord]) -> list[str | None]:
         """Whose decisions these are; None where an id that a client chose is not known any more, or an erasure came after."""
-        chosen = list(dict.fromkeys(o.decision_id for o in outcomes if key_in(o.decision_id) is None))
-        found = await self._link.ask(b"".join(encode("GET", decision_key(i)) for i in chosen), len(chosen))
-        known = {i: reply.decode() for i, reply in zip(chosen, found, strict=True) if reply is not None}
-        keys = [key_in(o.decision_id) or known.get(o.decision_id) for o in outcomes]
+        ids = list(dict.fromkeys(outcome.decision_id for outcome in outcomes))
+        found = await self._link.ask(b"".join(encode("GET", decision_key(i)) for i in ids), len(ids))
+        chosen = {i: reply.decode() for i, reply in zip(ids, found, strict=True) if reply is not None}
+        keys = [chosen.get(o.decision_id) or key_in(o.decision_id) for o in outcomes]
         distinct = [key for key in dict.fromkeys(keys) if key is not None]
         commands = b"".join(encode("GET", alias_key_of(key)) for key in distinct) + ask_erased(distinct)
         replies = await self._link.ask(commands, 2 * len(distinct))
@@ -238,7 +239,7 @@ class MemoryContactHistory:
 
     async def record(self, outcomes: Sequence[OutcomeRecord], budgets: Sequence[Budget] = ()) -> None:
         for outcome in outcomes:
-            key = key_in(outcome.decision_id) or self._owners.get(outcome.decision_id)
+            key = self._owners.get(outcome.decision_id) or key_in(outcome.decision_id)
             if key is not None:
                 self._append(key, encode_contacts([as_contact(outcome)]))
             for budget in budgets:

@@ -134,9 +134,9 @@ async def test_a_released_claim_counts_no_more(stores):
     assert len(set(entries["decision"])) == 1
 
 
-@pytest.mark.parametrize("decision", [None, "chosen-by-the-client"])
+@pytest.mark.parametrize("decision", [None, "chosen-by-the-client", "36d161ca10f2ab4f0c3d9e8b7a6f5e4d3c2b"])
 async def test_an_outcome_finds_the_customer_by_the_decisions_id(stores, decision):
-    """Whether the service made up the id or the client did."""
+    """Whether the service made up the id or the client did, also one that looks like the service's."""
     taken = claim(decision=decision)
     await stores.history.claim([taken], NOW, 900.0)
     await stores.history.record([outcome(taken.decision_id)])

@@ -485,6 +485,14 @@ async def test_an_answer_to_an_alias_is_told_again_to_that_alias(make):
         assert (blind.record.customer_id, blind.record.degraded[-1]) == ("anonymous", NOT_LOGGED)
 
 
+async def test_an_id_that_a_client_chose_stays_as_it_is_whatever_it_looks_like(make):
+    """36 hexadecimal digits, as those of the service, and an alias: the answer has the id, and so has the log, for a retry."""
+    log, theirs = MemoryDecisionLog(), "36d161ca10f2ab4f0c3d9e8b7a6f5e4d3c2b"
+    answer = await make(log=log, reader=Linked(STATES)).recommend(as_sent(ask(theirs, customer_id="anonymous")))
+    assert (answer.record.customer_id, answer.record.decision_id) == ("c1", theirs)
+    assert log.has_decision(theirs)
+
+
 async def test_what_a_first_try_claimed_before_its_process_died_does_not_count_against_the_second(make, tiny):
     """A cap of one: the second try may show the same, the customer has one contact, and the next decision is capped."""
     capped = tiny.engine([tiny.action("gold")], tiny.placement(), rates={"gold": 0.2}, contact=ONCE)

@@ -1,5 +1,6 @@
 """From whom nobody learns: who does not want to be known, and who was erased."""
 
+import msgspec
 import numpy as np
 import pytest
 import yaml
@@ -8,10 +9,12 @@ from features.homes import home_contract
 from service.bundles.loading import read_manifest
 from service.catalog.policies import DECISIONS, Budget
 from service.cli import main
+from service.decision.contacts import encode_contacts
 from service.decision.records import ConsentRecord, ErasureRecord, IdentityRecord, OutcomeRecord, ShadowRecord
 from service.errors import NotReady
 from service.ids import customer_key, new_decision_id
 from service.registry import Registry
+from service.stores.contact_history import as_contact
 from training.decision_log import read_decisions
 from training.examples import Examples, Objective, load_examples
 from training.experiments import experiments
@@ -131,6 +134,18 @@ def test_contacts_of_before_an_erasure_are_not_rebuilt(home):
     assert {customer_key(name), customer_key("erased-1")} <= before.keys()
     write_segment(home, "erasures", "tests", [ErasureRecord(one, NOW) for one in (name, "erased-1")], NOW)
     assert before.keys() - contacts_in(home).keys() == {customer_key(name), customer_key("erased-1")}
+
+
+def test_contacts_are_rebuilt_by_whom_a_decision_was_made_for(home):
+    """Also where its client chose an id that looks like one of the service's, and leads to somebody else or nobody."""
+    logged = next(logged.record for logged in read_decisions(home))
+    decision = msgspec.structs.replace(logged, decision_id=new_decision_id("nobody"), customer_id="somebody")
+    write_segment(home, "decisions", "tests", [decision], NOW)
+    clicked = OutcomeRecord("o-1", decision.decision_id, "click", decision.at + 5.0, decision.at + 5.0, "hero", "a")
+    write_segment(home, "outcomes", "tests", [clicked], NOW)
+    found = contacts_in(home)
+    assert customer_key("nobody") not in found
+    assert found[customer_key("somebody")].endswith(encode_contacts([as_contact(clicked)]))
 
 
 def test_what_an_erased_customer_took_of_a_budget_stays_taken(home):
