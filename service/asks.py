@@ -27,20 +27,29 @@ NO_PROFILE_CONSENT = "no_profile_consent"  # the customer does not want to be kn
 STALE = "stale:"  # prefix of a feature that is past its age and counts as missing
 
 
+class PlacementAsked(msgspec.Struct, frozen=True):
+    """So many slots of one placement; where `slots` is None, as many as the catalog gives it."""
+
+    id: str
+    slots: int | None = None
+
+
 class Ask(msgspec.Struct, frozen=True):
     """A request as the pipeline takes it: validated against the wire format, not yet against the catalog.
 
-    `given`: values of customer features that whoever asks has; they take the place of what is read.
+    `is_short`: its placement was named in the short form. `given`: values of customer features that whoever asks has; they take
+    the place of what is read.
     """
 
     decision_id: str
     customer_id: str
     context: dict[str, Scalar]
-    placements: tuple[PlacementRequest, ...]
+    placements: tuple[PlacementAsked | PlacementRequest, ...]
     exclude_actions: tuple[str, ...] = ()
     candidates: tuple[str, ...] | None = None
     deadline: float = 0.1  # seconds
     dry_run: bool = False
+    is_short: bool = False
     sent: str = ""  # what the client asked under an id of its own (`sent_as`): the same id gets the same answer
     given: dict[str, Scalar] = {}
 
@@ -51,11 +60,19 @@ def as_sent(ask: Ask) -> Ask:
     return msgspec.structs.replace(ask, sent=sent)
 
 
+def as_sent_before(ask: Ask, record: DecisionRecord) -> Ask:
+    """The same as it was told formerly, where slots were left out: with those that the catalog gave."""
+    slots = {placement.id: placement.slots for placement in record.placements}
+    asked = tuple(PlacementAsked(p.id, slots.get(p.id) if p.slots is None else p.slots) for p in ask.placements)
+    return as_sent(msgspec.structs.replace(ask, placements=asked))
+
+
 def is_asked_by(ask: Ask, record: DecisionRecord) -> bool:
     """Whether a decision under an id that the service made was made for the same, as its record tells; whose it is apart."""
-    asked = [(placement.id, placement.slots) for placement in ask.placements]
+    asked = as_sent_before(ask, record).placements
     return (
-        asked == [(placement.id, placement.slots) for placement in record.placements]
+        [(placement.id, placement.slots) for placement in asked]
+        == [(placement.id, placement.slots) for placement in record.placements]
         and _as_told(ask.context) == _as_told(record.context)
         and ask.exclude_actions == record.exclude_actions
         and ask.candidates == record.requested_candidates
@@ -212,13 +229,17 @@ class Turn:
             at=self.now,
             customer=customer,
             context={**ask.context, **request_time_values(self.now, zone)},
-            placements=ask.placements,
+            placements=self._placements(ask),
             exclude_actions=ask.exclude_actions,
             candidates=ask.candidates,
             degraded=degraded,
             exhausted=exhausted,
             sent=ask.sent,
         )
+
+    def _placements(self, ask: Ask) -> tuple[PlacementRequest, ...]:
+        plans = self.engine.plans
+        return tuple(PlacementRequest(p.id, p.slots or plans[p.id].placement.slots) for p in ask.placements)
 
     def _lacking_models(self, customer_id: str) -> tuple[str, ...]:
         """Which model the decision has to do without: any, or that of a canary."""

@@ -10,12 +10,12 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from service.asks import Ask, Made, Turn, is_asked_by, terms_of
+from service.asks import Ask, Made, Turn, as_sent_before, is_asked_by, terms_of
 from service.booking import Booking, count
 from service.claims import Claims, unknown
 from service.decision.engine import Engine
 from service.decision.records import DecisionRecord
-from service.errors import DependencyFailed, DependencyTimedOut, IdReused, LogUnavailable, UnknownPlacement, id_reused
+from service.errors import BadRequest, DependencyFailed, DependencyTimedOut, IdReused, LogUnavailable, UnknownPlacement, id_reused
 from service.metrics import Metrics
 from service.ports import ContactHistory, CustomerReader, DecisionLog, Reading
 from service.tracing import NoTracer, Traced, Tracer
@@ -136,10 +136,10 @@ class Pipeline:
     async def recommend(self, ask: Ask) -> Answer:
         """Decide, at the latest when the deadline ends.
 
-        Raises UnknownPlacement, IdReused, and NotReady where no catalog was ever published.
+        Raises BadRequest, as UnknownPlacement or IdReused, and NotReady where no catalog was ever published.
         """
-        check_placements(ask, self._parts.engine())
         if not ask.sent or ask.dry_run:
+            check_placements(ask, self._parts.engine())
             return await self._enqueue(ask)
         sent, answer = self._remembered.get(ask.decision_id) or self._remember(ask)
         if sent != ask.sent:
@@ -148,6 +148,8 @@ class Pipeline:
 
     def _remember(self, ask: Ask) -> tuple[str, asyncio.Future[Answer]]:
         is_new = not self._parts.log.has_decision(ask.decision_id)
+        if is_new:  # what was answered before is told again, whatever has become of the catalog
+            check_placements(ask, self._parts.engine())
         answer = self._enqueue(ask) if is_new else asyncio.ensure_future(self._tell_again(ask))
         known = self._remembered[ask.decision_id] = (ask.sent, answer)
         answer.add_done_callback(lambda future: self._forget_failure(ask.decision_id, future))
@@ -162,12 +164,14 @@ class Pipeline:
             answer = await asyncio.wait_for(self._past_answer(ask), ask.deadline)
         except (TimeoutError, DependencyFailed):
             self._remembered.pop(ask.decision_id, None)  # whoever asks again may have more time
+            check_placements(ask, self._parts.engine())
             blind = self._decide_blindly(ask)
             return blind._replace(record=_degrade(blind.record, NOT_LOGGED))
-        if answer is None:
-            left = max(0.001, ask.deadline - (time.monotonic() - begun))
-            return await self._enqueue(msgspec.structs.replace(ask, deadline=left))
-        return answer
+        if answer is not None:
+            return answer
+        check_placements(ask, self._parts.engine())
+        left = max(0.001, ask.deadline - (time.monotonic() - begun))
+        return await self._enqueue(msgspec.structs.replace(ask, deadline=left))
 
     async def _past_answer(self, ask: Ask) -> Answer | None:
         """Raises IdReused where it is the answer to something else, DependencyFailed where nobody says whose it is."""
@@ -179,7 +183,7 @@ class Pipeline:
     async def _answers(self, record: DecisionRecord, ask: Ask) -> bool:
         """Whether a decision of before was made for this request."""
         if record.sent:
-            return record.sent == ask.sent
+            return record.sent == ask.sent or record.sent == as_sent_before(ask, record).sent
         if not is_asked_by(ask, record):
             return False
         return record.customer_id == ask.customer_id or record.customer_id == await self._owner_of(ask.customer_id)
@@ -390,10 +394,10 @@ class Pipeline:
 
 
 def _known(waiting: _Waiting, engine: Engine) -> bool:
-    """Whether the engine of this moment still knows the placements: a catalog may have been published meanwhile."""
+    """Whether the engine of this moment still has the placements: a catalog may have been published meanwhile."""
     try:
         check_placements(waiting.ask, engine)
-    except UnknownPlacement as error:
+    except BadRequest as error:
         waiting.answer.set_exception(error)
         return False
     return True
@@ -404,7 +408,12 @@ def _degrade(record: DecisionRecord, *reasons: str) -> DecisionRecord:
 
 
 def check_placements(ask: Ask, engine: Engine) -> None:
-    """Raises UnknownPlacement, naming those that the catalog has."""
+    """Raises UnknownPlacement, naming those that the catalog has, and BadRequest where one has fewer slots."""
     for index, placement in enumerate(ask.placements):
-        if placement.id not in engine.plans:
-            raise UnknownPlacement(placement.id, sorted(engine.plans), f"$.placements[{index}].id")
+        plan = engine.plans.get(placement.id)
+        if plan is None:
+            where = "$.placement" if ask.is_short else f"$.placements[{index}].id"
+            raise UnknownPlacement(placement.id, sorted(engine.plans), where)
+        if placement.slots is not None and placement.slots > plan.placement.slots:
+            found = f"at most {plan.placement.slots} slots for `{placement.id}`, got {placement.slots}"
+            raise BadRequest(f"Expected {found} - at `$.placements[{index}].slots`")

@@ -14,7 +14,6 @@ from litestar.types import HTTPScope, Receive, Scope, Send
 from service.api.guarding import DECIDE, NEEDS, Guard
 from service.api.problems import MEDIA_TYPE, Refusal, refusal, unexpected
 from service.api.recommend import answered
-from service.decision.engine import Engine
 from service.errors import NextbestError, TooLarge
 from service.metrics import Metrics
 from service.pipeline import Pipeline
@@ -46,7 +45,6 @@ class Door:
         self._app = app
         self._guard: Guard = app.state.guard
         self._pipeline: Pipeline = app.state.pipeline
-        self._engine: Callable[[], Engine] = app.state.parts.engine
         self._metrics: Metrics = app.state.metrics
         self._promised: Callable[[float], None] = app.state.limiter.promised
         self.body_limit = self._guard.body_limit
@@ -74,7 +72,7 @@ class Door:
             wanted = await body()
             if wanted is None:
                 return None
-            return Response(200, JSON, await answered(self._pipeline, self._engine, wanted, self._promised))
+            return Response(200, JSON, await answered(self._pipeline, wanted, self._promised))
         except NextbestError as error:
             return _refused(refusal(error, self._metrics))
         except Exception as error:  # noqa: BLE001  # as the framework does: nobody is left without an answer

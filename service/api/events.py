@@ -17,7 +17,7 @@ from service.api.wire import EventSent, EventsRequest, EventsResponse, Rejection
 from service.decision.records import EventRecord, QuarantinedRecord, sent_as
 from service.errors import BadRequest
 from service.events import EventIntake
-from service.pipeline import Pipeline
+from service.pipeline import Pipeline, check_placements
 
 CALL_DECODER = msgspec.json.Decoder(EventsRequest)
 EVENT_DECODER = msgspec.json.Decoder(EventSent)
@@ -49,7 +49,9 @@ async def events(request: Request[Any, Any, Any]) -> Response[bytes]:
     if call.decide is not None:
         guard: Guard = request.app.state.guard
         guard.check_further(DECIDE[NEEDS], dict(request.scope["headers"]), request.scope["query_string"])
-    ask = None if call.decide is None else as_ask(call.decide, request.app.state.parts.engine())
+    ask = None if call.decide is None else as_ask(call.decide)
+    if ask is not None:
+        check_placements(ask, request.app.state.parts.engine())  # before anything is written down
     taken, spoiled, rejected = judge(call, intake)
     new, reused = await intake.take(taken, spoiled)
     refused = all_rejected(rejected, reused, [record.event_id for record in taken], "event_id", alone=ask is None)

@@ -1,7 +1,7 @@
 """`POST /recommend`: the wire format in, the pipeline's answer out."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -23,12 +23,11 @@ from service.api.wire import (
     RecommendRequest,
     RecommendResponse,
 )
-from service.asks import Ask, as_sent
+from service.asks import Ask, PlacementAsked, as_sent
 from service.decision.engine import Engine, without_models
-from service.decision.entities import PlacementRequest
 from service.decision.explain import PlacementExplained, explain
 from service.decision.records import PlacementRecord, ServedItem
-from service.errors import BadRequest, UnknownPlacement
+from service.errors import BadRequest
 from service.ids import new_decision_id
 from service.pipeline import NOT_LOGGED, Answer, Pipeline
 
@@ -54,56 +53,47 @@ RESERVE_S = 0.005  # of the deadline, kept for encoding and sending
 async def recommend(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Choose the next best action for each placement; never later than the deadline."""
     state = request.app.state
-    body = await answered(state.pipeline, state.parts.engine, await request.body(), state.limiter.promised)
+    body = await answered(state.pipeline, await request.body(), state.limiter.promised)
     return Response(body, media_type=MediaType.JSON)
 
 
-async def answered(pipeline: Pipeline, engine: Callable[[], Engine], body: bytes, promised: Callable[[float], None]) -> bytes:
+async def answered(pipeline: Pipeline, body: bytes, promised: Callable[[float], None]) -> bytes:
     """From the body of a request to the body of its answer. `promised` is told how many seconds it may take."""
     started = time.perf_counter()
     wanted = decoded(DECODER, body)
     promised(wanted.deadline_ms / 1000)
-    answer = await pipeline.recommend(as_ask(wanted, engine()))
+    answer = await pipeline.recommend(as_ask(wanted))
     return ENCODER.encode(render(answer, wanted, started))
 
 
-def as_ask(wanted: RecommendRequest, engine: Engine) -> Ask:
-    """The request in the pipeline's terms, short forms written out. Raises BadRequest and UnknownPlacement."""
+def as_ask(wanted: RecommendRequest) -> Ask:
+    """The request in the pipeline's terms. Raises BadRequest."""
     customer = customer_of(wanted.customer_id, wanted.anonymous_id)
     ask = Ask(
         decision_id=wanted.decision_id or new_decision_id(customer),
         customer_id=customer,
         context=wanted.context,
-        placements=tuple(_placements(wanted, engine)),
+        placements=_placements(wanted),
         exclude_actions=wanted.exclude_actions,
         candidates=wanted.candidates,
         deadline=max(0.001, wanted.deadline_ms / 1000 - RESERVE_S),
         dry_run=wanted.dry_run,
+        is_short=wanted.placements is None,
     )
     return ask if wanted.decision_id is None else as_sent(ask)
 
 
-def _placements(wanted: RecommendRequest, engine: Engine) -> Iterator[PlacementRequest]:
+def _placements(wanted: RecommendRequest) -> tuple[PlacementAsked, ...]:
     if (wanted.placement is None) == (wanted.placements is None):
         raise BadRequest("Expected either `placement` or `placements`, got both or neither - at `$`")
-    seen = set()
-    for index, (place, slots) in enumerate(_asked(wanted)):
-        where = f"$.placements[{index}].id" if wanted.placements else "$.placement"
-        if place in seen:
-            raise BadRequest(f"Expected each placement once, got `{place}` twice - at `{where}`")
-        if place not in engine.plans:
-            raise UnknownPlacement(place, sorted(engine.plans), where)
-        seen.add(place)
-        most = engine.plans[place].placement.slots
-        if slots is not None and slots > most:
-            raise BadRequest(f"Expected at most {most} slots for `{place}`, got {slots} - at `$.placements[{index}].slots`")
-        yield PlacementRequest(place, slots or most)
-
-
-def _asked(wanted: RecommendRequest) -> list[tuple[str, int | None]]:
     if wanted.placements is None:
-        return [(wanted.placement or "", None)]
-    return [(p.id, p.slots) for p in wanted.placements]
+        return (PlacementAsked(wanted.placement or ""),)
+    seen = set()
+    for index, placement in enumerate(wanted.placements):
+        if placement.id in seen:
+            raise BadRequest(f"Expected each placement once, got `{placement.id}` twice - at `$.placements[{index}].id`")
+        seen.add(placement.id)
+    return tuple(PlacementAsked(placement.id, placement.slots) for placement in wanted.placements)
 
 
 def render(answer: Answer, asked: RecommendRequest, started: float) -> RecommendResponse:

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 import uvloop
 
-from service.asks import NO_CUSTOMER_FEATURES, NO_MODEL, Ask, as_sent
+from service.asks import NO_CUSTOMER_FEATURES, NO_MODEL, Ask, PlacementAsked, as_sent
 from service.catalog.entities import Arm, Experiment
 from service.catalog.policies import RESERVATION_S, Budget, Cap, ContactPolicy, Selector
 from service.claims import ATTEMPTS
@@ -418,6 +418,31 @@ async def test_what_was_decided_before_a_restart_is_told_again_and_not_decided(m
     with pytest.raises(IdReused, match="`d1`"):
         await make(log=log, past=Yesterday(first)).recommend(as_sent(ask(customer_id="old")))
     assert len(log.decisions) == 1
+
+
+async def test_what_was_decided_before_is_told_again_whatever_became_of_the_catalog(make, tiny):
+    """The placement is gone since; what nobody decided, or cannot be told, is 404."""
+    log, without_hero = MemoryDecisionLog(), tiny.engine([tiny.action("news")], tiny.placement("side"))
+    first = await make(log=log).recommend(as_sent(ask()))
+    later = make(log=log, engine=lambda: without_hero, past=Yesterday(first))
+    assert await later.recommend(as_sent(ask())) == first
+    for untold in (as_sent(ask("d2")), as_sent(ask(dry_run=True))):
+        with pytest.raises(UnknownPlacement, match="`side`"):
+            await later.recommend(untold)
+    for past in (Yesterday(None), Yesterday(first, slow=True)):
+        with pytest.raises(UnknownPlacement, match="`side`"):
+            await make(log=log, engine=lambda: without_hero, past=past).recommend(as_sent(ask(deadline=0.02)))
+
+
+async def test_a_record_of_before_has_the_slots_that_were_left_out_in_what_was_sent(make):
+    """The checksum that earlier versions wrote, of one slot that the catalog gave, is that of a request that leaves slots out."""
+    log, sparing = MemoryDecisionLog(), (PlacementAsked("hero"),)
+    first = await make(log=log).recommend(as_sent(ask()))
+    retry = as_sent(msgspec.structs.replace(ask(), placements=sparing))
+    assert retry.sent != first.record.sent
+    assert await make(log=log, past=Yesterday(first)).recommend(retry) == first
+    with pytest.raises(IdReused):
+        await make(log=log, past=Yesterday(first)).recommend(as_sent(msgspec.structs.replace(retry, customer_id="old")))
 
 
 @pytest.fixture

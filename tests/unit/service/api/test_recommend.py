@@ -17,6 +17,7 @@ from service.pipeline import Parts, Pipeline
 from service.stores.contact_history import MemoryContactHistory
 from service.stores.customer_reader import MemoryCustomerReader
 from service.stores.memory_log import MemoryDecisionLog
+from tests.unit.service.api.conftest import CATALOG, until
 
 SHORT = {"customer_id": "c42", "placement": "home_hero"}
 
@@ -129,6 +130,17 @@ async def test_a_client_chosen_id_decides_once(client, service):
     assert first["placements"] == again["placements"]
     assert [d.decision_id for d in service.log.decisions] == ["d1"]
     assert (await client.post("/recommend", json=SHORT | {"decision_id": "d1", "customer_id": "c43"})).status_code == 422
+
+
+@pytest.mark.parametrize("then", [CATALOG.replace("slots: 2", "slots: 1"), CATALOG.replace("home_hero", "home_banner")])
+async def test_a_retry_gets_its_answer_whatever_became_of_the_catalog(client, service, publish_catalog, then):
+    """Of the slots that were left out the catalog may give another number now, and the placement may be gone."""
+    first = (await client.post("/recommend", json=SHORT | {"decision_id": "d1"})).json()
+    publish_catalog(then)
+    await until(lambda: client.app.state.parts.engine().versions.catalog == 2)
+    again = (await client.post("/recommend", json=SHORT | {"decision_id": "d1"})).json()
+    assert (again["placements"], again["versions"]) == (first["placements"], {"catalog": 1, "bundle": None})
+    assert len(service.log.decisions) == 1
 
 
 async def test_a_body_beyond_the_limit_is_413(client):
@@ -270,7 +282,7 @@ async def test_what_was_decided_without_a_model_that_failed_is_explained_without
     engine = build_engine(catalog, tiny.contract, FailingModel(), versions, last_rates={"gold": 0.1, "news": 0.3})
     parts = Parts(MemoryCustomerReader({}), MemoryContactHistory(), MemoryDecisionLog(), lambda: engine, Metrics())
     asked = {"customer_id": "c1", "placement": "hero", "explain": "full"}
-    body = await answered(Pipeline(parts), parts.engine, msgspec.json.encode(asked), lambda _seconds: None)
+    body = await answered(Pipeline(parts), msgspec.json.encode(asked), lambda _seconds: None)
     told = msgspec.json.decode(body)
     assert told["degraded"] == ["no_model"]
     rates = {a["action_id"]: a["factors"]["rate"] for a in told["placements"][0]["explanation"]["actions"]}
