@@ -1,6 +1,7 @@
 """API keys: who may do what. A key is shown once, when it is made; what is kept is its hash."""
 
 import hashlib
+import math
 import os
 import secrets
 import time
@@ -11,6 +12,7 @@ from typing import Literal, get_args
 import msgspec
 
 from service.errors import BadRequest, NextbestError
+from service.files import locked
 from service.logs import logger
 
 Scope = Literal["decide", "ingest", "operate"]
@@ -20,6 +22,7 @@ OPEN = "open"  # routes that need no key
 PREFIX = "nb"
 SECRET_BYTES = 32  # so much chance that a fast hash is enough: there is nothing to guess
 MOST_ACTIVE = 2  # keys of one name: an old one and its successor
+LOCK = ".keys.lock"  # in the home: of two changes at once, one would write down the keys as they were before the other
 LOOK_EVERY_S = 0.5  # a key that was made or revoked is known to every worker after that
 
 
@@ -78,32 +81,39 @@ def read_keys(home: Path) -> KeyRing:
 
 
 def make_key(home: Path, name: str, scopes: Sequence[Scope], now: float, rate: float | None = None) -> tuple[Key, str]:
-    """A new key and its secret, which nobody can ask for again. Raises BadRequest where the name has two active ones already."""
-    ring = read_keys(home)
-    active = [key.id for key in ring.keys if key.name == name and key.revoked is None]
-    if len(active) >= MOST_ACTIVE:
-        raise BadRequest(f"Expected at most {MOST_ACTIVE} active keys of `{name}`, found {', '.join(active)}: revoke one first")
-    identifier = secrets.token_hex(4)
-    secret = f"{PREFIX}_{identifier}_{secrets.token_urlsafe(SECRET_BYTES)}"
-    key = Key(identifier, name, tuple(dict.fromkeys(scopes)), digest(secret), now, rate=rate)
-    _write(home, (*ring.keys, key))
+    """A new key and its secret, which nobody can ask for again.
+
+    Raises BadRequest where the name has two active ones already, or the rate lets nothing pass.
+    """
+    if rate is not None and not 0.0 < rate < math.inf:
+        raise BadRequest(f"Expected a finite rate above 0, got {rate:g} - at `rate`")
+    with locked(home / LOCK):
+        ring = read_keys(home)
+        active = [key.id for key in ring.keys if key.name == name and key.revoked is None]
+        if len(active) >= MOST_ACTIVE:
+            found = ", ".join(active)
+            raise BadRequest(f"Expected at most {MOST_ACTIVE} active keys of `{name}`, found {found}: revoke one first")
+        identifier = secrets.token_hex(4)
+        secret = f"{PREFIX}_{identifier}_{secrets.token_urlsafe(SECRET_BYTES)}"
+        key = Key(identifier, name, tuple(dict.fromkeys(scopes)), digest(secret), now, rate=rate)
+        _write(home, (*ring.keys, key))
     return key, secret
 
 
 def revoke_key(home: Path, identifier: str, now: float) -> Key:
     """From now on this key opens nothing. Raises BadRequest where there is no such active key."""
-    ring = read_keys(home)
-    found = next((key for key in ring.keys if key.id == identifier and key.revoked is None), None)
-    if found is None:
-        active = ", ".join(key.id for key in ring.keys if key.revoked is None) or "none"
-        raise BadRequest(f"Expected the id of an active key ({active}), got `{identifier}`")
-    revoked = msgspec.structs.replace(found, revoked=now)
-    _write(home, [revoked if key.id == identifier else key for key in ring.keys])
+    with locked(home / LOCK):
+        ring = read_keys(home)
+        found = next((key for key in ring.keys if key.id == identifier and key.revoked is None), None)
+        if found is None:
+            active = ", ".join(key.id for key in ring.keys if key.revoked is None) or "none"
+            raise BadRequest(f"Expected the id of an active key ({active}), got `{identifier}`")
+        revoked = msgspec.structs.replace(found, revoked=now)
+        _write(home, [revoked if key.id == identifier else key for key in ring.keys])
     return revoked
 
 
 def _write(home: Path, keys: Sequence[Key]) -> None:
-    home.mkdir(parents=True, exist_ok=True)
     path = keys_path(home)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

@@ -1,6 +1,7 @@
 """API keys: made once, kept as hashes, exchanged without a gap, closed within a second."""
 
 import stat
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -62,6 +63,25 @@ def test_a_key_that_is_none_cannot_be_revoked(tmp_path):
     for name in (key.id, "unknown"):
         with pytest.raises(BadRequest, match=r"Expected the id of an active key \(none\)"):
             revoke_key(tmp_path, name, NOW)
+
+
+def test_commands_at_once_take_nothing_from_each_other(tmp_path):
+    """Keys that are made and revoked at the same time are all made, and all revoked."""
+    old = [make_key(tmp_path, f"old-{n}", ["decide"], NOW)[0].id for n in range(10)]
+    with ThreadPoolExecutor(10) as at_once:
+        revoked = at_once.map(lambda key: revoke_key(tmp_path, key, NOW + 1).id, old)
+        made = at_once.map(lambda n: make_key(tmp_path, f"new-{n}", ["decide"], NOW)[0].id, range(10))
+        told = {*revoked}, {*made}
+    keys = read_keys(tmp_path).keys
+    assert told == ({key.id for key in keys if key.revoked}, {key.id for key in keys if not key.revoked})
+
+
+@pytest.mark.parametrize("rate", [0.0, -5.0, float("nan"), float("inf")])
+def test_a_key_that_would_let_nothing_pass_is_not_made(tmp_path, rate):
+    """A rate is above 0, and a finite number."""
+    with pytest.raises(BadRequest, match="Expected a finite rate above 0"):
+        make_key(tmp_path, "shop", ["decide"], NOW, rate)
+    assert not keys_path(tmp_path).exists()
 
 
 def test_a_spoiled_file_is_told(tmp_path):
