@@ -27,23 +27,37 @@ class EventIntake:
     clock: Callable[[], float]
     sentiment: Sentiment = field(default_factory=Sentiment)
     alerts: AlertDesk | None = None
+    _following: set[asyncio.Task[None]] = field(default_factory=set, init=False)
 
-    async def take(self, events: Sequence[EventRecord], spoiled: Sequence[QuarantinedRecord]) -> Taken[EventRecord]:
-        """Write events down and update features. Raises LogUnavailable.
-
-        Where Redis does not answer, events are on disk all the same, and `nextbest rebuild` brings the features up to date.
-        """
+    async def write_down(self, events: Sequence[EventRecord], spoiled: Sequence[QuarantinedRecord]) -> Taken[EventRecord]:
+        """The events are on disk when this returns. Raises LogUnavailable; then nothing follows from them."""
         await self.log.quarantine(spoiled)
         new, reused = taken = await self.log.append_events(await self._scored(events))
-        fed = [(record.customer_id, record.event) for record in new if record.declared]
-        known = await self._feed(fed)
-        if self.alerts is not None:
-            await self.alerts.look(new, fed=known)
         counts = {"accepted": len(new), "duplicate": len(events) - len(new) - len(reused), "quarantined": len(spoiled)}
         counts |= {"undeclared": sum(not record.declared for record in new), "reused": len(reused)}
         for result, count in counts.items():
             self.metrics.events.labels(result).inc(count)
         return taken
+
+    async def follow(self, new: Sequence[EventRecord], patience: float | None = None) -> None:
+        """Update features and raise alerts. After `patience` seconds that goes on, and nobody is kept waiting any more.
+
+        Where Redis does not answer, events are on disk all the same, and `nextbest rebuild` brings the features up to date.
+        """
+        if patience is None:
+            await self._follow(new)
+            return
+        task = asyncio.create_task(self._follow(new))
+        self._following.add(task)
+        task.add_done_callback(self._following.discard)
+        await asyncio.wait([task], timeout=patience)
+        if task.done():
+            task.result()
+
+    async def _follow(self, new: Sequence[EventRecord]) -> None:
+        known = await self._feed([(record.customer_id, record.event) for record in new if record.declared])
+        if self.alerts is not None:
+            await self.alerts.look(new, fed=known)
 
     async def _feed(self, events: Sequence[tuple[str, Event]]) -> bool:
         """Whether features know of them, but for customers of whom they know nothing: what Redis holds of them is malformed."""
@@ -70,5 +84,7 @@ class EventIntake:
         return msgspec.structs.replace(record, properties=properties)
 
     async def close(self) -> None:
-        """Release what is open, but for the log."""
+        """Wait for what is under way, and release what is open, but for the log."""
+        if self._following:
+            await asyncio.wait(self._following)
         await self.store.close()

@@ -23,6 +23,7 @@ CALL_DECODER = msgspec.json.Decoder(EventsRequest)
 EVENT_DECODER = msgspec.json.Decoder(EventSent)
 ENCODER = msgspec.json.Encoder()
 KEPT_CHARACTERS = 20_000  # of an event in quarantine
+FED_SHARE = 0.5  # of a decision's deadline, for which it waits for what its events feed: where Redis hangs, it comes without
 
 
 @post(
@@ -53,12 +54,15 @@ async def events(request: Request[Any, Any, Any]) -> Response[bytes]:
     if ask is not None:
         check_placements(ask, request.app.state.parts.engine())  # before anything is written down
     taken, spoiled, rejected = judge(call, intake)
-    new, reused = await intake.take(taken, spoiled)
+    new, reused = await intake.write_down(taken, spoiled)
+    on_disk = time.perf_counter()  # the deadline is that of the rest
+    await intake.follow(new, None if ask is None else ask.deadline * FED_SHARE)
     refused = all_rejected(rejected, reused, [record.event_id for record in taken], "event_id", alone=ask is None)
     decision = None
     if ask is not None and call.decide is not None:
         pipeline: Pipeline = request.app.state.pipeline
-        decision = render(await pipeline.recommend(ask), call.decide, started)
+        left = max(0.001, ask.deadline - (time.perf_counter() - on_disk))
+        decision = render(await pipeline.recommend(msgspec.structs.replace(ask, deadline=left)), call.decide, started)
     undeclared = sum(not record.declared for record in new)
     body = EventsResponse(len(new), len(taken) - len(new) - len(reused), undeclared, refused, decision)
     return Response(ENCODER.encode(body), status_code=202, media_type=MediaType.JSON)

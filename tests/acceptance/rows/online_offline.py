@@ -57,7 +57,9 @@ async def _send(home, url, contract, sent) -> list[int]:
     counts = []
     for start in range(0, len(sent), A_CALL):
         call = [record_of(_as_sent(event), intake, time.time()) for event in sent[start : start + A_CALL]]
-        counts.append(len((await intake.take(call, [])).new))
+        taken = await intake.write_down(call, [])
+        await intake.follow(taken.new)
+        counts.append(len(taken.new))
     await log.close()
     await link.close()
     return counts

@@ -1,11 +1,16 @@
 """`POST /events`: what is taken, what is set aside, and a decision in the same round trip."""
 
+import asyncio
+import time
+
 import msgspec
 import pytest
 
 from service.api.events import EVENT_DECODER
 from service.errors import LogUnavailable
+from service.stores.live_features import MemoryLiveFeatures
 from service.stores.memory_log import MemoryDecisionLog
+from tests.unit.service.api.conftest import CONTRACT
 
 VIEWED = {"event_id": "e-1", "customer_id": "c42", "type": "product_viewed", "channel": "web", "at": "2026-01-01T11:59:00Z"}
 
@@ -103,6 +108,36 @@ async def test_a_decision_can_be_asked_for_in_the_same_call(client, service):
     answer = await client.post("/events", json={"events": [VIEWED], "decide": {"customer_id": "c42", "placement": "nowhere"}})
     assert answer.status_code == 404
     assert len(service.log.events) == 1
+
+
+class HangingFeatures(MemoryLiveFeatures):
+    """A store that takes a second for everything."""
+
+    async def apply(self, events) -> frozenset[str]:
+        await asyncio.sleep(1.0)
+        return await super().apply(events)
+
+
+async def test_a_decision_does_not_wait_for_features_beyond_its_deadline(service, publish_catalog):
+    """Where Redis hangs, it is made without what its events feed, which they do all the same."""
+    publish_catalog()
+    service.live = HangingFeatures(CONTRACT)
+    async with service.client() as client:
+        begun = time.perf_counter()
+        code, body = await send(client, VIEWED, decide={"customer_id": "c42", "placement": "sidebar", "deadline_ms": 200})
+        assert time.perf_counter() - begun < 0.9
+        assert (code, body["accepted"], body["decision"]["logged"]) == (202, 1, True)
+        assert not service.live.states
+    assert "c42" in service.live.states
+
+
+async def test_an_event_stays_where_the_decision_that_came_with_it_is_refused(client, service):
+    """422 for a `decision_id` of before: the event is on disk, and a duplicate when it is sent again."""
+    asked = {"customer_id": "c42", "placement": "sidebar", "decision_id": "d1"}
+    await client.post("/recommend", json=asked)
+    code, body = await send(client, VIEWED, decide=asked | {"customer_id": "c43"})
+    assert (code, body["title"], len(service.log.events)) == (422, "Id reused", 1)
+    assert (await send(client, VIEWED))[1]["duplicates"] == 1
 
 
 @pytest.mark.parametrize("body", ["", "[]", '{"events": []}', '{"events": 1}', '{"event": []}'])
