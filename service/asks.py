@@ -14,7 +14,7 @@ from service.decision.contacts import SERVED, Contact, not_yet_in, without_decis
 from service.decision.decide import decide
 from service.decision.engine import Engine, without_canaries, without_models
 from service.decision.entities import CustomerState, DecisionRequest, PlacementRequest
-from service.decision.experiments import CANARY, CANARY_FAILED
+from service.decision.experiments import CANARY, CANARY_FAILED, PLAIN_ARM
 from service.decision.records import DecisionRecord, sent_as
 from service.errors import ModelFailed
 from service.ids import customer_key, key_in, with_key
@@ -69,14 +69,18 @@ def as_sent_before(ask: Ask, record: DecisionRecord) -> Ask:
 
 def is_asked_by(ask: Ask, record: DecisionRecord) -> bool:
     """Whether a decision under an id that the service made was made for the same, as its record tells; whose it is apart."""
-    asked = as_sent_before(ask, record).placements
     return (
-        [(placement.id, placement.slots) for placement in asked]
-        == [(placement.id, placement.slots) for placement in record.placements]
+        [placement.id for placement in ask.placements] == [placement.id for placement in record.placements]
+        and all(_has_given(record, p.slots, made.slots) for p, made in zip(ask.placements, record.placements, strict=True))
         and _as_told(ask.context) == _as_told(record.context)
         and ask.exclude_actions == record.exclude_actions
         and ask.candidates == record.requested_candidates
     )
+
+
+def _has_given(record: DecisionRecord, asked: int | None, given: int) -> bool:
+    """Whether a request for so many slots was given so many: an arm may give fewer."""
+    return asked in (None, given) or (record.experiment is not None and given < (asked or 0))
 
 
 def _as_told(context: dict[str, Scalar]) -> dict[str, Scalar]:
@@ -209,13 +213,14 @@ class Turn:
         self, ask: Ask, customer: CustomerState, exhausted: tuple[str, ...], needed: tuple[str, ...]
     ) -> DecisionRequest:  # fmt: skip
         """`needed`: the consents without which nothing that is known may count."""
-        engine = self.engine
+        engine, arm = self.engine, self.engine.assignment.of(ask.customer_id)
+        own = engine.of(arm)
         degraded: tuple[str, ...] = (NO_CUSTOMER_FEATURES,) if customer.is_unread else ()
         if ask.sent:
             customer = _as_if_never_tried(ask, customer)
         if needed and not degraded and any(customer.values.get(name) != 1.0 for name in needed):
             customer, degraded = unprofiled(customer), (NO_PROFILE_CONSENT,)
-        if not engine.assignment.is_personalised(ask.customer_id):
+        if arm is PLAIN_ARM:
             customer, degraded = unprofiled(customer), (*degraded, NOT_PERSONALISED)
         zone = customer.values.get(TIME_ZONE) or ask.context.get(TIME_ZONE) or engine.catalog.time_zone
         if customer.contacts is None and engine.catalog.contact.reads_history:
@@ -229,7 +234,7 @@ class Turn:
             at=self.now,
             customer=customer,
             context={**ask.context, **request_time_values(self.now, zone)},
-            placements=self._placements(ask),
+            placements=tuple(PlacementRequest(p.id, self._slots(p, own)) for p in ask.placements),
             exclude_actions=ask.exclude_actions,
             candidates=ask.candidates,
             degraded=degraded,
@@ -237,9 +242,11 @@ class Turn:
             sent=ask.sent,
         )
 
-    def _placements(self, ask: Ask) -> tuple[PlacementRequest, ...]:
-        plans = self.engine.plans
-        return tuple(PlacementRequest(p.id, p.slots or plans[p.id].placement.slots) for p in ask.placements)
+    def _slots(self, asked: PlacementAsked | PlacementRequest, own: Engine) -> int:
+        """As many as were asked for, or as the catalog of the customer's arm gives; where that is fewer, no more."""
+        most = own.plans[asked.id].placement.slots
+        is_fewer = own is not self.engine and most < self.engine.plans[asked.id].placement.slots
+        return min(asked.slots or most, most) if is_fewer else asked.slots or most
 
     def _lacking_models(self, customer_id: str) -> tuple[str, ...]:
         """Which model the decision has to do without: any, or that of a canary."""

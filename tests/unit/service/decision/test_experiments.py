@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 from scipy.stats import chisquare
 
-from service.asks import Ask, Turn
+from service.asks import Ask, PlacementAsked, Turn, is_asked_by
 from service.catalog.entities import Arm, Experiment, Holdout
 from service.decision.again import decide_again
 from service.decision.decide import decide
@@ -102,6 +102,20 @@ def test_an_arm_may_do_without_an_action_and_have_one_of_its_own(tiny):
     assert shown == {"as_is": {"gold": "request", "silver": "shown"}, "other": {"silver": "arbitration", "bronze": "shown"}}
     assert all(one.claim(engine).contacts[0].action_id in shown[one.record.experiment.arm] for one in made)
     assert all(decide_again(engine, one.record) == one.record for one in made)
+
+
+@pytest.mark.parametrize(("arm", "asked", "served"), [(2, None, 2), (1, None, 1), (1, 2, 1), (1, 1, 1), (3, 2, 2), (3, None, 3)])
+def test_an_arm_may_give_its_placement_another_number_of_slots(tiny, arm, asked, served):
+    """Its customers get so many where the request does not say how many, and no more where the others may have more."""
+    actions, arms = [tiny.action(name) for name in ("gold", "silver", "bronze")], (Arm("other", 1.0),)
+    engine = tiny.engine(actions, tiny.placement(slots=2), experiments=(Experiment("e", "e", 0.0, 1.0, arms),))
+    engine = with_arms(engine, {Assigned("e", "other"): tiny.engine(actions, tiny.placement(slots=arm))})
+    ask = Ask("d1", "c1", {}, (PlacementAsked("hero", asked),))
+    [made] = Turn(engine, 1.79e9).make([ask], Reading([CustomerState({})]))
+    [hero] = made.record.placements
+    assert (hero.slots, len(hero.items)) == (served, served)
+    assert is_asked_by(ask, made.record)
+    assert decide_again(engine, made.record) == made.record
 
 
 def test_one_in_a_hundred_is_not_personalised_whatever_the_experiments():
