@@ -151,7 +151,8 @@ class Made:
         new = {contact.action_id for contact in contacts}
         budgets = tuple(b for b in policy.budgets if b.action in (new if b.count == DECISIONS else served))
         seen = self.state.contacts if policy.reads_history else None  # unknown: then no action that a cap speaks of was chosen
-        return Claim(self.record.customer_id, self.record.decision_id, contacts, seen, budgets)
+        reservation = None if policy is engine.catalog.contact else policy.reservation
+        return Claim(self.record.customer_id, self.record.decision_id, contacts, seen, budgets, reservation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +224,7 @@ class Turn:
         if arm is PLAIN_ARM:
             customer, degraded = unprofiled(customer), (*degraded, NOT_PERSONALISED)
         zone = customer.values.get(TIME_ZONE) or ask.context.get(TIME_ZONE) or engine.catalog.time_zone
-        if customer.contacts is None and engine.catalog.contact.reads_history:
+        if customer.contacts is None and own.catalog.contact.reads_history:
             degraded = (*degraded, NO_CONTACT_HISTORY)
         degraded += self._lacking_models(ask.customer_id)
         if customer.stale:

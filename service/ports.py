@@ -82,7 +82,8 @@ class Reading(NamedTuple):
 class Claim(NamedTuple):
     """What a decision takes: contacts with a customer, and a share of budgets.
 
-    `seen`: the customer's history that the decision was made from; None where nothing in it matters.
+    `seen`: the customer's history that the decision was made from; None where nothing in it matters. `reservation`: seconds for
+    which what is reserved is held, where the customer's arm has its own.
     """
 
     customer_id: str
@@ -90,6 +91,7 @@ class Claim(NamedTuple):
     contacts: tuple[Contact, ...]
     seen: bytes | None
     budgets: tuple[Budget, ...] = ()
+    reservation: float | None = None
 
 
 class Terms(NamedTuple):

@@ -82,14 +82,15 @@ class RedisContactHistory:
             key = customer_key(claim.customer_id)
             if key_in(claim.decision_id) != key:
                 asked.append(encode("SET", decision_key(claim.decision_id), key, "EX", str(CLIENTS_ID_S)))
-            asked += [claim_command(budget, claim.decision_id, now, reservation) for budget in claim.budgets]
+            held = claim.reservation or reservation
+            asked += [claim_command(budget, claim.decision_id, now, held) for budget in claim.budgets]
             commands += asked
             counts.append(len(asked))
         replies = iter(await self._link.ask(b"".join(commands), len(commands), raw=True))
         answers = [[next(replies) for _ in range(count)] for count in counts]
-        held = [_verdict(claim, answer) for claim, answer in zip(claims, answers, strict=True)]
-        await self._after(claims, answers, held, now)
-        return held
+        verdicts = [_verdict(claim, answer) for claim, answer in zip(claims, answers, strict=True)]
+        await self._after(claims, answers, verdicts, now)
+        return verdicts
 
     async def _after(
         self, claims: Sequence[Claim], answers: Sequence[list[Any]], held: Sequence[bool | DependencyFailed], now: float
@@ -219,7 +220,7 @@ class MemoryContactHistory:
             if budget.count == DECISIONS:
                 self._counters[counter] += 1
             else:
-                self._reserved[reserved][claim.decision_id] = now + reservation
+                self._reserved[reserved][claim.decision_id] = now + (claim.reservation or reservation)
         return True
 
     def _append(self, key: str, entries: bytes) -> None:

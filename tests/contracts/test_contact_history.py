@@ -186,6 +186,14 @@ async def test_a_reserved_impression_that_does_not_come_is_given_back(stores):
     assert await stores.history.claim(again, NOW + 901.0, 900.0) == [True, False]
 
 
+async def test_a_claim_may_hold_what_it_reserves_for_a_time_of_its_own(stores):
+    """As the arm of its customer says, beside claims of others."""
+    claims = [claim("c1", budgets=[SEEN])._replace(reservation=60.0), claim("c2", budgets=[SEEN])]
+    assert await stores.history.claim(claims, NOW, 900.0) == [True, True]
+    assert (await stores.reader.read(["c1"], NOW + 59.0, Terms((SEEN,)))).exhausted == (SEEN,)
+    assert (await stores.reader.read(["c1"], NOW + 61.0, Terms((SEEN,)))).exhausted == ()
+
+
 async def test_a_released_budget_is_free_again(stores):
     """Whoever did not answer in time does not use it up."""
     claims = [claim(f"c{i}", budgets=[SEEN, MADE]) for i in range(2)]

@@ -823,6 +823,36 @@ def with_budgets(tiny):
     return build
 
 
+@pytest.mark.parametrize("is_of_arm", [True, False])
+async def test_without_the_history_the_answer_says_so_where_the_customers_arm_has_caps(make, tiny, is_of_arm):
+    """Whatever the others' catalog has: caps that nobody of this arm knows of are nothing to be told."""
+    policies = {True: ONCE, False: ContactPolicy()}
+    other = tiny.engine([tiny.action("gold")], contact=policies[is_of_arm])
+    experiment = Experiment("e", "e", 0.0, 1.0, (Arm("arm", 1.0, other.catalog),))
+    engine = tiny.engine([tiny.action("gold")], contact=policies[not is_of_arm], experiments=(experiment,))
+    engine = with_arms(engine, {Assigned("e", "arm"): other})
+    answer = await make(engine=lambda: engine, reader=DeadReader(0.0)).recommend(ask())
+    assert (NO_CONTACT_HISTORY in answer.record.degraded) is is_of_arm
+
+
+async def test_an_arm_holds_what_it_reserves_as_long_as_its_own_catalog_says(make, tiny):
+    """One gold for everybody: what the arm's customer never saw is free again after a minute, not after fifteen."""
+    actions, rates, now, history = [tiny.action("gold"), tiny.action("news")], {"gold": 0.2}, [1e9], MemoryContactHistory()
+    policy = ContactPolicy(budgets=(golds(1, count="impressions"),))
+    other = tiny.engine(actions, rates=rates, contact=msgspec.structs.replace(policy, reservation=60.0))
+    experiment = Experiment("e", "e", 0.0, 1.0, (Arm("arm", 1.0, other.catalog),))
+    engine = with_arms(
+        tiny.engine(actions, rates=rates, contact=policy, experiments=(experiment,)), {Assigned("e", "arm"): other}
+    )
+    reader = MemoryCustomerReader({}, history)
+    pipeline = make(engine=lambda: engine, history=history, reader=reader, clock=lambda: now[0])
+    shown = []
+    for later in (0.0, 50.0, 20.0):
+        now[0] += later
+        shown += actions_of([await pipeline.recommend(ask(f"d{now[0]}", customer_id=f"c{now[0]}"))])
+    assert shown == ["gold", "news", "gold"]
+
+
 async def test_an_arm_keeps_to_a_budget_of_its_own(make, with_budgets):
     """One gold for the arm: the second customer is not offered it, whether they come later or at once."""
     engine, history = with_budgets([], [golds(1)]), MemoryContactHistory()
