@@ -9,10 +9,10 @@ import msgspec
 import numpy as np
 
 from service.catalog.alerting import SEVERITIES
-from service.decision.records import AlertFollowUp, AlertRaised
+from service.decision.records import AlertFollowUp, AlertRaised, record_in
 from service.errors import AlertSettled, UnknownAlert
 from training.event_history import is_erased, read_erasures
-from training.live_log import payloads, sources, write_segment
+from training.live_log import read_payloads, write_segment
 
 KIND = "alerts"
 State = Literal["open", "acknowledged", "closed"]
@@ -86,7 +86,8 @@ def read_alerts(home: Path, *, forgotten: bool = False) -> dict[str, Followed]:
 
 
 def _records(home: Path) -> Iterator[AlertRaised | AlertFollowUp]:
-    return (_decoder.decode(payload) for source in sources(home, KIND) for payload in payloads(source))
+    found = (record_in(payload, _decoder) for payload in read_payloads(home, KIND))
+    return (one for one in found if one is not None)
 
 
 def selected(alerts: Iterable[Followed], wanted: Wanted) -> list[Followed]:

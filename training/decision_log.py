@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from service.decision.records import DecisionRecord
+from service.decision.records import DecisionRecord, record_in
 from service.errors import UnknownDecision
 from training.event_history import is_erased, read_erasures
-from training.live_log import find_in, read_payloads, sources
+from training.live_log import find_in, read_payloads, records_in, sources
 
 DECISION_ID = b'{"decision_id":"'  # a record begins with its id
 _decoder = msgspec.json.Decoder(DecisionRecord)
@@ -40,10 +40,10 @@ def read_decisions(
     `forgotten`: also those of customers who were erased since.
     """
     erased = {} if forgotten else read_erasures(home)
-    for payload in read_payloads(home, "decisions"):
-        record = _decoder.decode(payload)
-        if start <= record.at < end and not is_erased(erased, record.customer_id, record.at):
-            yield Logged(payload, record)
+    for source in sources(home, "decisions"):
+        for payload, record in records_in(source, _decoder):
+            if start <= record.at < end and not is_erased(erased, record.customer_id, record.at):
+                yield Logged(payload, record)
 
 
 def each_once(logged: Iterable[Logged]) -> Iterator[Logged]:
@@ -66,7 +66,8 @@ def id_of(payload: bytes) -> str:
 
 def read_decisions_of(home: Path, ids: Collection[str]) -> Iterator[DecisionRecord]:
     """Those of these ids. Reads the whole log, and decodes nothing else."""
-    return (_decoder.decode(payload) for payload in read_payloads(home, "decisions") if id_of(payload) in ids)
+    found = (record_in(payload, _decoder) for payload in read_payloads(home, "decisions") if id_of(payload) in ids)
+    return (record for record in found if record is not None)
 
 
 def in_batches(logged: Iterable[Logged], size: int) -> Iterator[list[Logged]]:

@@ -29,7 +29,7 @@ from training.circumstances import CIRCUMSTANCES, circumstances_of
 from training.lake import DECISION_COLUMNS, OUTCOME_COLUMNS, read_tables
 from training.learning_rules import read_rules
 from training.left_out import LeftOut, left_out
-from training.live_log import payloads, sources
+from training.live_log import records_in, sources
 
 Values = npt.NDArray[np.float64]
 Names = npt.NDArray[np.str_]
@@ -330,7 +330,7 @@ def texts(column: pa.Array) -> Names:
 
 
 class LiveLog:
-    """What services wrote, some records at a time. Damaged lines and torn tails are counted and passed over."""
+    """What services wrote, some records at a time. Damaged lines, torn tails and strange ones are counted and passed over."""
 
     def __init__(self, home: Path, contract: Contract, rows: RowsOf | None = None) -> None:
         self._home = home
@@ -352,8 +352,8 @@ class LiveLog:
     def _records(self, kind: str, record: Any) -> Iterator[list[Any]]:  # noqa: ANN401  # one of the two record types
         decoder = msgspec.json.Decoder(record)
         for source in sources(self._home, kind):
-            found = payloads(source, self._pass_over)
-            while some := [decoder.decode(payload) for payload in itertools.islice(found, DECODED_AT_ONCE)]:
+            found = records_in(source, decoder, self._pass_over)
+            while some := [one for _, one in itertools.islice(found, DECODED_AT_ONCE)]:
                 yield some
 
     def _pass_over(self, spoiled: int) -> None:

@@ -23,7 +23,7 @@ from service.errors import NotReady
 from service.registry import Registry
 from training.event_history import is_erased, read_erasures
 from training.judging import Gain
-from training.live_log import payloads, read_log, sources
+from training.live_log import read_log, records_in, sources
 from training.planned import Plan, Plans
 
 Values = npt.NDArray[np.float64]
@@ -227,8 +227,7 @@ def experiments(home: Path, objective: str, progress: Progress = lambda _done, _
     decoder, parts, erased = msgspec.json.Decoder(_Decided), sources(home, "decisions"), read_erasures(home)
     counted: set[str] = set()  # two workers may both write an id
     for done, part in enumerate(parts, 1):
-        for payload in payloads(part):
-            decided = decoder.decode(payload)
+        for _, decided in records_in(part, decoder):
             if decided.decision_id in counted or is_erased(erased, decided.customer_id, decided.at):
                 continue
             counted.add(decided.decision_id)

@@ -27,7 +27,7 @@ from training.experiments import FEW_CUSTOMERS, FEWEST, FEWEST_WITH, Difference,
 from training.gate import TIMED, scoring_ms
 from training.judging import Gain
 from training.learning_rules import GateRules, GuardRules, LearningRules, read_rules
-from training.live_log import payloads, sources_since
+from training.live_log import records_in, sources_since
 from training.promotion import step_off
 
 Values = npt.NDArray[np.float64]
@@ -241,8 +241,7 @@ def _decisions(home: Path, since: float) -> Iterator[_Decided]:
     decoder, erased = msgspec.json.Decoder(_Decided), read_erasures(home)
     told: set[str] = set()  # two workers may both write an id
     for source in sources_since(home, "decisions", since):
-        for payload in payloads(source):
-            decided = decoder.decode(payload)
+        for _, decided in records_in(source, decoder):
             is_of_experiment = decided.experiment is not None and decided.experiment.id != CANARY
             if decided.at < since or is_of_experiment or decided.decision_id in told:
                 continue
@@ -256,8 +255,7 @@ def _first_successes(home: Path, outcome: str, since: float) -> dict[str, float]
     found: dict[str, float] = {}
     decoder = msgspec.json.Decoder(OutcomeRecord)
     for source in sources_since(home, "outcomes", since):
-        for payload in payloads(source):
-            one = decoder.decode(payload)
+        for _, one in records_in(source, decoder):
             if one.type == outcome:
                 found[one.decision_id] = min(one.at, found.get(one.decision_id, float("inf")))
     return found

@@ -9,13 +9,18 @@ import msgspec
 import pyarrow.compute as pc
 
 from service.decision import records
-from service.decision.records import DecisionRecord, decode_lines, encode_line
+from service.decision.records import DecisionRecord, decode_lines, encode_line, record_in
 from service.files import DISK, put_file
 from training.lake import table_of
 from training.lake_store import Lake, open_lake
 from training.sealing import holders, sealed_payloads, unsealed
 
 Record = TypeVar("Record", bound=msgspec.Struct)
+_decisions = msgspec.json.Decoder(DecisionRecord)
+
+
+def _untold(_spoiled: int) -> None:
+    """`nextbest log verify` tells."""
 
 
 class Source(NamedTuple):
@@ -60,8 +65,8 @@ def segments(home: Path, kind: str) -> list[Path]:
     return unsealed(home, kind)
 
 
-def payloads(source: Source, tell: Callable[[int], None] = lambda _spoiled: None) -> Iterator[bytes]:
-    """The readable records of one source. `tell` hears, on the way, how many lines are damaged or torn."""
+def payloads(source: Source, tell: Callable[[int], None] = _untold) -> Iterator[bytes]:
+    """The lines of one source. `tell` hears, on the way, how many are damaged or torn."""
     if source.lake is not None:
         tell(source.spoiled)
         yield from sealed_payloads(source.lake, source.name)
@@ -73,15 +78,27 @@ def payloads(source: Source, tell: Callable[[int], None] = lambda _spoiled: None
             yield line.payload
 
 
+def records_in(
+    source: Source, decoder: msgspec.json.Decoder[Record], tell: Callable[[int], None] = _untold
+) -> Iterator[tuple[bytes, Record]]:
+    """The readable records of one source, each as it was written and what it says. `tell` hears how many lines are none."""
+    for payload in payloads(source, tell):
+        record = record_in(payload, decoder)
+        if record is None:
+            tell(1)
+        else:
+            yield payload, record
+
+
 def read_payloads(home: Path, kind: str) -> Iterator[bytes]:
-    """Every readable record of a kind, as it was written."""
+    """Every line of a kind, as it was written."""
     return (payload for source in sources(home, kind) for payload in payloads(source))
 
 
 def read_log(home: Path, kind: str, record: type[Record]) -> Iterator[Record]:
     """Every readable record of a kind, or as much of each as `record` declares."""
     decoder = msgspec.json.Decoder(record)
-    return (decoder.decode(payload) for payload in read_payloads(home, kind))
+    return (one for source in sources(home, kind) for _, one in records_in(source, decoder))
 
 
 def find_in(source: Source, decision_id: str) -> DecisionRecord | None:
@@ -90,7 +107,7 @@ def find_in(source: Source, decision_id: str) -> DecisionRecord | None:
         return records.find_decision(Path(source.name).read_bytes(), decision_id)
     table = table_of(source.lake.get(source.name), ["decision_id", "record"])
     found = table.filter(pc.equal(table["decision_id"], decision_id))["record"].to_pylist()
-    return msgspec.json.decode(found[0], type=DecisionRecord) if found else None
+    return record_in(found[0].encode(), _decisions) if found else None
 
 
 def write_segment(home: Path, kind: str, writer: str, written: Sequence[msgspec.Struct], now: float) -> None:

@@ -16,7 +16,7 @@ from service.decision.again import request_of
 from service.decision.arbitration import NONE_LEFT
 from service.decision.decide import Outline, outline
 from service.decision.engine import Engine
-from service.decision.records import DecisionRecord, decode_lines
+from service.decision.records import DecisionRecord, decode_lines, record_in
 from training.decision_log import id_of
 from training.lake_store import open_lake
 from training.left_out import LeftOut
@@ -121,8 +121,8 @@ def tally_part(engine: Engine, part: Part, out: LeftOut, again: frozenset[int] =
     tally, decoder = Tally(), msgspec.json.Decoder(DecisionRecord)
     payloads = [payload for place, payload in enumerate(_payloads(part)) if place not in again]
     for start in range(0, len(payloads), MADE_AT_ONCE):
-        records = [decoder.decode(payload) for payload in payloads[start : start + MADE_AT_ONCE]]
-        _tally(engine, [record for record in records if not out.has(record.customer_id, record.at)], tally)
+        records = [record_in(payload, decoder) for payload in payloads[start : start + MADE_AT_ONCE]]
+        _tally(engine, [one for one in records if one is not None and not out.has(one.customer_id, one.at)], tally)
     return tally
 
 

@@ -1,15 +1,18 @@
 """`nextbest log verify`: every line of every segment, and every file of the lake against its manifest. Changes nothing."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from service.decision.records import decode_lines
+import msgspec
+
+from service.decision.records import Line, decode_lines
 from service.files import is_written
 from service.stores.id_index import ids_hold, index_path, read_index
 from training.lake import SEALED
 from training.lake_store import Lake, open_lake
 from training.sealing import (
+    RECORDS,
     Manifest,
     ManifestInvalid,
     checksum,
@@ -60,26 +63,26 @@ def verify(home: Path, progress: Progress = lambda _done, _of: None) -> VerifyRe
     kinds = sorted({*log_kinds(home), *LAKE_KINDS})
     manifests, findings = _manifests(lake, kinds)
     sealed = {segment.name: segment for _, manifest in manifests for segment in manifest.segments}
-    paths = [path for kind in kinds for path in log_segments(home, kind)]
-    size = len(paths) + len(manifests)
+    segments = [(kind, path) for kind in kinds for path in log_segments(home, kind)]
+    size = len(segments) + len(manifests)
     checked = []
-    for done, path in enumerate(paths):
+    for done, (kind, path) in enumerate(segments):
         progress(done, size)
-        one = _segment(path)
+        one = _segment(path, RECORDS.get(kind))
         checked.append(one)
         findings += one.findings
         if path.name in sealed and checksum(path.read_bytes()) != sealed[path.name].crc32c:
             findings.append(
                 Finding(str(path), 0, f"Expected what was sealed (CRC32C {sealed[path.name].crc32c}), got other bytes")
             )
-    for done, (name, manifest) in enumerate(manifests, len(paths)):
+    for done, (name, manifest) in enumerate(manifests, len(segments)):
         progress(done, size)
         findings += [Finding(f"{lake.where}/{file}", 0, reason) for file, reason in file_problems(lake, manifest)]
         findings += _sums(f"{lake.where}/{name}", manifest)
     files = [file for _, manifest in manifests for file in manifest.files]
     left = {name for kind in kinds for name in lake.names(kind) if name.rpartition("/")[2].startswith(SEALED)}
     return VerifyReport(
-        len(paths), sum(one.records for one in checked), sum(one.torn for one in checked), len(files),
+        len(segments), sum(one.records for one in checked), sum(one.torn for one in checked), len(files),
         sum(file.rows for file in files), len(left - {file.name for file in files}), tuple(findings),
     )  # fmt: skip
 
@@ -101,7 +104,7 @@ def _sums(where: str, manifest: Manifest) -> Iterator[Finding]:
         yield Finding(where, 0, f"Expected {manifest.rows} rows, got {rows} in files and {records} in segments")
 
 
-def _segment(path: Path) -> _Segment:
+def _segment(path: Path, kind: type[msgspec.Struct] | None) -> _Segment:
     grows = is_written(path)
     data = path.read_bytes()
     lines = list(decode_lines(data))
@@ -109,9 +112,21 @@ def _segment(path: Path) -> _Segment:
         lines.pop()  # it is being written
     damaged = [line for line in lines if line.payload is None and not line.torn]
     findings = [Finding(str(path), line.offset, _reason(data, line.offset)) for line in damaged]
+    findings += [] if kind is None else _strangers(path, lines, kind)
     torn = sum(line.torn for line in lines)
     findings += [] if grows else _index_findings(path, data, torn)
     return _Segment(sum(line.payload is not None for line in lines), torn, findings)
+
+
+def _strangers(path: Path, lines: Iterable[Line], kind: type[msgspec.Struct]) -> Iterator[Finding]:
+    """Whole lines that are no records of a kind, and that every reader passes over."""
+    decoder = msgspec.json.Decoder(kind)
+    for line in lines:
+        try:
+            if line.payload is not None:
+                decoder.decode(line.payload)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            yield Finding(str(path), line.offset, f"Expected a record, got what readers pass over: {error}")
 
 
 def _reason(data: bytes, offset: int) -> str:

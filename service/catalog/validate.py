@@ -10,6 +10,7 @@ import msgspec
 
 from features.contract import ACTION_ID, Contract
 from service.catalog.attributes import NUMBER, Attribute, attribute_features, read_attribute
+from service.catalog.bounds import refuse_overflows
 from service.catalog.checking import Place, Problems, unique
 from service.catalog.consenting import fallbacks_in_need, read_purposes, selects_action, with_consents
 from service.catalog.contacting import SELECTOR_KEYS, Known, named, read_constraints, read_policy, read_selector
@@ -72,16 +73,21 @@ def read_catalog(path: Path, contract: Contract) -> tuple[dict[str, Any], Catalo
 def parse_catalog(text: str, contract: Contract, where: str = "catalog") -> tuple[dict[str, Any], Catalog]:
     """A YAML document and the catalog it describes. Raises CatalogInvalid with every mistake and its line."""
     document = read_document(text, where)
-    return document.values, _build(document.values, contract, Problems(where, document.lines))
+    problems = Problems(where, document.lines)
+    return document.values, _checked(_Builder(document.values, contract, problems, is_new=True), problems)
 
 
 def load_catalog(document: Mapping[str, Any], contract: Contract) -> Catalog:
-    """The catalog that a stored document describes. Raises CatalogInvalid with every mistake and its path."""
-    return _build(document, contract, Problems("catalog", {}))
+    """The catalog that a stored document describes. Raises CatalogInvalid with every mistake and its path.
+
+    What `service.catalog.bounds` refuses was published before it did, and goes on.
+    """
+    problems = Problems("catalog", {})
+    return _checked(_Builder(document, contract, problems), problems)
 
 
-def _build(document: Mapping[str, Any], contract: Contract, problems: Problems) -> Catalog:
-    catalog = _Builder(document, contract, problems).build()
+def _checked(builder: "_Builder", problems: Problems) -> Catalog:
+    catalog = builder.build()
     if problems.found:
         raise CatalogInvalid(problems.found)
     return catalog
@@ -96,8 +102,10 @@ def fingerprint(document: Mapping[str, object]) -> str:
 class _Builder:
     """Builds a catalog top down: attributes, rules, issues, groups, placements, actions, and what speaks of all of them."""
 
-    def __init__(self, document: Mapping[str, Any], contract: Contract, problems: Problems) -> None:
+    def __init__(self, document: Mapping[str, Any], contract: Contract, problems: Problems, *, is_new: bool = False) -> None:
+        """`is_new`: it is to be published, and has to keep to `service.catalog.bounds`."""
         self._document = document
+        self._is_new = is_new
         self._contract = contract
         self._problems = problems
         self._book = RuleBook(contract)
@@ -136,7 +144,7 @@ class _Builder:
         for key in ("actions", "placements"):
             if key in top:
                 top[key].at_least_one()
-        return Catalog(
+        catalog = Catalog(
             actions=actions, placements=self._placements, attributes=attribute_features(names, self._attributes),
             fingerprint=fingerprint(self._document), weights=tuple(w for read in weights for w in self._weights(read, actions)),
             contact=read_policy(top.get("contact"), known), constraints=read_constraints(top.get("constraints"), known),
@@ -145,11 +153,14 @@ class _Builder:
             holdout=read_holdout(top.get("holdout")), not_personalised=read_not_personalised(top.get("not_personalised")),
             time_zone=_time_zone(top.get("time_zone")),
         )  # fmt: skip
+        if self._is_new:
+            refuse_overflows(catalog, dict(listed))
+        return catalog
 
     def _overridden(self, document: dict[str, Any], place: Place) -> Catalog | None:
         """The catalog of an experiment's arm; its mistakes are those of the overrides."""
         problems = Problems("with these overrides", {})
-        catalog = _Builder(document, self._contract, problems).build()
+        catalog = _Builder(document, self._contract, problems, is_new=self._is_new).build()
         for problem in problems.found:
             place.refuse_with(problem)
         lacking = [name for name in self._placements if name not in catalog.placements]

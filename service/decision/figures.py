@@ -3,6 +3,8 @@
 With C (`figures.c`) in one pass over a batch, else by msgspec, row by row; both write the same bytes.
 """
 
+import math
+
 import msgspec
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +20,7 @@ Spelt = msgspec.Raw | msgspec.UnsetType  # a JSON array of numbers; unset where 
 _figures = native.built("service.decision._figures", INTERFACE)
 IS_BUILT = _figures is not None
 _encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder(tuple[float, ...])
+_decoder = msgspec.json.Decoder(tuple[float | None, ...])
 
 
 def spelt(values: npt.NDArray[np.float64], ends: npt.NDArray[np.int64], *, in_c: bool = IS_BUILT) -> list[Spelt]:
@@ -30,8 +32,9 @@ def spelt(values: npt.NDArray[np.float64], ends: npt.NDArray[np.int64], *, in_c:
 
 
 def figures(text: Spelt) -> tuple[float, ...]:
-    """The numbers that were spelt out."""
-    return () if text is msgspec.UNSET else _decoder.decode(text)
+    """The numbers that were spelt out. What is none was infinite, or no number: records of before may have it."""
+    found = () if text is msgspec.UNSET else _decoder.decode(text)
+    return tuple([math.nan if one is None else one for one in found])
 
 
 def _powers() -> bytes:

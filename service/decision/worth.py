@@ -12,6 +12,7 @@ from service.decision.entities import Batch
 Values = npt.NDArray[np.float64]
 
 REMEMBERED = 1024  # distinct sets of weights that apply
+LARGEST = 1e100  # of values whose products with levers, weights and rates nobody has to look at: a float ends at 1.8e308
 
 
 class _Formula:
@@ -59,6 +60,8 @@ class WorthTable:
             if action.formula is not None:
                 together.setdefault(action.formula.source, []).append(position)
         self._formulas = [_Formula(_formula(actions[p[0]]), actions, p, contract) for p in together.values()]
+        self.is_bounded = not self._formulas and all(a.value <= LARGEST for a in actions)
+        """No value is anywhere near to what a float can hold."""
 
     def values(self, batch: Batch) -> Values:
         """What a success is worth: float64, (requests, actions) or, where it is the same for everybody, (1, actions)."""

@@ -3,10 +3,23 @@
 import asyncio
 from itertools import islice
 
+import msgspec
+import pytest
+
+from features.contract import Contract
 from service.cli import main
-from service.decision.records import EventRecord
+from service.decision.records import DecisionRecord, EventRecord, PlacementRecord, ServedItem, Versions, encode_line
+from service.errors import UnknownDecision
+from service.ids import customer_key
+from service.stores.decisions import find_decision as find_served
 from service.stores.segment_log import SegmentLog
+from training.decision_log import find_decision, read_decisions, read_decisions_of
+from training.examples import LiveLog
+from training.rebuild import contacts_in
 from training.tailing import follow, latest
+
+AT = 1_790_000_000.0
+VERSIONS = Versions(1, None, "x")
 
 
 def fill(home, *names: str) -> None:
@@ -31,6 +44,30 @@ def test_verify_names_the_file_the_byte_and_the_reason_and_fails(tmp_path, capsy
     path.write_bytes(data)
     assert main(["--home", str(tmp_path), "log", "verify"]) == 1
     assert f"{path}:{second}: Expected `<CRC32C> <length> <JSON>` that agree" in capsys.readouterr().out
+
+
+def test_a_line_that_is_no_record_is_passed_over_by_readers_and_named_by_verify(tmp_path, capsys):
+    """An infinite utility was written as `null` once: its checksum holds, and nobody can read it. The others are read."""
+    item = ServedItem(1, "gold", "g", "offer", 0.1, 120.0, 1.0, explored=False)
+    records = [
+        DecisionRecord(f"d{n}", "c1", AT, {}, {}, (PlacementRecord("hero", 1, (item,), fallback=False),), VERSIONS)
+        for n in (1, 2)
+    ]
+    lines = [encode_line(msgspec.json.encode(record)) for record in records]
+    strange = encode_line(msgspec.json.encode(records[0]).replace(b'"utility":120.0', b'"utility":null'))
+    path = tmp_path / "log" / "decisions" / "1-w-1.log"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(strange + lines[1])
+    assert [logged.record for logged in read_decisions(tmp_path)] == [*read_decisions_of(tmp_path, ["d1", "d2"])] == records[1:]
+    assert find_served(path.parent, "d1") is None
+    with pytest.raises(UnknownDecision):
+        find_decision(tmp_path, "d1")
+    assert contacts_in(tmp_path).keys() == {customer_key("c1")}
+    live = LiveLog(tmp_path, Contract(()))
+    assert [table.num_rows for table in live.decisions()] == [1]
+    assert live.damaged == 1
+    assert main(["--home", str(tmp_path), "log", "verify"]) == 1
+    assert f"{path}:0: Expected a record, got what readers pass over: Expected `float`, got `null`" in capsys.readouterr().out
 
 
 def test_a_segment_that_lost_whole_lines_at_its_end_is_found(tmp_path, capsys):

@@ -1,5 +1,6 @@
 """Figures are spelt out as msgspec would, byte for byte, so that records of before and after are the same."""
 
+import math
 import shutil
 
 import msgspec
@@ -18,6 +19,13 @@ def row(values) -> bytes:
     """As C spells out one row."""
     values = np.array(values, np.float64)
     return bytes(spelt(values, np.array([len(values)]), in_c=True)[0])
+
+
+def test_what_was_infinite_reads_back_as_no_number():
+    """Records of before may have it among their candidates, and are explained all the same."""
+    found = figures(msgspec.Raw(b"[1.5,null]"))
+    assert found[0] == 1.5
+    assert math.isnan(found[1])
 
 
 @in_c

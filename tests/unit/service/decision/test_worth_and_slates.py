@@ -1,5 +1,8 @@
 """What ranks an action, what comes first, and what an answer may hold as a whole."""
 
+import sys
+
+import msgspec
 import numpy as np
 import pytest
 
@@ -7,9 +10,10 @@ from features.contract import parse_contract
 from service.catalog.entities import PRIMARY, Exploration, Treatment, Weight
 from service.catalog.policies import Constraint, Selector
 from service.catalog.validate import parse_catalog
+from service.decision.again import encode_record
 from service.decision.decide import choice_table, decide
 from service.decision.engine import ablated, build_engine
-from service.decision.records import Versions
+from service.decision.records import DecisionRecord, Versions
 from service.decision.scoring import FlatScorer
 
 RATES = {"gold": 0.1, "silver": 0.1, "story": 0.1}
@@ -58,6 +62,19 @@ def formulas():
 def test_a_formula_gives_each_customer_their_own_value(formulas, tiny, customer, expected):
     """Defaults stand in, a missing value or one beyond all numbers takes what the action says instead."""
     assert utilities(formulas, tiny.request(customer=customer)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("explore", ["{epsilon: 0}", "{softmax: {temperature: 1}}"])
+def test_a_utility_beyond_the_largest_float_is_that_float(tiny, explore):
+    """JSON has no infinity, so that the record could not be read again. Others in its batch are as they are alone."""
+    text = FORMULAS.replace("slots: 3", f"slots: 1, explore: {explore}").replace("id: loan,", "id: loan, lever: 10,")
+    engine = build_engine(parse_catalog(text, CONTRACT)[1], CONTRACT, FlatScorer([1.0, 1.0, 1.0]), Versions(1, None, ""))
+    batch = [tiny.request(f"d{i}", customer={"returns": 1.0, "fee": fee}) for i, fee in enumerate([1.7e308, 8.0])]
+    huge, usual = decide(engine, batch)
+    assert utilities(engine, batch[0])["loan"] == sys.float_info.max
+    assert [(item.action_id, item.choice_probability) for item in huge.placements[0].items] == [("loan", 1.0)]
+    assert msgspec.json.decode(encode_record(huge), type=DecisionRecord) == huge
+    assert usual == decide(engine, batch[1:])[0]
 
 
 @pytest.mark.parametrize("formula", ["1 / 0", "action.margin / (2 - 2)", "customer.fee * (1 / (2 - 2))", "min(1, abs(0 / 0))"])
