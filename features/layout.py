@@ -8,8 +8,9 @@ this against the Feast SDK.
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import compress
+from math import isfinite
 from types import ModuleType
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import mmh3
 
@@ -70,7 +71,7 @@ class CustomerLayout:
     def decode(self, reply: Sequence[bytes | None], now: float) -> CustomerValues:
         """What a reply to `HMGET key *fields` says; `now` in seconds since 1970 UTC.
 
-        A value is missing where there is none, where it is not a number, and where it is older than its feature may be; only
+        A value is missing where there is none, where it is no finite number, and where it is older than its feature may be; only
         the last is stale. Raises MalformedValue naming the feature. 37 numbers, 3 categories, 4 views: 5 us, and 9 without C.
         """
         values = self._decode_numbers(reply)
@@ -85,18 +86,18 @@ class CustomerLayout:
         return CustomerValues(values, tuple(stale))
 
     def _decode_numbers(self, reply: Sequence[bytes | None]) -> dict[str, float | str]:
-        values: dict[str, float | str] = {}
-        if self._rows is not None and type(reply) is list and self._rows.numbers(DOUBLE, self._number_names, reply, values):
-            return values
+        found: dict[str, float] = {}
+        is_whole = self._rows is not None and type(reply) is list and self._rows.numbers(DOUBLE, self._number_names, reply, found)
+        if is_whole and isfinite(sum(found.values())):  # 0.6 us for 37
+            return cast("dict[str, float | str]", found)
         replies = reply[: self._numbers]
         present = [raw for raw in replies if raw]
         joined = b"".join(present)
         if {DOUBLE_SIZE}.issuperset(map(len, present)) and joined[::DOUBLE_SIZE] == DOUBLE_TAG * len(present):
             numbers = self._doubles[len(present)].unpack(joined)
-            total = sum(numbers)
-            if total == total:  # noqa: PLR0124  # NaN is the number that differs from itself: none among them
+            if isfinite(sum(numbers)):
                 return dict(zip(compress(self._names, replies), numbers, strict=True))
-        values = {}
+        values: dict[str, float | str] = {}
         self._keep(values, zip(self._names, replies, strict=False))
         return values
 
@@ -105,7 +106,7 @@ class CustomerLayout:
         try:
             for name, raw in told:
                 value = decode_value(raw) if raw else None
-                if value is not None and value == value:  # noqa: PLR0124  # NaN is missing
+                if value is not None and (isinstance(value, str) or isfinite(value)):
                     values[name] = value
         except MalformedValue as error:
             raise MalformedValue(f"{error} - at `{self._origins[name]}:{name}`") from error

@@ -184,11 +184,17 @@ class LiveFeatures:
         return {**first, **{bucket: first.get(bucket, 0.0) + amount for bucket, amount in second.items()}}
 
     def values(self, state: State, now: float) -> dict[str, Property]:
-        """What the features say at a moment not before the newest event; a missing one is left out."""
+        """What the features say at a moment not before the newest event; a missing one is left out.
+
+        A sum beyond the largest float is missing, too: no record could hold it.
+        """
         found: dict[str, Property] = {}
         for one in self.features:
             value = _value(one, state.get(one.key), now)
-            if value is not None and (not one.categories or value in one.categories):
+            if one.categories:
+                if value in one.categories:
+                    found[one.name] = value
+            elif value is not None and (type(value) is not float or math.isfinite(value)):
                 found[one.name] = value
         if self._journey is not None:
             found |= self._journey.values(state.get(self._journey.key), now)

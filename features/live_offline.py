@@ -4,6 +4,7 @@ The same declaration as online, read as SQL: what `LiveFeatures` says of a custo
 until then. Training rows and `nextbest features check` come from here.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
@@ -94,7 +95,8 @@ def _column(database: duckdb.DuckDBPyConnection, one: Live, rows: int, known: st
     values = [found.get(row, zero) for row in range(rows)]
     if one.categories:
         return pa.array([value if value in one.categories else None for value in values], pa.string())
-    return pa.array([value if value is None or isinstance(value, float) else float(value) for value in values], pa.float64())
+    numbers = [value if value is None else float(value) for value in values]
+    return pa.array([value if value is not None and math.isfinite(value) else None for value in numbers], pa.float64())
 
 
 def _query(one: Live, known: str) -> tuple[str, list[Any]]:

@@ -136,6 +136,15 @@ def test_a_state_is_bounded_whatever_comes():
     assert values["channels_7d"] == min(MOST_VALUES, expected["channels_7d"])
 
 
+def test_a_sum_beyond_all_numbers_is_missing():
+    """No record could hold it; what is in another window, and what comes after it, counts."""
+    huge = [Event(f"e{n}", "bought", NOW - 9 * DAY, {"amount": 1.7e308, CHANNEL: "web"}) for n in range(2)]
+    state = live.apply({}, huge)
+    assert {"spend_7d", "worth"} - live.values(state, NOW - 9 * DAY).keys() == {"spend_7d", "worth"}
+    later = live.apply(state, [Event("e9", "bought", NOW, {"amount": 5.0, CHANNEL: "web"})])
+    assert live.values(later, NOW)["spend_7d"] == 5.0
+
+
 def test_an_event_without_the_property_or_of_another_type_adds_nothing():
     """A sum needs a number, a filter its value."""
     odd = [

@@ -59,6 +59,16 @@ def test_at_random_moments_offline_is_what_online_would_have_said(happened):
         assert [one.name for one in CONTRACT.live if disagreement(online, row, one)] == []
 
 
+def test_a_sum_beyond_all_numbers_is_missing_on_both_sides():
+    """A model would learn from something else than what was served."""
+    huge = [("c1", Event(f"e{n}", "bought", NOW, {"amount": 1.7e308, CHANNEL: "web"})) for n in range(2)]
+    live = LiveFeatures(CONTRACT)
+    [row] = live_values(CONTRACT, event_table(huge, CONTRACT), pa.table({"customer_id": ["c1"], "at": [NOW]})).to_pylist()
+    online = live.values(live.apply({}, [event for _, event in huge]), NOW)
+    assert [one.name for one in CONTRACT.live if disagreement(online, row, one)] == []
+    assert (row["spend_7d"], row["worth"]) == (None, None)
+
+
 def test_the_comparison_notices_a_difference(happened):
     """One event that only one of the two knows."""
     live = LiveFeatures(CONTRACT)
