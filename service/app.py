@@ -199,7 +199,7 @@ def create_from_settings(settings: Settings, files: Files = DISK, *, keys_asked:
     kept = SegmentLog(log, kept_s=settings.ids_kept_s + CLOCK_SKEW_S, interval_s=settings.sync_interval_s, files=files)
     parts = Parts(
         reader=RedisCustomerReader(link, contract, lambda: nothing_written(settings.folder), in_parts=True),
-        history=RedisContactHistory(link),
+        history=RedisContactHistory(link, settings.ids_kept_s),
         log=kept,
         engine=lambda: engines.engine,
         metrics=counted,
@@ -208,7 +208,7 @@ def create_from_settings(settings: Settings, files: Files = DISK, *, keys_asked:
         past=LoggedPast(lambda name: find_decision(log / DECISIONS, name, files), archive),
         tracer=tracer_from(settings),
         shadows=ShadowDesk(engines.shadows, kept, counted, settings.shadow_share),
-        outcome_history=RedisContactHistory(patient),
+        outcome_history=RedisContactHistory(patient, settings.ids_kept_s),
     )
     explainer = Explainer(lambda name: find_decision(log / DECISIONS, name), archive)
     linking = IdentityIntake(parts.log, RedisIdentities(patient, contract), parts.clock)

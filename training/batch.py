@@ -42,6 +42,7 @@ from service.stores.contact_history import RedisContactHistory
 from service.stores.customer_reader import RedisCustomerReader
 from service.stores.links import open_link
 from service.stores.segment_log import SegmentLog
+from training.attribution import ids_kept_s
 from training.batch_parts import CUSTOMER_ID, Campaign, Part, PartsFolder, Plan, columns_of
 from training.decision_log import read_decisions_of
 from training.event_history import read_aliases
@@ -202,7 +203,7 @@ class _Decider:
         self._log = SegmentLog(job.home / "log", queue_bytes=sys.maxsize)  # each append is waited for: AT_ONCE at most wait
         self._link = open_link(job.redis_url, timeout_ms=TIMEOUT_MS)
         self._reader = RedisCustomerReader(self._link, self._engine.contract, lambda: nothing_written(job.home))
-        self._claims = Claims(self._reader, RedisContactHistory(self._link), Metrics(), is_strict=True)
+        self._claims = Claims(self._reader, RedisContactHistory(self._link, ids_kept_s()), Metrics(), is_strict=True)
         self._runner = asyncio.Runner()
         self.close = Finalize(self, _close, (self._runner, self._claims, self._log, self._reader), exitpriority=1)
 

@@ -21,6 +21,7 @@ from features.protobuf import decode_timestamp
 from features.redis_server import resolve_redis
 from service.stores.links import open_link
 from service.stores.resp import encode
+from training.attribution import ids_kept_s
 from training.event_history import fed, read_aliases, read_events
 from training.progress import progress_bar
 from training.reaching import TIMEOUT_MS, reach
@@ -45,7 +46,7 @@ def main(argv: Sequence[str], *, home: Path, redis_url: str | None) -> int:
 def _rebuild(home: Path, url: str) -> int:
     asyncio.run(reach(url))
     with progress_bar("Rebuilding") as tell:
-        found = rebuild(home, url, tell)
+        found = rebuild(home, url, tell, ids_kept_s=ids_kept_s())
     print(
         f"in Redis again after {found.seconds:.1f} s: features of {found.features:,} customers, {found.events:,} events of "
         f"{found.customers_of_events:,}, contacts with {found.contacts:,}, {found.budgets} budgets, "
@@ -61,7 +62,7 @@ def _unlink(argv: Sequence[str], home: Path, redis_url: str | None) -> int:
     alias = parser.parse_args(argv[1:]).alias
     with resolve_redis(redis_url, home) as url, progress_bar("Rebuilding") as tell:
         asyncio.run(reach(url))
-        customer = unlink(home, url, alias, time.time(), tell)
+        customer = unlink(home, url, alias, time.time(), tell, ids_kept_s=ids_kept_s())
     print(f"`{alias}` is not `{customer}` any more")
     return 0
 

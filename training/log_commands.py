@@ -2,7 +2,6 @@
 
 import argparse
 import datetime as dt
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,15 +9,12 @@ from pathlib import Path
 from service.errors import BadRequest, NotReady
 from service.files import DISK, put_file
 from service.verbs import Verbs
+from training.attribution import DAY, WINDOW, WINDOW_DAYS, ids_kept_s
 from training.lake_store import POINTER, open_lake
 from training.progress import progress_bar
 from training.sealing import ManifestInvalid, log_kinds, remove_sealed, seal
 from training.tailing import follow, latest
 from training.verifying import LAKE_KINDS, verify
-
-DAY = 86_400.0
-WINDOW = "NEXTBEST_ATTRIBUTION_DAYS"  # the service's setting: it knows ids from segments for as long, and a day
-WINDOW_DAYS = 30.0  # where nobody set another
 
 
 def main(argv: Sequence[str], *, home: Path, redis_url: str | None) -> int:  # noqa: ARG001  # every command is called alike
@@ -91,7 +87,7 @@ def _verbs() -> Verbs:
     )
     sealing.add_argument("--remove", action="store_true", help="then remove segments that are in the lake, after comparing")
     sealing.add_argument(
-        "--older-than", type=float, default=float(os.environ.get(WINDOW) or WINDOW_DAYS) + 1.0, metavar="DAYS",
+        "--older-than", type=float, default=ids_kept_s() / DAY, metavar="DAYS",
         help=f"remove those older than this (default: {WINDOW}, {WINDOW_DAYS:g}, and a day: the service knows ids from them)",
     )  # fmt: skip
     tailing = verbs.add("tail", _tail, "the newest records")

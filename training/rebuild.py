@@ -36,7 +36,7 @@ from service.stores.aliases import alias_key
 from service.stores.budgets import budget_keys
 from service.stores.completeness import mark_of, set_complete
 from service.stores.consents import consent_text, consents_key, record_command, said_at
-from service.stores.contact_history import KEPT_BYTES, as_contact, contacts_key
+from service.stores.contact_history import CLIENTS_ID_S, KEPT_BYTES, as_contact, contacts_key, decision_key
 from service.stores.erasures import erased_command
 from service.stores.identities import joined_key
 from service.stores.links import Link, open_link
@@ -79,14 +79,30 @@ class RebuildReport(NamedTuple):
     alerts: int = 0
 
 
-def rebuild(home: Path, redis_url: str, progress: Progress = lambda _done, _of: None) -> RebuildReport:
-    """Put everything back. Raises DependencyFailed where Redis does not answer."""
+class Owner(NamedTuple):
+    """Whose decision an id is that a client chose, and since when."""
+
+    key: str
+    at: float
+
+
+class LoggedContacts(NamedTuple):
+    """Histories by the customer's key, oldest contact first; owners by the decision's id."""
+
+    histories: dict[str, bytes]
+    owners: dict[str, Owner]
+
+
+def rebuild(
+    home: Path, redis_url: str, progress: Progress = lambda _done, _of: None, *, ids_kept_s: float = CLIENTS_ID_S
+) -> RebuildReport:
+    """Put everything back. `ids_kept_s`: how long the service knows ids. Raises DependencyFailed where Redis does not answer."""
     started = time.perf_counter()
     offline = (home / "features" / "offline").exists()
     features = max(materialize(home, redis_url).values(), default=0) if offline else 0
     progress(1, STEPS)
     with only_feeder(home):
-        events, customers, contacts, budgets = asyncio.run(_Rebuilding(home, redis_url).run(progress))
+        events, customers, contacts, budgets = asyncio.run(_Rebuilding(home, redis_url, ids_kept_s).run(progress))
     alerts = asyncio.run(_restore_alerts(home, redis_url, time.time()))
     return RebuildReport(features, events, customers, contacts, budgets, time.perf_counter() - started, alerts)
 
@@ -105,7 +121,15 @@ async def _restore_alerts(home: Path, redis_url: str, now: float) -> int:
     return len(opened)
 
 
-def unlink(home: Path, redis_url: str, alias: str, now: float, progress: Progress = lambda _done, _of: None) -> str:
+def unlink(
+    home: Path,
+    redis_url: str,
+    alias: str,
+    now: float,
+    progress: Progress = lambda _done, _of: None,
+    *,
+    ids_kept_s: float = CLIENTS_ID_S,
+) -> str:
     """Take a link back: write it down, forget both in Redis, and rebuild. Returns the customer. Raises NotReady.
 
     While it runs, caps count as reached, consents as denied, and live features are missing for everybody.
@@ -115,7 +139,7 @@ def unlink(home: Path, redis_url: str, alias: str, now: float, progress: Progres
         raise NotReady(f"Expected an alias that is linked, got `{alias}`")
     write_segment(home, "identities", "unlink", [IdentityRecord(alias, customer, now, linked=False)], now)
     asyncio.run(_forget(redis_url, alias, customer))
-    rebuild(home, redis_url, progress)
+    rebuild(home, redis_url, progress, ids_kept_s=ids_kept_s)
     return customer
 
 
@@ -131,8 +155,9 @@ async def _forget(redis_url: str, alias: str, customer: str) -> None:
 
 
 class _Rebuilding:
-    def __init__(self, home: Path, redis_url: str) -> None:
+    def __init__(self, home: Path, redis_url: str, ids_kept_s: float) -> None:
         self._home = home
+        self._ids_kept_s = ids_kept_s
         self._contract: Contract = home_contract(home)
         self._link = open_link(redis_url, timeout_ms=TIMEOUT_MS)
 
@@ -194,7 +219,9 @@ class _Rebuilding:
 
     async def _contacts(self) -> int:
         """Everything that the log says happened between customers and actions, joined with what has been added since."""
-        rebuilt, erased = contacts_in(self._home), {customer_key(name): at for name, at in read_erasures(self._home).items()}
+        rebuilt, chosen = logged_contacts(self._home)
+        erased = {customer_key(name): at for name, at in read_erasures(self._home).items()}
+        await self._owners(chosen)
         waiting, everybody = {*rebuilt, *erased}, len(rebuilt)
         for _ in range(ROUNDS):
 
@@ -210,6 +237,14 @@ class _Rebuilding:
                 return everybody
             rebuilt = contacts_in(self._home)
         raise DependencyFailed(f"Expected histories to stay as they are for a moment, found {len(waiting)} that never did")
+
+    async def _owners(self, chosen: Mapping[str, Owner]) -> None:
+        """Whose decisions ids are that clients chose: outcomes name nothing else. The service may have told it meanwhile."""
+        now = time.time()
+        left = [(name, owner.key, math.ceil(owner.at + self._ids_kept_s - now)) for name, owner in chosen.items()]
+        for some in _slices([one for one in left if one[2] > 0]):
+            commands = [encode("SET", decision_key(name), key, "EX", str(seconds), "NX") for name, key, seconds in some]
+            await self._link.ask(b"".join(commands), len(commands))
 
     async def _budgets(self) -> int:
         """Counters from the log; what was reserved and not confirmed is free again.
@@ -252,7 +287,12 @@ def latest_consents(home: Path) -> Iterable[ConsentRecord]:
 
 def contacts_in(home: Path) -> dict[str, bytes]:
     """Contact histories by the customer's key, oldest first, as the log has them."""
-    owners: dict[str, str] = {}
+    return logged_contacts(home).histories
+
+
+def logged_contacts(home: Path) -> LoggedContacts:
+    """What the log says happened between customers and actions."""
+    owners: dict[str, Owner] = {}
     moved = {customer_key(alias): customer_key(customer) for alias, customer in read_aliases(home).items()}
     erased = {customer_key(name): at for name, at in read_erasures(home).items()}
     found: defaultdict[str, list[Contact]] = defaultdict(list)
@@ -260,7 +300,7 @@ def contacts_in(home: Path) -> dict[str, bytes]:
         record = logged.record
         key = customer_key(record.customer_id)
         if key_in(record.decision_id) != key:
-            owners[record.decision_id] = key
+            owners[record.decision_id] = Owner(key, record.at)
         if is_erased(erased, key, record.at):
             continue
         found[moved.get(key, key)] += [
@@ -269,10 +309,12 @@ def contacts_in(home: Path) -> dict[str, bytes]:
             for item in placement.items
         ]  # fmt: skip
     for outcome in timely_outcomes(home):
-        owner = owners.get(outcome.decision_id) or key_in(outcome.decision_id)
+        known = owners.get(outcome.decision_id)
+        owner = known.key if known else key_in(outcome.decision_id)
         if owner is not None and not is_erased(erased, owner, outcome.at):
             found[moved.get(owner, owner)].append(as_contact(outcome))
-    return {key: encode_contacts(sorted(c, key=lambda one: one.at))[-KEPT_BYTES:] for key, c in found.items() if c}
+    histories = {key: encode_contacts(sorted(c, key=lambda one: one.at))[-KEPT_BYTES:] for key, c in found.items() if c}
+    return LoggedContacts(histories, owners)
 
 
 def timely_outcomes(home: Path) -> Iterator[OutcomeRecord]:

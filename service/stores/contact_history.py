@@ -6,6 +6,7 @@ reservation ends.
 """
 
 import hashlib
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -27,7 +28,7 @@ KEPT_BYTES = 384 * SIZE  # contacts per customer that are kept at least
 MOST_BYTES = 512 * SIZE  # when there are more, the oldest go
 KEPT_S = 400 * 86_400  # a customer nobody has been in contact with for so long is forgotten here
 RECORDED_AT_ONCE = 250  # outcomes: of many calls at once, each soon has an answer from Redis, and so has whoever shares the link
-CLIENTS_ID_S = 30 * 86_400  # how long it is known whose decision an id is that a client chose
+CLIENTS_ID_S = 31 * 86_400.0  # how long it is known whose decision an id is that a client chose: as long as its outcomes count
 
 # KEYS: history, alias. ARGV: the length that was read, the entry that was the last one, new entries, seconds after which a
 # history is forgotten to which nothing is added: that is set anew once a day, since setting it is a write, and looking is none.
@@ -70,8 +71,10 @@ def decision_key(decision_id: str) -> str:
 class RedisContactHistory:
     """Appends where nothing has changed, and takes shares of budgets."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, ids_kept_s: float = CLIENTS_ID_S) -> None:
+        """`ids_kept_s`: how long ids are known."""
         self._link = link
+        self._ids_kept_s = ids_kept_s
 
     async def claim(self, claims: Sequence[Claim], now: float, reservation: float) -> list[bool | DependencyFailed]:
         """One answer per claim. Raises DependencyFailed."""
@@ -81,7 +84,7 @@ class RedisContactHistory:
             has_run |= claim.seen is not None and not self._link.has_slots  # of a cluster, on one of the nodes
             key = customer_key(claim.customer_id)
             if key_in(claim.decision_id) != key:
-                asked.append(encode("SET", decision_key(claim.decision_id), key, "EX", str(CLIENTS_ID_S)))
+                asked.append(encode("SET", decision_key(claim.decision_id), key, "EX", str(math.ceil(self._ids_kept_s))))
             held = claim.reservation or reservation
             asked += [claim_command(budget, claim.decision_id, now, held) for budget in claim.budgets]
             commands += asked

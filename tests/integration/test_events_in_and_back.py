@@ -27,6 +27,7 @@ from features.offline import write_view
 from features.redis_client import redis_client
 from service.catalog.policies import DECISIONS, Budget, Purpose
 from service.cli import main
+from service.decision.contacts import SIZE
 from service.decision.decide import decide
 from service.decision.records import (
     AlertFollowUp,
@@ -43,12 +44,14 @@ from service.decision.records import (
     encode_line,
 )
 from service.errors import DependencyFailed, ImportInvalid, NotReady
+from service.ids import customer_key
 from service.ports import Terms
 from service.stores.alert_stream import STREAM, held_key
 from service.stores.aliases import alias_key
 from service.stores.budgets import budget_keys
 from service.stores.completeness import COMPLETE, is_complete, nothing_written
 from service.stores.consents import RedisConsents
+from service.stores.contact_history import RedisContactHistory, contacts_key, decision_key
 from service.stores.customer_reader import RedisCustomerReader
 from service.stores.identities import RedisIdentities
 from service.stores.links import open_link
@@ -391,6 +394,33 @@ def test_live_events_outcomes_and_decisions_are_rebuilt_too(own_home, any_redis_
         entries = sum(client.strlen(key) for key in client.scan_iter("nb:contacts:*")) // 16
     assert entries == len(shown) + len(outcomes)
     assert asyncio.run(believed(any_redis_url))
+
+
+def test_outcomes_of_ids_that_clients_chose_count_after_a_rebuild(home, any_redis_url):
+    """They name nothing else. As long as the service knows an id, and no longer; what it has told meanwhile stays."""
+    now = time.time()
+    shown = (PlacementRecord("hero", 1, (ServedItem(1, "gold", "", "offer", 0.1, 1.0, 1.0, explored=False),), fallback=False),)
+    ages = {"fresh": 3 * DAY, "known": 30.5 * DAY, "old": 32 * DAY}
+    decisions = [DecisionRecord(name, "c1", now - age, {}, {}, shown, Versions(1, None, "x")) for name, age in ages.items()]
+    write_segment(home, "decisions", "tests", decisions, now)
+    rebuild(home, any_redis_url)
+    dismissals = [OutcomeRecord(f"o-{name}", name, "dismiss", now, now, "hero", "gold") for name in ages]
+    asyncio.run(recorded(any_redis_url, dismissals))
+    with redis_client(any_redis_url) as client:
+        assert client.strlen(contacts_key(customer_key("c1"))) == SIZE * (len(decisions) + 2)
+        assert 0 < client.ttl(decision_key("known")) <= 0.5 * DAY < client.ttl(decision_key("fresh")) <= 28 * DAY
+        client.set(decision_key("fresh"), customer_key("c1"), ex=60)
+        rebuild(home, any_redis_url, ids_kept_s=90 * DAY)
+        assert client.ttl(decision_key("fresh")) <= 60 < client.ttl(decision_key("old"))
+
+
+async def recorded(redis_url, outcomes) -> None:
+    """As the service tells Redis of outcomes."""
+    link = open_link(redis_url, timeout_ms=5000)
+    try:
+        await RedisContactHistory(link).record(outcomes)
+    finally:
+        await link.close()
 
 
 def test_budgets_of_arms_are_counted_again_and_one_that_an_arm_changes_once(own_home, any_redis_url, shop):
