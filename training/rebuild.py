@@ -6,7 +6,7 @@ It waits for a history of events that is taken in beside it.
 import asyncio
 import math
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -23,6 +23,7 @@ from service.decision.contacts import (
     Served,
     encode_contacts,
     entry_moment,
+    is_outcome,
     is_served,
     split_entries,
     type_code,
@@ -335,12 +336,16 @@ def since(history: bytes, moment: float | None) -> bytes:
 
 
 def joined(rebuilt: bytes, added: bytes) -> bytes:
-    """Two histories of one customer, each entry once, by moment. What was served stands as it was added, not as it was logged."""
-    served, entries = Served(added), dict[bytes, None].fromkeys(split_entries(added))
-    for entry in split_entries(rebuilt):
-        new = served.with_new(entry) if is_served(entry) else entry
-        if new is not None:
-            entries.setdefault(new)
+    """Two histories of one customer, by moment. What was served stands once, as it was added, not as it was logged.
+
+    Of outcomes that look alike, as two of one second do, there are as many as in the history that has more of them.
+    """
+    served, entries = Served(added), split_entries(added)
+    known = Counter(entries)
+    entries = [*dict.fromkeys(entries), *(entry for entry in (known - Counter({*known})).elements() if is_outcome(entry))]
+    entries += (Counter(filter(is_outcome, split_entries(rebuilt))) - known).elements()
+    new = (served.with_new(entry) for entry in split_entries(rebuilt) if is_served(entry))
+    entries += dict.fromkeys(entry for entry in new if entry is not None and entry not in known)
     by_moment = sorted(entries, key=entry_moment)
     return b"".join(by_moment)[-KEPT_BYTES:]
 

@@ -94,6 +94,11 @@ def is_served(entry: bytes) -> bool:
     return entry[_TYPE] == _SERVED
 
 
+def is_outcome(entry: bytes) -> bool:
+    """Whether it tells of what came of a decision."""
+    return entry[_TYPE] not in (_SERVED, _CANCELLED)
+
+
 def entry_moment(entry: bytes) -> int:
     """When it was, in whole seconds since 1970 UTC."""
     at: int = _UINT.unpack_from(entry)[0]
