@@ -28,7 +28,7 @@ from service.decision.contacts import (
     split_entries,
     type_code,
 )
-from service.decision.records import ConsentRecord, IdentityRecord, OutcomeRecord
+from service.decision.records import ConsentRecord, DecisionRecord, IdentityRecord, OutcomeRecord
 from service.errors import DependencyFailed, NotReady
 from service.ids import customer_key, key_in
 from service.registry import Registry
@@ -372,13 +372,17 @@ def budget_counts(home: Path, budgets: Iterable[Budget], until: float = math.inf
     for budget in counted_once(budgets):
         by_action[budget.action].append(budget)
     for logged in each_once(read_decisions(home, forgotten=True)) if by_action else ():
-        for placement in logged.record.placements if logged.record.at <= until else ():
-            for item in placement.items if not placement.fallback else ():
-                for budget in by_action.get(item.action_id, ()):
-                    if budget.count == DECISIONS:
-                        counts[budget_keys(budget, logged.record.at)[0]] += 1
+        for action in _served_in(logged.record) if logged.record.at <= until else ():
+            for budget in by_action.get(action, ()):
+                if budget.count == DECISIONS:
+                    counts[budget_keys(budget, logged.record.at)[0]] += 1
     for outcome in timely_outcomes(home) if by_action else ():
         for budget in by_action.get(outcome.action_id or "", ()) if outcome.received_at <= until else ():
             if budget.count != DECISIONS and type_code(outcome.type) == IMPRESSION:
                 counts[budget_keys(budget, outcome.at)[0]] += 1
     return counts
+
+
+def _served_in(record: DecisionRecord) -> set[str]:
+    """The actions of a decision, each once, in however many placements it stands: of a budget it is one decision."""
+    return {item.action_id for placement in record.placements if not placement.fallback for item in placement.items}
