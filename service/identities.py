@@ -31,15 +31,23 @@ class IdentityIntake:
     async def take(self, links: Sequence[tuple[str, str]]) -> Linked:
         """(alias, customer) each. Raises LogUnavailable, and DependencyFailed; sending them again is harmless.
 
-        A link that was known is written down, too, unless it was lately: whoever made it may not have come so far. A new
-        one always is: it may have been taken back since.
+        A link that was known is written down, too, unless it was lately: whoever made it may not have come so far. It is written
+        as it was made, from the alias to whom it leads: said the other way round, it would make a circle in the log. A new one
+        always is: it may have been taken back since.
         """
         answers = [await self.store.link(alias, customer) for alias, customer in links]
-        valid = [(link, answer) for link, answer in zip(links, answers, strict=True) if answer != TAKEN]
-        new = list(dict.fromkeys(link for link, answer in valid if answer == LINKED or link not in self._written))
+        new: dict[tuple[str, str], tuple[str, str]] = {}  # as it was sent: as it is written
+        for link, answer in zip(links, answers, strict=True):
+            if answer == LINKED:
+                new[link] = link
+            elif answer == KNOWN and link not in self._written and link not in new:
+                alias, owner = link[0], await self.store.owner(link[0])
+                if alias != owner:
+                    new[link] = alias, owner
         if new:
             now = self.clock()
-            await self.log.append_identities([IdentityRecord(alias, customer, now) for alias, customer in new])
+            records = [IdentityRecord(alias, customer, now) for alias, customer in dict.fromkeys(new.values())]
+            await self.log.append_identities(records)
         self._written |= dict.fromkeys(new)
         while len(self._written) > REMEMBERED:
             self._written.popitem(last=False)

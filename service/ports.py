@@ -229,6 +229,9 @@ class Identities(Protocol):
         `linked`; `known` where that was so before; `taken` where the alias is another customer. Raises DependencyFailed.
         """
 
+    async def owner(self, name: str) -> str:
+        """The customer that an id leads to: itself where it is no alias. Raises DependencyFailed."""
+
 
 class Consent(NamedTuple):
     """Whether a customer consents to a purpose, and since when: seconds since 1970 UTC."""

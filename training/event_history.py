@@ -101,26 +101,32 @@ def is_erased(erased: Mapping[str, float], customer_id: str, at: float) -> bool:
 def read_aliases(home: Path) -> dict[str, str]:
     """Whom each alias leads to, as the log has it now; what linked an id that was erased since is forgotten.
 
-    By the moment of each link, since a segment that was opened before others may hold what came after them.
+    By the moment of each link, since a segment that was opened before others may hold what came after them. A link to whoever
+    led to the alias already was said the other way round, and is passed over: logs of before hold such lines.
     """
-    found: dict[str, str] = {}
+    return read_links(home)[0]
+
+
+def read_links(home: Path) -> tuple[dict[str, str], set[str]]:
+    """The same, and the ids whose links were passed over."""
+    found, circles = dict[str, str](), set[str]()
     erased = read_erasures(home)
     for record in sorted(read_log(home, "identities", IdentityRecord), key=lambda record: record.at):
-        if is_erased(erased, record.alias, record.at):
+        if is_erased(erased, record.alias, record.at) or not record.linked:
             found.pop(record.alias, None)
-        elif record.linked:
-            found[record.alias] = record.customer_id
+        elif record.alias in _steps(record.customer_id, found):
+            circles.add(record.alias)
         else:
-            found.pop(record.alias, None)
-    return {alias: _end(alias, found) for alias in found}
+            found[record.alias] = record.customer_id
+    return {alias: _steps(alias, found)[-1] for alias in found}, circles
 
 
-def _end(alias: str, found: Mapping[str, str]) -> str:
-    name, passed = alias, {alias}
-    while name in found and found[name] not in passed:
-        name = found[name]
-        passed.add(name)
-    return name
+def _steps(name: str, found: Mapping[str, str]) -> list[str]:
+    """An id, and whom it leads to, up to the customer."""
+    steps = [name]
+    while steps[-1] in found:
+        steps.append(found[steps[-1]])
+    return steps
 
 
 def moment(text: str) -> float:

@@ -39,13 +39,13 @@ from service.stores.completeness import mark_of, set_complete
 from service.stores.consents import consent_text, consents_key, record_command, said_at
 from service.stores.contact_history import CLIENTS_ID_S, KEPT_BYTES, as_contact, contacts_key, decision_key
 from service.stores.erasures import erased_command
-from service.stores.identities import joined_key
+from service.stores.identities import UNBIND, joined_key
 from service.stores.links import Link, open_link
 from service.stores.live_features import KEPT_S, live_key
 from service.stores.resp import encode
 from training.alerts import read_alerts, still_held, still_open
 from training.decision_log import each_once, read_decisions
-from training.event_history import is_erased, read_aliases, read_erasures
+from training.event_history import is_erased, read_aliases, read_erasures, read_links
 from training.feeding import only_feeder, put_back
 from training.live_log import read_log, write_segment
 
@@ -193,8 +193,17 @@ class _Rebuilding:
             await self._link.ask(b"".join(stale), len(stale))
 
     async def _aliases(self) -> None:
-        commands = [encode("SET", alias_key(alias), customer) for alias, customer in read_aliases(self._home).items()]
+        aliases, circles = read_links(self._home)
+        commands = [encode("SET", alias_key(alias), customer) for alias, customer in aliases.items()]
         await self._link.ask(b"".join(commands), len(commands))
+        names = [name for name in circles if name not in aliases]
+        found = await self._link.ask(b"".join(encode("GET", alias_key(name)) for name in names), len(names))
+        owners = {name: owner.decode() for name, owner in zip(names, found, strict=True) if owner is not None}
+        wrong = [  # as an earlier version left them
+            encode("EVAL", UNBIND, "1", alias_key(name), owner)
+            for name, owner in owners.items() if aliases.get(owner, owner) == name
+        ]  # fmt: skip
+        await self._link.ask(b"".join(wrong), len(wrong))
 
     async def _consents(self) -> None:
         """Each is written where it is the newest, so that what comes in meanwhile holds, and the order does not matter."""

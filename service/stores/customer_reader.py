@@ -15,7 +15,7 @@ from service.errors import DependencyFailed
 from service.ids import customer_key
 from service.logs import logger
 from service.ports import EMPTIED, NO_TERMS, Reading, Terms
-from service.stores.aliases import alias_key_of
+from service.stores.aliases import ENDLESS, MOST_HOPS, alias_key_of, end_of
 from service.stores.budgets import budget_keys, is_exhausted, read_commands
 from service.stores.completeness import COMPLETE, is_complete, mark_of, set_complete
 from service.stores.consents import MemoryConsents, consent_values, consents_command, denied
@@ -57,10 +57,13 @@ class RedisCustomerReader:
     async def read(self, customer_ids: Sequence[str], now: float, terms: Terms = NO_TERMS) -> Reading:
         """One state per id, in order. Raises DependencyFailed."""
         reading = await self._read(customer_ids, now, terms)
+        if reading.owners:
+            reading = await self._of_owners(customer_ids, reading, now, terms.purposes)
         self._has_lost = reading.is_doubted
         return reading
 
     async def _read(self, customer_ids: Sequence[str], now: float, terms: Terms) -> Reading:
+        """What is kept of each id itself; `owners` say whom it leads to at once."""
         budgets, purposes = terms
         distinct = list(dict.fromkeys(customer_ids))
         marks = self._marks(distinct, budgets, now)
@@ -84,10 +87,9 @@ class RedisCustomerReader:
                     states |= {customer: self._doubted(states[customer], purposes) for customer in customers}
                     used_up |= set(doubtful)
         exhausted = tuple(budget for budget in budgets if budget in used_up)
-        reading = Reading([states[c] for c in customer_ids], exhausted, is_doubted=has_lost)
         aliases = {customer: known[0] for customer, known in found.items() if states[customer] is not UNKNOWN_CUSTOMER}
         owners = {customer: owner.decode() for customer, owner in aliases.items() if owner is not None}
-        return await self._of_owners(customer_ids, reading, owners, now, purposes) if owners else reading
+        return Reading([states[c] for c in customer_ids], exhausted, owners, has_lost)
 
     def _marks(self, customers: list[str], budgets: Sequence[Budget], now: float) -> Mapping[str, tuple[list[str], list[Budget]]]:
         """The marks that must be there, with the customers and budgets that are in doubt without each."""
@@ -118,21 +120,33 @@ class RedisCustomerReader:
     def _is_used_up(self, budget: Budget, *replies: Any) -> bool:  # noqa: ANN401  # whatever Redis says
         return (self._in_parts and _has_failed(replies)) or is_exhausted(budget, *replies)
 
-    async def _of_owners(
-        self, customer_ids: Sequence[str], first: Reading, owners: Mapping[str, str], now: float, purposes: tuple[Purpose, ...]
-    ) -> Reading:
-        """The same, with what is known of the customers that some ids are aliases of."""
-        whom = list(dict.fromkeys(owners.values()))
+    async def _of_owners(self, customer_ids: Sequence[str], first: Reading, now: float, purposes: tuple[Purpose, ...]) -> Reading:
+        """The same, with what is known of the customers that some ids are aliases of.
+
+        Of an alias that leads to no end nothing is known: what it was told may lie under any of the ids that it leads to.
+        """
+        steps, known, is_doubted = dict(first.owners), dict[str, CustomerState](), first.is_doubted
+        for _ in range(MOST_HOPS):
+            whom = [name for name in dict.fromkeys(steps.values()) if name not in known]
+            if not whom:
+                break
+            further = await self._of_some(whom, now, purposes)
+            known |= zip(whom, further.states, strict=True)
+            steps |= further.owners
+            is_doubted = is_doubted or further.is_doubted
+        ends = {alias: end for alias in first.owners if (end := end_of(alias, steps)) in known}
+        owned = {alias: known[end] for alias, end in ends.items()}
+        owned |= {alias: self._unknown(f"{ENDLESS} - of `{alias}`") for alias in first.owners if alias not in ends}
+        states = [owned.get(c, state) for c, state in zip(customer_ids, first.states, strict=True)]
+        return Reading(states, first.exhausted, ends, is_doubted)
+
+    async def _of_some(self, customer_ids: Sequence[str], now: float, purposes: tuple[Purpose, ...]) -> Reading:
         try:
-            further = await self._read(whom, now, Terms(purposes=purposes))
+            return await self._read(customer_ids, now, Terms(purposes=purposes))
         except DependencyFailed:
             if not self._in_parts:
                 raise
-            further = Reading([UNKNOWN_CUSTOMER] * len(whom))
-        known = dict(zip(whom, further.states, strict=True))
-        states = [known[owners[c]] if c in owners else s for c, s in zip(customer_ids, first.states, strict=True)]
-        ends = {c: further.owners.get(owner, owner) for c, owner in owners.items()}
-        return Reading(states, first.exhausted, ends, first.is_doubted or further.is_doubted)
+            return Reading([UNKNOWN_CUSTOMER] * len(customer_ids))
 
     async def _is_new(self) -> bool:
         if not self._nothing_written():
@@ -168,7 +182,7 @@ class RedisCustomerReader:
             values |= consent_values(purposes, further[-1])
         return CustomerState(cast("dict[str, Scalar]", values), stale, contacts or b"")
 
-    def _unknown(self, problem: str, error: Exception) -> CustomerState:
+    def _unknown(self, problem: str, error: Exception | None = None) -> CustomerState:
         """Instead of a customer of whom something is malformed. Raises DependencyFailed where all is wanted or nothing."""
         if self._is_strict:
             raise DependencyFailed(problem) from error

@@ -17,7 +17,7 @@ from service.decision.contacts import SIZE
 from service.errors import DependencyFailed
 from service.ids import customer_key
 from service.ports import KNOWN, LINKED, TAKEN
-from service.stores.aliases import MOST_HOPS, alias_key
+from service.stores.aliases import ENDLESS, MOST_HOPS, alias_key
 from service.stores.consents import NEWER, consents_key
 from service.stores.contact_history import KEPT_BYTES, contacts_key
 from service.stores.links import Link
@@ -100,7 +100,7 @@ class RedisIdentities:
     async def link(self, alias: str, customer: str) -> str:
         """`linked`, `known` where it was before, `taken` where the alias is another customer. Raises DependencyFailed."""
         for _ in range(ATTEMPTS):
-            owner, target = await self._owner(alias), await self._owner(customer)
+            owner, target = await self.owner(alias), await self.owner(customer)
             if owner == target:
                 if alias != target and self._link.has_slots:
                     await self._join(alias, target)
@@ -111,14 +111,14 @@ class RedisIdentities:
                 return LINKED
         raise DependencyFailed(f"Expected to be the only one who changes `{alias}`, found others at every attempt")
 
-    async def _owner(self, name: str) -> str:
-        """The customer that an id leads to."""
-        for _ in range(MOST_HOPS):
+    async def owner(self, name: str) -> str:
+        """The customer that an id leads to. Raises DependencyFailed."""
+        for _ in range(MOST_HOPS + 1):
             [found] = await self._link.ask(encode("GET", alias_key(name)), 1)
             if found is None:
                 return name
             name = found.decode()
-        return name
+        raise DependencyFailed(f"{ENDLESS} - of `{name}`")
 
     async def _try(self, alias: str, customer: str) -> bool:
         lives = [live_key(alias), live_key(customer)]
@@ -165,7 +165,7 @@ class RedisIdentities:
         if not any(left):
             return
         for _ in range(ATTEMPTS):
-            customer = await self._owner(customer)
+            customer = await self.owner(customer)
             if await self._give(left, alias, customer):
                 break
         else:
@@ -206,6 +206,9 @@ class MemoryIdentities:
 
     def __init__(self) -> None:
         self.aliases: dict[str, str] = {}
+
+    async def owner(self, name: str) -> str:
+        return self.aliases.get(name, name)
 
     async def link(self, alias: str, customer: str) -> str:
         target = self.aliases.get(customer, customer)

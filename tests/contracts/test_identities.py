@@ -10,15 +10,18 @@ from features.layout import CustomerLayout
 from features.live import CHANNEL, Event
 from features.redis_client import redis_client
 from service.decision.contacts import IMPRESSION, SERVED, SIZE, Contact, decode_contacts
+from service.decision.entities import UNKNOWN_CUSTOMER
 from service.decision.records import OutcomeRecord
 from service.errors import DependencyFailed
 from service.ids import new_decision_id
 from service.ports import Claim
+from service.stores.aliases import MOST_HOPS, alias_key
 from service.stores.contact_history import RedisContactHistory
 from service.stores.customer_reader import RedisCustomerReader
 from service.stores.identities import MemoryIdentities, RedisIdentities
 from service.stores.links import open_link
 from service.stores.live_features import RedisLiveFeatures
+from service.stores.resp import encode
 
 CONTRACT = parse_contract("""
 features:
@@ -201,6 +204,39 @@ async def test_a_link_that_was_interrupted_is_finished_by_the_next(shop, is_done
         assert (owner, by_alias) == (customer, by_name)
         assert (by_name.values["views_24h"], len(by_name.contacts)) == (3.0, 2 * SIZE)
     assert link.left > 0  # the last one was not interrupted any more
+
+
+async def lead(shop, *pairs):
+    """As a Redis may have been left."""
+    await shop.link.ask(b"".join(encode("SET", alias_key(alias), owner) for alias, owner in pairs), len(pairs))
+
+
+@pytest.mark.parametrize("circle", ["a", "ab", "abc"])
+async def test_ids_that_lead_round_in_a_circle_are_unknown_and_hold_up_nobody(shop, circle, caplog):
+    """Each is decided for under its own name, as of nobody; whoever was asked for together with them is known."""
+    await shop.viewed("c42", "e1")
+    await lead(shop, *zip(circle, circle[1:] + circle[0], strict=True), ("x", circle[0]), ("y", "c42"))
+    reader = RedisCustomerReader(shop.link, CONTRACT, lambda: True, in_parts=True)
+    reading = await reader.read([*circle, "x", "y", "c42"], NOW)
+    assert reading.states[:-2] == [UNKNOWN_CUSTOMER] * (len(circle) + 1)
+    assert reading.owners == {"y": "c42"}
+    assert [state.values["views_24h"] for state in reading.states[-2:]] == [1.0, 1.0]
+    assert "`nextbest rebuild`" in caplog.text
+    with pytest.raises(DependencyFailed, match="found no end: `nextbest rebuild`"):
+        await shop.known("x")
+    with pytest.raises(DependencyFailed, match="found no end: `nextbest rebuild`"):
+        await shop.identities.link("new", "x")
+
+
+async def test_an_alias_is_followed_over_many_steps_and_no_further(shop):
+    """Links of before may have left such chains; one that is longer is as a circle."""
+    await shop.viewed("h0", "e1")
+    await lead(shop, *((f"h{n + 1}", f"h{n}") for n in range(MOST_HOPS + 1)))
+    state, owner = await shop.known(f"h{MOST_HOPS}")
+    assert (owner, state.values["views_24h"]) == ("h0", 1.0)
+    assert await shop.identities.owner(f"h{MOST_HOPS}") == "h0"
+    with pytest.raises(DependencyFailed, match=f"within {MOST_HOPS} steps"):
+        await shop.known(f"h{MOST_HOPS + 1}")
 
 
 async def test_the_twin_in_memory_keeps_the_same_promises():

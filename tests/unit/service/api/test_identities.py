@@ -21,3 +21,12 @@ async def test_a_link_is_taken_written_down_and_known_the_second_time(client, se
 async def test_a_call_that_is_none_is_refused(client, body):
     """400."""
     assert (await client.post("/identities", content=body)).status_code == 400
+
+
+async def test_an_id_that_is_said_to_be_its_own_alias_is_refused(client, service):
+    """One of the rejected, and nothing is written down; links beside it are taken."""
+    links = [{"alias": "c42", "customer_id": "c42"}, {"alias": "a-1", "customer_id": "c42"}]
+    answer = await client.post("/identities", json={"links": links})
+    told = "Expected two ids, got `c42` as an alias of itself"
+    assert answer.json() == {"linked": 1, "known": 0, "rejected": [{"index": 0, "error": told}]}
+    assert [record.alias for record in service.log.identities] == ["a-1"]
