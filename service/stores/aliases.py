@@ -1,8 +1,10 @@
 """Where it is kept that an id is an alias of another."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from service.ids import customer_key
+from service.stores.links import Link
+from service.stores.resp import encode
 
 MOST_HOPS = 16  # from an alias to its customer
 ENDLESS = f"Expected an alias to lead to a customer within {MOST_HOPS} steps, found no end: `nextbest rebuild`"
@@ -27,3 +29,18 @@ def end_of(alias: str, steps: Mapping[str, str]) -> str | None:
             return None
         passed.add(name)
     return name
+
+
+async def customers_of(link: Link, names: Iterable[str]) -> dict[str, str]:
+    """The customer that each id leads to, without those that lead to no end; a round trip a step. Raises DependencyFailed."""
+    asked = whom = list(dict.fromkeys(names))
+    steps: dict[str, str] = {}
+    for _ in range(MOST_HOPS + 1):
+        if not whom:
+            break
+        found = await link.ask(b"".join(encode("GET", alias_key(name)) for name in whom), len(whom))
+        led = {name: owner.decode() for name, owner in zip(whom, found, strict=True) if owner is not None}
+        steps |= led
+        whom = [owner for owner in dict.fromkeys(led.values()) if owner not in steps]
+    ends = {name: end_of(name, steps) for name in asked}
+    return {name: end for name, end in ends.items() if end is not None and end not in whom}

@@ -18,7 +18,7 @@ from service.decision.records import OutcomeRecord
 from service.errors import DependencyDown, DependencyFailed, DependencyRefused
 from service.ids import customer_key, key_in, without_key
 from service.ports import Claim
-from service.stores.aliases import alias_key_of
+from service.stores.aliases import alias_key_of, customers_of
 from service.stores.budgets import budget_keys, claim_command, confirm_command, release_command
 from service.stores.erasures import ask_erased, until_in
 from service.stores.links import Link
@@ -132,7 +132,10 @@ class RedisContactHistory:
         await self._link.ask(b"".join(commands), len(commands))
 
     async def _customers(self, outcomes: Sequence[OutcomeRecord]) -> list[str | None]:
-        """Whose decisions these are; None where an id that a client chose is not known any more, or an erasure came after."""
+        """Whose decisions these are, now.
+
+        None where an id that a client chose is not known any more, an erasure came after, or an alias leads to no end.
+        """
         ids = list(dict.fromkeys(outcome.decision_id for outcome in outcomes))
         found = await self._link.ask(b"".join(encode("GET", decision_key(i)) for i in ids), len(ids))
         chosen = {i: reply.decode() for i, reply in zip(ids, found, strict=True) if reply is not None}
@@ -141,7 +144,9 @@ class RedisContactHistory:
         commands = b"".join(encode("GET", alias_key_of(key)) for key in distinct) + ask_erased(distinct)
         replies = await self._link.ask(commands, 2 * len(distinct))
         owners, erased = replies[: len(distinct)], replies[len(distinct) :]
-        moved = {key: customer_key(owner.decode()) for key, owner in zip(distinct, owners, strict=True) if owner is not None}
+        led = {key: owner.decode() for key, owner in zip(distinct, owners, strict=True) if owner is not None}
+        customers = await customers_of(self._link, led.values())
+        moved = {key: customer_key(customers[owner]) if owner in customers else None for key, owner in led.items()}
         until = {key: until_in(reply) for key, reply in zip(distinct, erased, strict=True)}
         return [
             None if key is None or outcome.at <= until[key] else moved.get(key, key)

@@ -9,7 +9,7 @@ from features.contract import parse_contract
 from features.layout import CustomerLayout
 from features.live import CHANNEL, Event
 from features.redis_client import redis_client
-from service.decision.contacts import IMPRESSION, SERVED, SIZE, Contact, decode_contacts
+from service.decision.contacts import IMPRESSION, SERVED, SIZE, Contact, decode_contacts, type_code
 from service.decision.entities import UNKNOWN_CUSTOMER
 from service.decision.records import OutcomeRecord
 from service.errors import DependencyFailed
@@ -237,6 +237,19 @@ async def test_an_alias_is_followed_over_many_steps_and_no_further(shop):
     assert await shop.identities.owner(f"h{MOST_HOPS}") == "h0"
     with pytest.raises(DependencyFailed, match=f"within {MOST_HOPS} steps"):
         await shop.known(f"h{MOST_HOPS + 1}")
+
+
+async def test_an_outcome_goes_to_whoever_the_customer_is_by_now(shop):
+    """What was shown to an alias of an alias, also where that is several steps; of a circle it is left to a rebuild."""
+    first = await shop.show("a")
+    await shop.identities.link("a", "b")
+    await shop.identities.link("b", "c")
+    second, lost = await shop.show("h2"), await shop.show("x")
+    await lead(shop, ("h2", "h1"), ("h1", "c"), ("x", "y"), ("y", "x"))
+    names = {"o1": first, "o2": second, "o3": lost}
+    await shop.contacts.record([OutcomeRecord(o, name, "dismiss", NOW + 1, NOW + 1, "hero", "gold") for o, name in names.items()])
+    state, _ = await shop.known("c")
+    assert decode_contacts([state.contacts]).entries["type"].tolist() == [SERVED, type_code("dismiss"), type_code("dismiss")]
 
 
 async def test_the_twin_in_memory_keeps_the_same_promises():
