@@ -10,7 +10,7 @@ from features.layout import CustomerLayout
 from service.decision.records import AlertRaised, ErasureRecord
 from service.ids import customer_key
 from service.stores.alert_stream import RedisAlerts
-from service.stores.aliases import alias_key
+from service.stores.aliases import alias_key, aliases_key
 from service.stores.consents import consents_key
 from service.stores.contact_history import contacts_key
 from service.stores.erasures import erased_command
@@ -51,7 +51,7 @@ async def _forget(redis_url: str, records: Sequence[ErasureRecord], contract: Co
     for alias in ids[1:]:
         names += [alias_key(alias), joined_key(alias, ids[0])]
     for one in ids:
-        names += [layout.key(one), live_key(one), contacts_key(customer_key(one)), consents_key(one)]
+        names += [layout.key(one), live_key(one), contacts_key(customer_key(one)), consents_key(one), aliases_key(one)]
     try:
         marks = [erased_command(record.customer_id, record.at) for record in records]
         await link.ask(b"".join([*marks, *(encode("DEL", name) for name in names)]), len(marks) + len(names))

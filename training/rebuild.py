@@ -33,7 +33,7 @@ from service.errors import DependencyFailed, NotReady
 from service.ids import customer_key, key_in
 from service.registry import Registry
 from service.stores.alert_stream import RedisAlerts, hold_commands
-from service.stores.aliases import alias_key
+from service.stores.aliases import alias_key, aliases_key
 from service.stores.budgets import budget_keys
 from service.stores.completeness import mark_of, set_complete
 from service.stores.consents import consent_text, consents_key, record_command, said_at
@@ -149,6 +149,7 @@ async def _forget(redis_url: str, alias: str, customer: str) -> None:
     names = [key for name in (alias, customer) for key in (live_key(name), contacts_key(customer_key(name)), consents_key(name))]
     marks = {mark_of(link, name) for name in names}
     commands = [encode("DEL", name) for name in (*marks, alias_key(alias), joined_key(alias, customer), *names)]
+    commands.append(encode("SREM", aliases_key(customer), customer_key(alias)))
     try:
         await link.ask(b"".join(commands), len(commands))
     finally:
@@ -194,8 +195,12 @@ class _Rebuilding:
 
     async def _aliases(self) -> None:
         aliases, circles = read_links(self._home)
-        commands = [encode("SET", alias_key(alias), customer) for alias, customer in aliases.items()]
-        await self._link.ask(b"".join(commands), len(commands))
+        for some in _slices([*aliases.items()]):
+            commands = [
+                encode("SET", alias_key(alias), customer) + encode("SADD", aliases_key(customer), customer_key(alias))
+                for alias, customer in some
+            ]
+            await self._link.ask(b"".join(commands), 2 * len(commands))
         names = [name for name in circles if name not in aliases]
         found = await self._link.ask(b"".join(encode("GET", alias_key(name)) for name in names), len(names))
         owners = {name: owner.decode() for name, owner in zip(names, found, strict=True) if owner is not None}

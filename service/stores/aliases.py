@@ -6,7 +6,7 @@ from service.ids import customer_key
 from service.stores.links import Link
 from service.stores.resp import encode
 
-MOST_HOPS = 16  # from an alias to its customer
+MOST_HOPS = 16  # from an alias to its customer; one as a rule: more where links were interrupted, or are of before that was so
 ENDLESS = f"Expected an alias to lead to a customer within {MOST_HOPS} steps, found no end: `nextbest rebuild`"
 
 
@@ -18,6 +18,11 @@ def alias_key(name: str) -> str:
 def alias_key_of(key: str) -> str:
     """The same, by the key of an id."""
     return f"nb:alias:{{{key}}}"
+
+
+def aliases_key(customer: str) -> str:
+    """Holds the keys of the ids that lead to a customer; some may lead elsewhere by now."""
+    return f"nb:aliases:{{{customer_key(customer)}}}"
 
 
 def end_of(alias: str, steps: Mapping[str, str]) -> str | None:

@@ -8,7 +8,7 @@ from service.decision.records import ConsentRecord
 from service.errors import DependencyFailed
 from service.ids import customer_key
 from service.ports import Consent
-from service.stores.aliases import MOST_HOPS, alias_key
+from service.stores.aliases import ENDLESS, MOST_HOPS, alias_key
 from service.stores.erasures import erased_key_of
 from service.stores.links import Link
 from service.stores.resp import bulk, encode
@@ -72,22 +72,22 @@ class RedisConsents:
     async def record(self, consents: Sequence[ConsentRecord]) -> None:
         """The latest holds. Raises DependencyFailed."""
         waiting = [(one, one.customer_id) for one in consents]
-        for _ in range(MOST_HOPS):
+        for _ in range(MOST_HOPS + 1):
             owners = await self._link.ask(b"".join(record_command(*one) for one in waiting), len(waiting))
             waiting = [(one, owner.decode()) for (one, _), owner in zip(waiting, owners, strict=True) if owner]
             if not waiting:
                 return
-        raise DependencyFailed(f"Expected an alias to lead to a customer within {MOST_HOPS} steps, got further")
+        raise DependencyFailed(f"{ENDLESS} - of `{waiting[0][0].customer_id}`")
 
     async def known(self, customer_id: str) -> Mapping[str, Consent]:
         """What a customer said, by purpose, under whichever id. Raises DependencyFailed."""
-        for _ in range(MOST_HOPS):
+        for _ in range(MOST_HOPS + 1):
             command = encode("GET", alias_key(customer_id)) + encode("HGETALL", consents_key(customer_id))
             owner, pairs = await self._link.ask(command, 2)
             if owner is None:
                 return {name.decode(): _said(text) for name, text in zip(pairs[::2], pairs[1::2], strict=True)}
             customer_id = owner.decode()
-        return {}
+        raise DependencyFailed(f"{ENDLESS} - of `{customer_id}`")
 
 
 def record_command(consent: ConsentRecord, customer_id: str) -> bytes:

@@ -1,8 +1,9 @@
 """Which ids are the same customer: an alias leads to the customer, and what was known of the alias becomes the customer's.
 
 One script does it where it may name any keys. In a cluster the two lie in different slots, and it takes three steps: nothing is
-written for the alias any more; what was known of it is the customer's, once; it is removed where it was. Whoever links the two
-again goes on where somebody was interrupted.
+written for the alias any more; what was known of it is the customer's, once; it is removed where it was. Then whoever led to the
+alias leads to the customer at once: each step on the way is a round trip for all who follow. Whoever links the two again goes on
+where somebody was interrupted.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ from service.decision.contacts import SIZE
 from service.errors import DependencyFailed
 from service.ids import customer_key
 from service.ports import KNOWN, LINKED, TAKEN
-from service.stores.aliases import ENDLESS, MOST_HOPS, alias_key
+from service.stores.aliases import ENDLESS, MOST_HOPS, alias_key, alias_key_of, aliases_key
 from service.stores.consents import NEWER, consents_key
 from service.stores.contact_history import KEPT_BYTES, contacts_key
 from service.stores.links import Link
@@ -56,6 +57,8 @@ return 1
 BIND = "if redis.call('SET', KEYS[1], ARGV[1], 'NX') then return 1 else return 0 end"
 # As above: takes it back.
 UNBIND = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) else return 0 end"
+# KEYS: the alias of an id. ARGV: whom it led to, and whom it shall lead to.
+REBIND = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('SET', KEYS[1], ARGV[2]) end return 1"
 # The second step. KEYS, of the customer: state, contacts, consents, alias, and that it has the alias's. ARGV: what was read (a
 # mark, a history), the merged state and history ('' for none), seconds to keep, then the alias's consents.
 JOIN = (
@@ -102,12 +105,13 @@ class RedisIdentities:
         for _ in range(ATTEMPTS):
             owner, target = await self.owner(alias), await self.owner(customer)
             if owner == target:
-                if alias != target and self._link.has_slots:
-                    await self._join(alias, target)
+                if alias != target:
+                    await self._finish(alias, target)
                 return KNOWN
             if owner != alias:
                 return TAKEN
             if await (self._bind(alias, target) if self._link.has_slots else self._try(alias, target)):
+                await self._finish(alias, target)
                 return LINKED
         raise DependencyFailed(f"Expected to be the only one who changes `{alias}`, found others at every attempt")
 
@@ -136,7 +140,7 @@ class RedisIdentities:
         return bool(done)
 
     async def _bind(self, alias: str, customer: str) -> bool:
-        """The same in a cluster, step by step."""
+        """The first step of the same in a cluster."""
         [bound] = await self._link.ask(encode("EVAL", BIND, "1", alias_key(alias), customer), 1)
         if not bound:
             return False
@@ -144,8 +148,33 @@ class RedisIdentities:
             await self._link.ask(encode("EVAL", UNBIND, "1", alias_key(alias), customer), 1)
             await asyncio.sleep(random.uniform(0, CROSSED_S))  # noqa: S311  # so that the two do not meet again
             return False
-        await self._join(alias, customer)
         return True
+
+    async def _finish(self, alias: str, customer: str) -> None:
+        """What comes after an alias was bound, or what is left of that."""
+        if self._link.has_slots:
+            await self._join(alias, customer)
+        await self._lead_on(alias, customer)
+
+    async def _lead_on(self, alias: str, customer: str) -> None:
+        """Whoever led to the alias leads to the customer at once.
+
+        Also where that one becomes an alias meanwhile: whoever links it finds these ids, or it is seen here.
+        """
+        own, before = customer_key(alias), alias
+        asked = encode("SMEMBERS", aliases_key(alias)) + encode("SISMEMBER", aliases_key(customer), own)
+        led, is_there = await self._link.ask(asked, 2)
+        if is_there and not led:
+            return
+        keys = [own, *(key.decode() for key in led)]
+        for _ in range(ATTEMPTS):
+            bound = [encode("EVAL", REBIND, "1", alias_key_of(key), before, customer) for key in keys]
+            await self._link.ask(b"".join([encode("SADD", aliases_key(customer), *keys), *bound]), 1 + len(bound))
+            before, customer = customer, await self.owner(customer)
+            if before == customer:
+                break
+        if led:
+            await self._link.ask(encode("SREM", aliases_key(alias), *led), 1)
 
     async def _leads_to(self, name: str, wanted: str) -> bool:
         for _ in range(MOST_HOPS):
@@ -217,5 +246,5 @@ class MemoryIdentities:
             return KNOWN
         if owner != alias:
             return TAKEN
-        self.aliases[alias] = target
+        self.aliases |= {name: target for name, leads_to in self.aliases.items() if leads_to == alias} | {alias: target}
         return LINKED

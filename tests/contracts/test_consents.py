@@ -8,7 +8,9 @@ import pytest
 from features.contract import parse_contract
 from service.catalog.policies import Purpose
 from service.decision.records import ConsentRecord
+from service.errors import DependencyFailed
 from service.ports import Terms
+from service.stores.aliases import alias_key
 from service.stores.completeness import mark_of
 from service.stores.consents import MemoryConsents, RedisConsents, consents_key
 from service.stores.customer_reader import MemoryCustomerReader, RedisCustomerReader
@@ -85,6 +87,22 @@ async def test_consents_of_an_alias_become_the_customers(link):
     assert (await values(reader, "c42"))["consent_marketing"] == 0.0
     assert await consents.known("anon") == await consents.known("c42")
     assert (await consents.known("c42"))["marketing"] == (False, NOW + 2)
+
+
+async def test_a_withdrawal_is_obeyed_however_often_the_customer_became_an_alias(link):
+    """Under the first of many ids; where ids lead round in a circle nobody says that it was taken, or that nothing was said."""
+    consents, reader = RedisConsents(link), RedisCustomerReader(link, CONTRACT, lambda: True)
+    identities = RedisIdentities(link, CONTRACT)
+    for n in range(20):
+        await identities.link(f"h{n}", f"h{n + 1}")
+    await consents.record([said("h0", given=False, purpose="profiling")])
+    assert {(await values(reader, f"h{n}"))["consent_profiling"] for n in range(21)} == {0.0}
+    assert await consents.known("h3") == {"profiling": (False, NOW)}
+    await link.ask(encode("SET", alias_key("x"), "y") + encode("SET", alias_key("y"), "x"), 2)
+    with pytest.raises(DependencyFailed, match="found no end: `nextbest rebuild` - of `x`"):
+        await consents.record([said("x", given=False)])
+    with pytest.raises(DependencyFailed, match="found no end"):
+        await consents.known("x")
 
 
 async def test_a_withdrawal_while_ids_are_linked_is_never_lost(any_redis_url):

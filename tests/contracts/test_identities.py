@@ -15,7 +15,7 @@ from service.decision.records import OutcomeRecord
 from service.errors import DependencyFailed
 from service.ids import new_decision_id
 from service.ports import Claim
-from service.stores.aliases import MOST_HOPS, alias_key
+from service.stores.aliases import MOST_HOPS, alias_key, aliases_key
 from service.stores.contact_history import RedisContactHistory
 from service.stores.customer_reader import RedisCustomerReader
 from service.stores.identities import MemoryIdentities, RedisIdentities
@@ -132,6 +132,7 @@ async def test_customers_who_become_aliases_while_they_get_some_lose_nothing(any
         await asyncio.gather(*events[:20], *links, *events[20:])
         state, owner = await shops[0].known(names[0])
         assert (owner, state.values["views_24h"]) == (names[3], 40.0)
+        assert await leads_to(shops[0], *names) == [names[3]] * 3 + [None]  # at once
     for shop in shops:
         await shop.link.close()
 
@@ -206,6 +207,12 @@ async def test_a_link_that_was_interrupted_is_finished_by_the_next(shop, is_done
     assert link.left > 0  # the last one was not interrupted any more
 
 
+async def leads_to(shop, *names):
+    """Whom ids lead to in one step."""
+    found = await shop.link.ask(b"".join(encode("GET", alias_key(name)) for name in names), len(names))
+    return [owner and owner.decode() for owner in found]
+
+
 async def lead(shop, *pairs):
     """As a Redis may have been left."""
     await shop.link.ask(b"".join(encode("SET", alias_key(alias), owner) for alias, owner in pairs), len(pairs))
@@ -239,6 +246,19 @@ async def test_an_alias_is_followed_over_many_steps_and_no_further(shop):
         await shop.known(f"h{MOST_HOPS + 1}")
 
 
+async def test_a_customer_who_becomes_an_alias_takes_all_their_aliases_along(shop):
+    """Each leads to the last one at once, however many customers there were between; one that leads elsewhere by now stays."""
+    await shop.identities.link("dev", "h0")
+    await shop.identities.link("gone", "h0")
+    await lead(shop, ("gone", "other"))
+    for n in range(2 * MOST_HOPS):
+        assert await shop.identities.link(f"h{n}", f"h{n + 1}") == "linked"
+    last = f"h{2 * MOST_HOPS}"
+    assert await leads_to(shop, "dev", "h0", "h7", "gone", last) == [last, last, last, "other", None]
+    assert await shop.identities.link("dev", "h3") == "known"
+    assert await shop.link.ask(encode("SCARD", aliases_key("h7")), 1) == [0]
+
+
 async def test_an_outcome_goes_to_whoever_the_customer_is_by_now(shop):
     """What was shown to an alias of an alias, also where that is several steps; of a circle it is left to a rebuild."""
     first = await shop.show("a")
@@ -253,7 +273,10 @@ async def test_an_outcome_goes_to_whoever_the_customer_is_by_now(shop):
 
 
 async def test_the_twin_in_memory_keeps_the_same_promises():
-    """Linked, known, taken."""
+    """Linked, known, taken; an alias of an alias leads to the customer at once."""
     twin = MemoryIdentities()
     answers = [await twin.link(*pair) for pair in (("a", "c"), ("a", "c"), ("a", "d"), ("b", "a"), ("c", "c"))]
     assert answers == ["linked", "known", "taken", "linked", "known"]
+    assert await twin.link("c", "z") == "linked"
+    assert [await twin.owner(name) for name in "abcz"] == ["z"] * 4
+    assert [await twin.link(*pair) for pair in (("a", "z"), ("a", "d"), ("z", "b"))] == ["known", "taken", "known"]

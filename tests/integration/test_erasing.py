@@ -27,6 +27,7 @@ from service.decision.records import (
 from service.ids import customer_key, new_decision_id
 from service.ports import Terms
 from service.stores import alert_stream
+from service.stores.aliases import aliases_key
 from service.stores.consents import RedisConsents
 from service.stores.contact_history import RedisContactHistory, contacts_key
 from service.stores.customer_reader import RedisCustomerReader
@@ -91,6 +92,8 @@ def test_an_erased_customer_leaves_redis_and_stays_away(home, any_redis_url, cap
     for name in ("c1", "a1"):
         state = known(any_redis_url, name)
         assert (state.values, state.contacts) == ({"views_24h": 0.0, "consent_marketing": 0.0}, b"")
+        with redis_client(any_redis_url) as client:
+            assert client.exists(aliases_key(name)) == 0
     rebuild(home, any_redis_url)
     assert known(any_redis_url, "c1").values == {"views_24h": 0.0, "consent_marketing": 0.0}
     assert read_aliases(home) == {}

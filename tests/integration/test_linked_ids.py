@@ -7,7 +7,7 @@ import pytest
 from features.contract import parse_contract
 from features.homes import write_home_contract
 from service.decision.records import IdentityRecord
-from service.ports import KNOWN
+from service.ports import KNOWN, LINKED
 from service.stores.aliases import alias_key
 from service.stores.identities import RedisIdentities
 from service.stores.links import open_link
@@ -46,3 +46,12 @@ async def test_a_rebuild_ends_the_circle_that_an_earlier_one_made(home, any_redi
     identities = RedisIdentities(link, CONTRACT)
     assert [await identities.owner(name) for name in "abxpqr"] == ["b", "b", "x", "r", "r", "r"]
     assert await identities.link("p", "r") == KNOWN
+
+
+async def test_a_rebuild_knows_the_aliases_of_a_customer_who_becomes_one(home, any_redis_url, link):
+    """They lead to the new customer at once, as if Redis had never been emptied."""
+    links = [IdentityRecord("a", "b", NOW), IdentityRecord("b", "c", NOW + 1)]
+    write_segment(home, "identities", "served", links, NOW)
+    await asyncio.to_thread(rebuild, home, any_redis_url)
+    assert await RedisIdentities(link, CONTRACT).link("c", "d") == LINKED
+    assert await link.ask(b"".join(encode("GET", alias_key(name)) for name in "abc"), 3) == [b"d"] * 3

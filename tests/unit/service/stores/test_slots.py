@@ -3,7 +3,7 @@
 import pytest
 
 from service.ids import customer_key
-from service.stores.aliases import alias_key
+from service.stores.aliases import alias_key, aliases_key
 from service.stores.consents import consents_key
 from service.stores.contact_history import contacts_key
 from service.stores.identities import joined_key
@@ -37,6 +37,9 @@ def test_every_slot_has_a_word_that_lies_in_it():
 
 
 def test_what_one_step_touches_of_a_customer_lies_in_one_slot():
-    """Contacts, state, consents, alias."""
-    keys = [alias_key("c1"), contacts_key(customer_key("c1")), consents_key("c1"), live_key("c1"), joined_key("a1", "c1")]
+    """Contacts, state, consents, alias, aliases."""
+    keys = [
+        alias_key("c1"), aliases_key("c1"), contacts_key(customer_key("c1")), consents_key("c1"), live_key("c1"),
+        joined_key("a1", "c1"),
+    ]  # fmt: skip
     assert len({slot_of(key.encode()) for key in keys}) == 1
