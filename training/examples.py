@@ -39,21 +39,25 @@ DECODED_AT_ONCE = 20_000  # records: a decision is about 10 objects for each val
 JOIN = """
     with d as (select distinct on (decision_id, placement, slot) * from decisions),
          o as (select distinct on (outcome_id) * from outcomes),
-         joined as (
-             select d.decision_id, d.placement, d.slot, count(*) as responses,
-                    count(*) filter (o.type = $type and o.at <= d.decided_at + $window) as times,
-                    coalesce(sum(o.value) filter (o.type = $type and o.at <= d.decided_at + $window), 0) as worth,
-                    min(o.at) filter (o.type = $type and o.at <= d.decided_at + $window) as first_at
+         pairs as (
+             select d.decision_id, d.placement, d.slot, o.at, o.value,
+                    o.type = $type and o.at between d.decided_at - $before and d.decided_at + $after as counts
              from d join o on o.decision_id = d.decision_id
-                  and coalesce(o.placement, d.placement) = d.placement and coalesce(o.action_id, d.action_id) = d.action_id
-             group by all)
+                  and coalesce(o.placement, d.placement) = d.placement and coalesce(o.action_id, d.action_id) = d.action_id),
+         joined as (
+             select decision_id, placement, slot, count(*) filter (counts) as times,
+                    coalesce(sum(pairs.value) filter (counts), 0) as worth, min(pairs.at) filter (counts) as first_at
+             from pairs group by all)
     select d.*, joined.times, joined.worth, joined.first_at from d join joined using (decision_id, placement, slot)
     order by d.decided_at, d.decision_id, d.placement, d.slot
 """
 MEMORY = "2GB"  # of the join; what is more goes to disk
 RowsOf = Callable[[DecisionRecord, Contract], Sequence[Mapping[str, Any]]]
 Progress = Callable[[int, int], None]
-FOREVER = 1e9  # seconds: 31 years
+FOREVER = 1e10  # seconds: 317 years, so that also a clock that begins in 1970 is within them
+# seconds that an outcome may be dated before its decision: the clock of a telephone that is some minutes slow, or an hour since
+# summer time. What is dated earlier than that is about something else, or its moment means nothing
+CLOCK_BEHIND = 3600.0
 UTC = "UTC"
 ZONES = (f"customer.{TIME_ZONE}", f"context.{TIME_ZONE}")  # whichever comes first and is known
 
@@ -61,7 +65,7 @@ ZONES = (f"customer.{TIME_ZONE}", f"context.{TIME_ZONE}")  # whichever comes fir
 class Objective(msgspec.Struct, frozen=True):
     """What success is: an outcome of a type (a rate), or the sum of its values, within `window` seconds of the decision.
 
-    Without a window an outcome counts whenever it comes.
+    Without a window an outcome counts whenever it comes, and whatever its moment.
     """
 
     name: str
@@ -70,6 +74,11 @@ class Objective(msgspec.Struct, frozen=True):
     @property
     def outcome(self) -> str:
         return self.name.removeprefix(VALUE_PREFIX)
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """How long before its decision an outcome may be dated, and how long after: seconds."""
+        return (FOREVER, FOREVER) if self.window is None else (CLOCK_BEHIND, self.window)
 
     @property
     def is_value(self) -> bool:
@@ -218,8 +227,8 @@ def _joined(home: Path, objective: Objective, contract: Contract, live: "LiveLog
         connection.execute("set timezone = 'UTC'")
         connection.register("decisions", decisions)
         connection.register("outcomes", outcomes)
-        window = dt.timedelta(seconds=objective.window or FOREVER)
-        found = connection.execute(JOIN, {"type": objective.outcome, "window": window}).to_arrow_table()
+        before, after = (dt.timedelta(seconds=length) for length in objective.span)
+        found = connection.execute(JOIN, {"type": objective.outcome, "before": before, "after": after}).to_arrow_table()
     return found, until
 
 

@@ -22,7 +22,7 @@ from service.registry import Challenger, Registry
 from training.checks import Check
 from training.evaluate import current_catalog, engine_of
 from training.event_history import is_erased, read_erasures
-from training.examples import FOREVER, Objective
+from training.examples import Objective
 from training.experiments import FEW_CUSTOMERS, FEWEST, FEWEST_WITH, Difference, arm_sums, difference
 from training.gate import TIMED, scoring_ms
 from training.judging import Gain
@@ -205,13 +205,13 @@ class _Log:
     def __init__(self, home: Path, staged: Challenger, objective: Objective, span: Span) -> None:
         self._canary, self._span = Canary(staged.bundle, staged.share), span
         self._mature_until = span.end - objective.window if objective.window else float("inf")
-        self._limit = objective.window or FOREVER
+        self._before, self._after = objective.span
         self.newest: deque[_Decided] = deque(maxlen=TIMED)
         self._failed = 0
         self._counts: dict[bool, defaultdict[str, Values]] = {
             is_canary: defaultdict(lambda: np.zeros(4)) for is_canary in (True, False)
         }
-        successes = _first_successes(home, objective.outcome, span.start)
+        successes = _successes(home, objective.outcome, span.start)
         for decided in _decisions(home, span.start):
             self._count(decided, successes)
 
@@ -220,11 +220,11 @@ class _Log:
         canary, champion = (np.array(list(self._counts[is_canary].values())).reshape(-1, 4).T for is_canary in (True, False))
         return Seen(*canary)._replace(failed=self._failed), Seen(*champion)
 
-    def _count(self, decided: _Decided, successes: Mapping[str, float]) -> None:
+    def _count(self, decided: _Decided, successes: Mapping[str, Sequence[float]]) -> None:
         is_canary = self._canary.takes(decided.customer_id)
         if not is_canary and decided.experiment is not None:
             return  # still another canary's
-        came = successes.get(decided.decision_id, float("inf")) <= decided.at + self._limit
+        came = any(-self._before <= at - decided.at <= self._after for at in successes.get(decided.decision_id, ()))
         is_mature = decided.at <= self._mature_until
         fallback = any(placed.fallback for placed in decided.placements)
         self._counts[is_canary][decided.customer_id] += [1.0, fallback, is_mature, is_mature and came]
@@ -250,14 +250,14 @@ def _decisions(home: Path, since: float) -> Iterator[_Decided]:
                 yield decided
 
 
-def _first_successes(home: Path, outcome: str, since: float) -> dict[str, float]:
-    """When the first outcome of a type came, by decision."""
-    found: dict[str, float] = {}
+def _successes(home: Path, outcome: str, since: float) -> dict[str, list[float]]:
+    """When outcomes of a type came, by decision."""
+    found: defaultdict[str, list[float]] = defaultdict(list)
     decoder = msgspec.json.Decoder(OutcomeRecord)
     for source in sources_since(home, "outcomes", since):
         for _, one in records_in(source, decoder):
             if one.type == outcome:
-                found[one.decision_id] = min(one.at, found.get(one.decision_id, float("inf")))
+                found[one.decision_id].append(one.at)
     return found
 
 

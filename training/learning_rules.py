@@ -78,6 +78,8 @@ class TrainingRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class LearningRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`windows`: by outcome, how long after a decision it counts (`30min`, `7d`); without one it counts whenever it comes.
 
+    It may be dated up to an hour before the decision, where its sender's clock is slow (`training.examples.CLOCK_BEHIND`).
+
     `monotone`: by key of an input that is a number, 1 where more of it never lowers the rate, -1 where it never raises it.
     """
 

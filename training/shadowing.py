@@ -4,6 +4,7 @@ The log of shadows is joined with decisions and outcomes by the decision's id. A
 for what was served: what would have come of its own choices, nobody saw; `nextbest evaluate` estimates it.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from service.decision.experiments import Assigned
 from service.decision.records import OutcomeRecord, ShadowRecord
 from service.errors import NotReady
 from service.registry import Registry
+from training.examples import Objective
 from training.judging import Gain
 from training.learning_rules import read_rules
 from training.left_out import left_out
@@ -107,6 +109,7 @@ def _rows(home: Path, bundle: str, pairs: list[tuple[ShadowRecord, _Decided]], n
         return  # values and uplifts have no log loss
     objective = manifest.objective
     window = read_rules(home).window(objective)
+    before, after = Objective(objective, window).span
     seen, came = _outcomes(home, objective)
     others = {name: read_manifest(registry.bundle_folder(name)) for name in registry.bundles()}
     alike = {name for name, other in others.items() if (other.objective, other.predicts) == (objective, "rate")}
@@ -119,8 +122,7 @@ def _rows(home: Path, bundle: str, pairs: list[tuple[ShadowRecord, _Decided]], n
                 about = _about(served.decision_id, placed.id, item.action_id)
                 is_comparable = item.rank == 1 or not {bundle, served.versions.bundle} & of_first
                 if rate is not None and is_comparable and not seen.isdisjoint(about):
-                    at = min(came.get(key, float("inf")) for key in about)
-                    is_success = at <= served.at + (window if window is not None else float("inf")) and at < float("inf")
+                    is_success = any(-before <= at - served.at <= after for key in about for at in came.get(key, ()))
                     yield _Row(served.customer_id, rate, item.predicted_rate, is_success)
 
 
@@ -129,15 +131,15 @@ def _about(decision: str, placement: str, action: str) -> tuple[About, ...]:
     return (decision, placement, action), (decision, placement, None), (decision, None, action), (decision, None, None)
 
 
-def _outcomes(home: Path, objective: str) -> tuple[set[About], dict[About, float]]:
-    """What somebody saw; and when the first success of it came."""
+def _outcomes(home: Path, objective: str) -> tuple[set[About], dict[About, list[float]]]:
+    """What somebody saw; and when successes of it came."""
     seen: set[About] = set()
-    came: dict[About, float] = {}
+    came: defaultdict[About, list[float]] = defaultdict(list)
     for outcome in read_log(home, "outcomes", OutcomeRecord):
         key = outcome.decision_id, outcome.placement, outcome.action_id
         seen.add(key)
         if outcome.type == objective:
-            came[key] = min(outcome.at, came.get(key, float("inf")))
+            came[key].append(outcome.at)
     return seen, came
 
 

@@ -184,6 +184,20 @@ def test_a_window_is_as_long_wherever_the_machine_stands(home, zone, request):
     assert done.stdout.strip() == "[1.0, 0.0]"
 
 
+@pytest.mark.parametrize(
+    ("dated", "window", "expected"),
+    [
+        (-30 * 86_400, 86_400.0, 0.0), (-3601, 86_400.0, 0.0), (-3599, 86_400.0, 1.0), (86_399, 86_400.0, 1.0),
+        (86_401, 86_400.0, 0.0), (-AT, None, 1.0), (30 * 365 * 86_400, None, 1.0),
+    ],
+)  # fmt: skip
+def test_what_is_dated_long_before_its_decision_did_not_come_of_it(home, dated, window, expected):
+    """An hour is a slow clock; where no window is set, moments do not matter."""
+    home.live("decisions", decision("d1"))
+    home.live("outcomes", outcome("o1", "d1"), msgspec.structs.replace(outcome("o2", "d1", "click"), at=AT + dated))
+    assert load_examples(home.folder, Objective("click", window), CONTRACT).label.tolist() == [expected]
+
+
 def test_a_value_objective_sums_what_the_outcomes_brought(home):
     """Two purchases of one decision add up; a click adds nothing to conversions."""
     home.live("decisions", decision("d1"))

@@ -244,6 +244,17 @@ def test_outcomes_count_within_their_window_and_decisions_once_it_is_over(climbi
     assert old.judgement.broken.startswith("reward")
 
 
+def test_outcomes_of_long_before_a_decision_do_not_count_for_it(climbing, shop):
+    """Those of the canary are dated two hours earlier; beside another one that came in time, such a one takes nothing away."""
+    (climbing / "learning.toml").write_text('[windows]\nclick = "1h"\n')
+    records, canary = decided(climbing, shop), Canary("twin", SHARE)
+    came = outcomes(records, lambda _: 0.5)
+    early = [msgspec.structs.replace(one, outcome_id=f"{one.outcome_id}-early", at=one.at - 7200) for one in came]
+    own = {r.decision_id for r in records if canary.takes(r.customer_id)}
+    write_log(climbing, records, [*early, *(one for one in came if one.decision_id not in own)])
+    assert guard(climbing, time.time() + 7200).judgement.broken.startswith("reward")
+
+
 def test_what_was_decided_before_the_canary_does_not_count(climbing, shop):
     """Whether the segment grew since or not: other days, other customers."""
     write_log(climbing, decided(climbing, shop, after=-1000.0))

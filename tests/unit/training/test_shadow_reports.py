@@ -91,6 +91,20 @@ def test_of_two_placements_the_one_that_was_seen_counts_with_what_came_of_it(own
         assert (report.rows, report.gain.value) == (rows, pytest.approx(gain))
 
 
+def test_a_click_that_is_dated_long_before_its_decision_did_not_come_of_it(own_busy_home):
+    """Within a window, as in training: a shadow that expects none of those clicks is nearer to what came."""
+    bundle = shadowed(own_busy_home, lambda rate, came: 0.5 * rate if came else rate)
+    early = [
+        msgspec.structs.replace(one, at=one.at - 30 * 86_400.0) for one in read_outcomes(own_busy_home) if one.type == "click"
+    ]
+    seen = [one for one in read_outcomes(own_busy_home) if one.type != "click"]
+    shutil.rmtree(own_busy_home / "log" / "outcomes")
+    write_segment(own_busy_home, "outcomes", "test", [*seen, *early], LATER)
+    assert shadow_report(own_busy_home, bundle, LATER).gain.value < 0.0
+    (own_busy_home / FILE).write_text('[windows]\nclick = "7d"\n')
+    assert shadow_report(own_busy_home, bundle, LATER).gain.value > 0.0
+
+
 def test_where_nothing_can_be_compared_no_figure_is_made_up(own_busy_home):
     """It always failed, or its window is not over; or nobody asked it."""
     [bundle] = Registry(own_busy_home / "registry").bundles()
