@@ -12,7 +12,16 @@ def start_of(text: str) -> float:
 def end_of(text: str) -> float:
     """A day, until its end, or a moment."""
     moment = _moment(text)
-    return (moment + dt.timedelta(days=1) if len(text) == len("YYYY-MM-DD") else moment).timestamp()
+    return (moment + dt.timedelta(days=1) if _is_day(text) else moment).timestamp()
+
+
+def _is_day(text: str) -> bool:
+    """Whether it says no hour: `2026-11-24`, `20261124`, `2026-W48-2`."""
+    try:
+        dt.date.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _moment(text: str) -> dt.datetime:

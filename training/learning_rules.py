@@ -90,8 +90,12 @@ class LearningRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     monotone: dict[str, Literal[-1, 1]] = {}
 
     def window(self, outcome: str) -> float | None:
-        """In seconds; None without one."""
-        return seconds(self.windows[outcome]) if outcome in self.windows else None
+        """In seconds; None without one. Raises ContractError for what is no duration, or none at all."""
+        if outcome not in self.windows:
+            return None
+        if length := seconds(self.windows[outcome]):
+            return length
+        raise ContractError(f"Expected a window longer than 0 s, got `{self.windows[outcome]}` - at `windows.{outcome}`")
 
 
 UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>.*?)`(?: - at `(?P<section>.*)`)?$")  # as msgspec says it

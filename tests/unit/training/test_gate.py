@@ -164,6 +164,7 @@ def test_a_small_model_may_have_any_times_the_champions_size(guarded_home):
         ),
         ("[windos]\n", r"Expected one of `windows`, .*, got `windos` - at"),
         ('[windows]\nclick = "soon"\n', "soon"),
+        ('[windows]\nclick = "0d"\n', r"Expected a window longer than 0 s, got `0d` - at `windows.click` - at"),
         ("[gate", f"Expected TOML, .*{FILE}"),
     ],
 )
