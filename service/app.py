@@ -211,7 +211,8 @@ def create_from_settings(settings: Settings, files: Files = DISK, *, keys_asked:
         outcome_history=RedisContactHistory(patient, settings.ids_kept_s),
     )
     explainer = Explainer(lambda name: find_decision(log / DECISIONS, name), archive)
-    linking = IdentityIntake(parts.log, RedisIdentities(patient, contract), parts.clock)
+    identities_store = RedisIdentities(patient, contract, lambda: nothing_written(settings.folder))
+    linking = IdentityIntake(parts.log, identities_store, parts.clock)
     types = home_event_types(settings.folder, contract)
     rules = by_type(home_alerts(settings.folder, contract, types))
     reader = RedisCustomerReader(patient, contract, lambda: nothing_written(settings.folder), in_parts=True)

@@ -133,7 +133,7 @@ def unlink(
 ) -> str:
     """Take a link back: write it down, forget both in Redis, and rebuild. Returns the customer. Raises NotReady.
 
-    While it runs, caps count as reached, consents as denied, and live features are missing for everybody.
+    While it runs, caps count as reached, consents as denied, live features are missing, and no ids are linked, for everybody.
     """
     customer = read_aliases(home).get(alias)
     if customer is None:

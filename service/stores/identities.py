@@ -8,7 +8,7 @@ where somebody was interrupted.
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from features.contract import Contract
@@ -17,8 +17,9 @@ from features.live import LiveFeatures
 from service.decision.contacts import SIZE
 from service.errors import DependencyFailed
 from service.ids import customer_key
-from service.ports import KNOWN, LINKED, TAKEN
+from service.ports import EMPTIED, KNOWN, LINKED, TAKEN
 from service.stores.aliases import ENDLESS, MOST_HOPS, alias_key, alias_key_of, aliases_key
+from service.stores.completeness import mark_of, set_complete
 from service.stores.consents import NEWER, consents_key
 from service.stores.contact_history import KEPT_BYTES, contacts_key
 from service.stores.links import Link
@@ -29,12 +30,12 @@ ATTEMPTS = 20
 CROSSED_S = 0.01
 
 # KEYS: alias, states of the alias and the customer, their contacts, Feast's hash and the alias of the customer, the consents of
-# both. ARGV: what was read (two marks, two histories), the customer, the merged state and history ('' for none), seconds to keep,
-# then fields and values for Feast.
+# both, and that nothing was lost. ARGV: what was read (two marks, two histories), the customer, the merged state and history
+# ('' for none), seconds to keep, then fields and values for Feast.
 LINK = (
     NEWER
     + """
-if redis.call('EXISTS', KEYS[1], KEYS[7]) > 0 then return 0 end
+if redis.call('EXISTS', KEYS[1], KEYS[7]) > 0 or redis.call('EXISTS', KEYS[10]) == 0 then return 0 end
 for n = 1, 2 do
   if redis.call('GETRANGE', KEYS[n + 1], 0, 7) ~= ARGV[n] then return 0 end
   if (redis.call('GET', KEYS[n + 3]) or '') ~= ARGV[n + 2] then return 0 end
@@ -53,9 +54,10 @@ return 1
 )
 
 
-# KEYS: alias. ARGV: the customer. The first step in a cluster; answers 0 where somebody was faster.
-BIND = "if redis.call('SET', KEYS[1], ARGV[1], 'NX') then return 1 else return 0 end"
-# As above: takes it back.
+# KEYS: alias, and that nothing was lost beside it. ARGV: the customer. The first step in a cluster; answers 0 where somebody was
+# faster.
+BIND = "if redis.call('EXISTS', KEYS[2]) == 1 and redis.call('SET', KEYS[1], ARGV[1], 'NX') then return 1 else return 0 end"
+# KEYS: alias. ARGV: the customer. Takes it back.
 UNBIND = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) else return 0 end"
 # KEYS: the alias of an id. ARGV: whom it led to, and whom it shall lead to.
 REBIND = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('SET', KEYS[1], ARGV[2]) end return 1"
@@ -92,10 +94,15 @@ class _Leftovers(NamedTuple):
 
 
 class RedisIdentities:
-    """Links aliases: what comes in meanwhile makes it start again. On a single Redis nobody sees half of it."""
+    """Links aliases: what comes in meanwhile makes it start again. On a single Redis nobody sees half of it.
 
-    def __init__(self, link: Link, contract: Contract) -> None:
+    A Redis that was emptied does not know whose an alias was: nothing is linked until it does.
+    """
+
+    def __init__(self, link: Link, contract: Contract, nothing_written: Callable[[], bool]) -> None:
+        """`nothing_written` is asked where Redis has lost its mark: whether that does not matter."""
         self._link = link
+        self._nothing_written = nothing_written
         self._updates = LiveUpdates(link, contract)
         self._live = LiveFeatures(contract)
         self._layout = CustomerLayout(contract)
@@ -118,11 +125,20 @@ class RedisIdentities:
     async def owner(self, name: str) -> str:
         """The customer that an id leads to. Raises DependencyFailed."""
         for _ in range(MOST_HOPS + 1):
-            [found] = await self._link.ask(encode("GET", alias_key(name)), 1)
+            key = alias_key(name)
+            found, mark = await self._link.ask(encode("GET", key) + encode("GET", mark_of(self._link, key)), 2)
+            if mark is None:
+                await self._begin()
             if found is None:
                 return name
             name = found.decode()
         raise DependencyFailed(f"{ENDLESS} - of `{name}`")
+
+    async def _begin(self) -> None:
+        """Mark an empty Redis as complete while nothing was written. Raises DependencyFailed where something was."""
+        if not self._nothing_written():
+            raise DependencyFailed(EMPTIED)
+        await set_complete(self._link)
 
     async def _try(self, alias: str, customer: str) -> bool:
         lives = [live_key(alias), live_key(customer)]
@@ -133,7 +149,7 @@ class RedisIdentities:
         merged, pairs = self._merged(states)
         together = _joined(histories) if histories[0] else b""
         keys: list[str | bytes] = [alias_key(alias), *lives, *contacts, self._layout.key(customer), alias_key(customer)]
-        keys += [consents_key(alias), consents_key(customer)]
+        keys += [consents_key(alias), consents_key(customer), mark_of(self._link, alias_key(alias))]
         seen: list[bytes] = [*((state or b"")[:MARK] for state in states), *histories]
         command = encode("EVAL", LINK, str(len(keys)), *keys, *seen, customer, merged, together, str(KEPT_S), *pairs)
         [done] = await self._link.ask(command, 1)
@@ -141,7 +157,8 @@ class RedisIdentities:
 
     async def _bind(self, alias: str, customer: str) -> bool:
         """The first step of the same in a cluster."""
-        [bound] = await self._link.ask(encode("EVAL", BIND, "1", alias_key(alias), customer), 1)
+        keys = alias_key(alias), mark_of(self._link, alias_key(alias))
+        [bound] = await self._link.ask(encode("EVAL", BIND, "2", *keys, customer), 1)
         if not bound:
             return False
         if await self._leads_to(customer, alias):  # it was linked the other way round at the same moment

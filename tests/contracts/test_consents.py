@@ -81,7 +81,7 @@ async def test_consents_of_an_alias_become_the_customers(link):
     consents, reader = RedisConsents(link), RedisCustomerReader(link, CONTRACT, lambda: True)
     await consents.record([said("anon", given=True, at=NOW + 1), said("anon", given=True, purpose="profiling")])
     await consents.record([said("c42", given=False), said("c42", given=False, at=NOW + 1, purpose="profiling")])
-    await RedisIdentities(link, CONTRACT).link("anon", "c42")
+    await RedisIdentities(link, CONTRACT, lambda: True).link("anon", "c42")
     assert await values(reader, "anon") == await values(reader, "c42") == {"consent_marketing": 1.0, "consent_profiling": 0.0}
     await consents.record([said("anon", given=False, at=NOW + 2)])
     assert (await values(reader, "c42"))["consent_marketing"] == 0.0
@@ -92,7 +92,7 @@ async def test_consents_of_an_alias_become_the_customers(link):
 async def test_a_withdrawal_is_obeyed_however_often_the_customer_became_an_alias(link):
     """Under the first of many ids; where ids lead round in a circle nobody says that it was taken, or that nothing was said."""
     consents, reader = RedisConsents(link), RedisCustomerReader(link, CONTRACT, lambda: True)
-    identities = RedisIdentities(link, CONTRACT)
+    identities = RedisIdentities(link, CONTRACT, lambda: True)
     for n in range(20):
         await identities.link(f"h{n}", f"h{n + 1}")
     await consents.record([said("h0", given=False, purpose="profiling")])
@@ -111,7 +111,7 @@ async def test_a_withdrawal_while_ids_are_linked_is_never_lost(any_redis_url):
     consents, reader = RedisConsents(links[0]), RedisCustomerReader(links[0], CONTRACT, lambda: True)
     for n in range(50):
         await consents.record([said(f"c{n}", given=True)])
-        linking = RedisIdentities(links[1], CONTRACT).link(f"a{n}", f"c{n}")
+        linking = RedisIdentities(links[1], CONTRACT, lambda: True).link(f"a{n}", f"c{n}")
         await asyncio.gather(linking, consents.record([said(f"a{n}", given=False, at=NOW + 1)]))
         assert (await values(reader, f"c{n}"))["consent_marketing"] == 0.0
     for one in links:

@@ -37,7 +37,7 @@ class Shop:
     def __init__(self, url: str) -> None:
         self.link = open_link(url, timeout_ms=5000)
         self.reader, self.live = RedisCustomerReader(self.link, CONTRACT, lambda: True), RedisLiveFeatures(self.link, CONTRACT)
-        self.contacts, self.identities = RedisContactHistory(self.link), RedisIdentities(self.link, CONTRACT)
+        self.contacts, self.identities = RedisContactHistory(self.link), RedisIdentities(self.link, CONTRACT, lambda: True)
 
     async def viewed(self, customer: str, *names: str) -> None:
         await self.live.apply([(customer, Event(name, "viewed", NOW, {CHANNEL: "web"})) for name in names])
@@ -150,7 +150,7 @@ async def test_a_customer_who_becomes_an_alias_in_the_last_moment_takes_the_new_
                 await other.identities.link("c42", "c99")
             return await shop.link.ask(commands, count)
 
-    assert await RedisIdentities(Meddling(), CONTRACT).link("a-1", "c42") == "linked"
+    assert await RedisIdentities(Meddling(), CONTRACT, lambda: True).link("a-1", "c42") == "linked"
     state, owner = await shop.known("a-1")
     assert (owner, state.values["views_24h"]) == ("c99", 1.0)
     await other.link.close()
@@ -199,7 +199,7 @@ async def test_a_link_that_was_interrupted_is_finished_by_the_next(shop, is_done
         await shop.show(customer)
         link = Interrupted(after)
         with contextlib.suppress(DependencyFailed):
-            await RedisIdentities(link, CONTRACT).link(alias, customer)
+            await RedisIdentities(link, CONTRACT, lambda: True).link(alias, customer)
         assert await shop.identities.link(alias, customer) in ("linked", "known")
         (by_alias, owner), (by_name, _) = await shop.known(alias), await shop.known(customer)
         assert (owner, by_alias) == (customer, by_name)

@@ -522,7 +522,7 @@ async def test_an_unlinked_alias_takes_its_own_events_with_it(home, any_redis_ur
     events = [{**viewed, "event_id": f"e{n}", "customer_id": "a-1" if n < 2 else "c42"} for n in range(5)]
     await asyncio.to_thread(ingest, home, any_redis_url, written(tmp_path / "e.jsonl", events), now=NOW)
     link = open_link(any_redis_url, timeout_ms=5000)
-    await RedisIdentities(link, CONTRACT).link("a-1", "c42")
+    await RedisIdentities(link, CONTRACT, lambda: True).link("a-1", "c42")
     await link.close()
     (home / "log" / "identities").mkdir(parents=True)
     record = encode_line(json_of(IdentityRecord("a-1", "c42", NOW)))

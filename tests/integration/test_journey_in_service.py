@@ -108,7 +108,7 @@ async def shop(home, redis_url):
         )  # fmt: skip
         intake = EventIntake(log, RedisLiveFeatures(link, CONTRACT), home_event_types(home, CONTRACT), metrics, lambda: made.now)
         explainer = Explainer(lambda name: find_decision(home / "log" / "decisions", name), EngineArchive(registry, CONTRACT))
-        linking = IdentityIntake(log, RedisIdentities(link, CONTRACT), lambda: made.now)
+        linking = IdentityIntake(log, RedisIdentities(link, CONTRACT, lambda: True), lambda: made.now)
         consenting = ConsentIntake(log, RedisConsents(link), tuple, lambda: made.now)
         app = create_app(Settings(watch_interval_s=0.05), parts, engines, Desks(explainer, intake, linking, consenting))
         made.web = await stack.enter_async_context(AsyncTestClient(app))

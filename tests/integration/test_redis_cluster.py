@@ -110,7 +110,7 @@ async def everything(url: str):
         await RedisLiveFeatures(link, CONTRACT).apply(events)
         said = [ConsentRecord(c, "marketing", given=n % 3 > 0, at=NOW, received_at=NOW) for n, c in enumerate(CUSTOMERS)]
         await RedisConsents(link).record(said)
-        links = [await RedisIdentities(link, CONTRACT).link(f"c{n}", f"c{n + 1}") for n in range(0, 40, 2)]
+        links = [await RedisIdentities(link, CONTRACT, lambda: True).link(f"c{n}", f"c{n + 1}") for n in range(0, 40, 2)]
         held = await history.claim([claim(c, f"d-{c}", budgets=BUDGETS[:2]) for c in CUSTOMERS[40:]], NOW, 900.0)
         await history.record(
             [OutcomeRecord(f"o-{c}", f"d-{c}", "impression", NOW, NOW, "hero", "gold") for c in CUSTOMERS[40:60]]
@@ -182,7 +182,10 @@ async def test_a_node_that_does_not_answer_fails_what_needs_it_and_nothing_else(
 async def test_a_batch_is_read_in_parts_while_a_node_is_gone(cluster):
     """Those who lie elsewhere are known; whoever needs the node is unknown, by any id, and its budgets count as used up."""
     async with linked(cluster.url, timeout_ms=200) as link:
-        reader, identities = RedisCustomerReader(link, CONTRACT, lambda: True, in_parts=True), RedisIdentities(link, CONTRACT)
+        reader, identities = (
+            RedisCustomerReader(link, CONTRACT, lambda: True, in_parts=True),
+            RedisIdentities(link, CONTRACT, lambda: True),
+        )
         assert await reader.begin()
         [here, gone], there = customers_on(cluster, 0)[:2], customers_on(cluster, 1)[0]
         alias = next(a for n in range(100) if {node_of(cluster, a := f"a{n}"), feast_node_of(cluster, a)} == {1})
