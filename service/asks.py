@@ -223,7 +223,7 @@ class Turn:
             customer, degraded = unprofiled(customer), (NO_PROFILE_CONSENT,)
         if arm is PLAIN_ARM:
             customer, degraded = unprofiled(customer), (*degraded, NOT_PERSONALISED)
-        zone = customer.values.get(TIME_ZONE) or ask.context.get(TIME_ZONE) or engine.catalog.time_zone
+        zones = customer.values.get(TIME_ZONE), ask.context.get(TIME_ZONE), engine.catalog.time_zone
         if customer.contacts is None and own.catalog.contact.reads_history:
             degraded = (*degraded, NO_CONTACT_HISTORY)
         degraded += self._lacking_models(ask.customer_id)
@@ -234,7 +234,7 @@ class Turn:
             customer_id=ask.customer_id,
             at=self.now,
             customer=customer,
-            context={**ask.context, **request_time_values(self.now, zone)},
+            context={**ask.context, **request_time_values(self.now, *zones)},
             placements=tuple(PlacementRequest(p.id, self._slots(p, own)) for p in ask.placements),
             exclude_actions=ask.exclude_actions,
             candidates=ask.candidates,

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from features.contract import ACTION_ID, MOST_SLOTS, SLOT, Contract, Feature
-from features.request_time import TIME_ZONE, request_time_values
+from features.request_time import TIME_ZONE, is_zone, request_time_values
 from features.vectors import Column, Matrix, Repeated, vectorize
 from service.bundles.manifest import VALUE_PREFIX
 from service.decision.records import DecisionRecord, OutcomeRecord
@@ -314,10 +314,16 @@ def filled(contract: Contract, columns: Mapping[str, pa.Array], decided_at: Valu
 
 def _zones(columns: Mapping[str, pa.Array], rows: int, zone: str) -> list[str]:
     """The time zone of each row; each name is made once."""
-    told = [columns[key].cast(pa.string()) for key in ZONES if key in columns]
+    told = [_known_zones(columns[key].cast(pa.string())) for key in ZONES if key in columns]
     coded = pc.coalesce(*told, pa.repeat(zone, rows)).dictionary_encode()
     names = coded.dictionary.to_pylist()
     return [names[place] for place in coded.indices.to_pylist()]
+
+
+def _known_zones(column: pa.Array) -> pa.Array:
+    """Null where there is no such zone: the next one that was told holds then, as in serving."""
+    coded = column.dictionary_encode()
+    return pa.array([name if is_zone(name) else None for name in coded.dictionary.to_pylist()], pa.string()).take(coded.indices)
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.contract import Contract, ContractError, Feature
-from features.request_time import REQUEST_TIME_NAMES, check_request_time, request_time_values
+from features.request_time import REQUEST_TIME_NAMES, check_request_time, known_zones, request_time_values
 
 
 @given(st.integers(0, 4_000_000_000))
@@ -30,6 +30,14 @@ def test_the_local_hour_is_what_the_clock_on_the_wall_says(at, zone):
 def test_a_time_zone_that_is_none_counts_as_utc(zone):
     """What a customer record says may be anything."""
     assert request_time_values(3600.0, zone)["local_hour"] == 1.0
+
+
+@pytest.mark.parametrize("none", ["Europe/berlin", "Mars/Base", "", None, 7.0])
+def test_the_first_time_zone_that_is_one_counts(none):
+    """What is none is passed over, and never kept in mind."""
+    assert request_time_values(3600.0, none, "Asia/Tokyo", "Europe/Berlin")["local_hour"] == 10.0
+    assert request_time_values(3600.0, none, none, "Asia/Tokyo")["local_hour"] == 10.0
+    assert none not in known_zones()
 
 
 def test_the_names_it_announces_are_the_values_it_gives():

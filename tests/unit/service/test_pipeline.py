@@ -142,6 +142,19 @@ async def test_an_answer_is_in_the_log_as_it_was_given(make):
     assert logged.degraded == ()
 
 
+@pytest.mark.parametrize(
+    ("customer", "context", "hour"),
+    [("Asia/Tokyo", "Europe/London", 10), ("Tokyo", "Europe/London", 2), ("Tokyo", "London", 3), (None, "", 3), (7.0, None, 3)],
+)
+async def test_the_local_hour_is_that_of_the_first_time_zone_that_is_one(make, tiny, customer, context, hour):
+    """The customer's, the request's or the catalog's, which is Berlin's; it is 01:46 UTC, in summer."""
+    engine = tiny.engine([tiny.action("gold")], time_zone="Europe/Berlin")
+    reader = MemoryCustomerReader({"c1": CustomerState({"time_zone": customer})})
+    asked = msgspec.structs.replace(ask(), context={"time_zone": context})
+    answer = await make(engine=lambda: engine, reader=reader).recommend(asked)
+    assert int(answer.record.context["local_hour"]) == hour
+
+
 async def test_requests_that_arrive_together_are_read_together(make):
     """Forty requests in one turn of the loop: one read of forty."""
     reader = SlowReader(0.0)

@@ -113,7 +113,7 @@ def test_a_moment_that_was_served_is_learned_as_it_was_served(home):
 
 @pytest.mark.parametrize(("published", "elsewhere"), [(True, 16), (False, 14)])
 def test_a_moment_that_was_not_served_is_filled_in_the_zone_that_serving_would_have_taken(home, published, elsewhere):
-    """The customer's, the request's, the catalog's, or UTC: 14:13 there. Training and data frames say the same."""
+    """The customer's, the request's, the catalog's, or UTC, whichever is one: 14:13 there. Data frames say the same."""
     contract = parse_contract(ZONED)
     write_home_contract(home.folder, contract)
     if published:
@@ -122,13 +122,14 @@ def test_a_moment_that_was_not_served_is_filled_in_the_zone_that_serving_would_h
     both = {"customer": {"time_zone": "Asia/Tokyo"}, "context": {"time_zone": "America/New_York"}}
     home.live(
         "decisions", decision("d1", **both), decision("d2", **{**both, "customer": {}}), decision("d3", customer={}, context={}),
-        decision("d4", **{**both, "context": {"local_hour": 3.0}}),
+        decision("d4", **{**both, "context": {"local_hour": 3.0}}), decision("d5", **{**both, "customer": {"time_zone": "?"}}),
     )  # fmt: skip
-    home.live("outcomes", *(outcome(f"o{n}", f"d{n}") for n in range(1, 5)))
-    expected = [*(hour + 13 / 60 + 20 / 3600 for hour in (23, 10, elsewhere)), 3.0]
+    home.live("outcomes", *(outcome(f"o{n}", f"d{n}") for n in range(1, 6)))
+    there = [hour + 13 / 60 + 20 / 3600 for hour in (23, 10, elsewhere)]
+    expected = [*there, 3.0, there[1]]
     found = load_examples(home.folder, Objective("click"), contract).values
     assert found["context.local_hour"].to_pylist() == pytest.approx(expected)
-    assert found["context.hour"].to_pylist() == [14.0] * 4
+    assert found["context.hour"].to_pylist() == [14.0] * 5
     frame = load_decisions(home.folder).read_all()
     assert frame["context.local_hour"].to_pylist() == pytest.approx(expected)
 
