@@ -25,7 +25,7 @@ Property = float | str | bool
 
 EARLIEST = dt.datetime(1, 1, 2, tzinfo=dt.UTC).timestamp()  # a day after calendars begin, so that every zone can tell it
 CLOCK_SKEW_S = 300.0  # how far ahead of ours a sender's clock may be
-LONGEST_TEXT = 4096  # characters of a property
+LONGEST_TEXT = 4096  # characters of a property, and of a value of a request's context
 MOST_PROPERTIES = 64
 
 

@@ -5,13 +5,17 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from service.catalog.entities import Kind, Scalar
+from features.event_types import LONGEST_TEXT
+from service.catalog.entities import Kind
 from service.decision.explain import ActionExplained
 from service.decision.scoring import Predicts
 
 Identifier = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 ActionList = Annotated[tuple[Identifier, ...], msgspec.Meta(max_length=10_000)]
-Context = Annotated[dict[Annotated[str, msgspec.Meta(max_length=64)], Scalar], msgspec.Meta(max_length=64)]
+ContextText = Annotated[str, msgspec.Meta(max_length=LONGEST_TEXT)]
+Context = Annotated[
+    dict[Annotated[str, msgspec.Meta(max_length=64)], float | ContextText | bool | None], msgspec.Meta(max_length=64)
+]
 Explain = Literal["none", "summary", "full"]
 
 OUTCOMES_PER_CALL = 1000

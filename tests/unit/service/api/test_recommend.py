@@ -5,6 +5,7 @@ import asyncio
 import msgspec
 import pytest
 
+from features.event_types import LONGEST_TEXT
 from service.api.examples import OUTCOMES_ANSWER, OUTCOMES_REQUEST, RECOMMEND_ANSWER, RECOMMEND_REQUEST
 from service.api.outcomes import judge
 from service.api.recommend import answered
@@ -104,6 +105,10 @@ async def test_a_summary_counts_what_a_full_explanation_names(client):
         ),
         (b'{"customer_id": "c", "placements": [{"id": "sidebar"}, {"id": "sidebar"}]}', "twice - at `$.placements[1].id`"),
         (b'{"customer_id": "c", "placement": "home_hero", "context": {"device": {"a": 1}}}', "$.context"),
+        (
+            b'{"customer_id": "c", "placement": "home_hero", "context": {"time_zone": "%b"}}' % (b"x" * 4097),
+            "Expected `str` of length <= 4096 - at `$.context[...]`",
+        ),
         (b'{"customer_id": "c", "placement": "home_hero", "deadline_ms": 0}', "$.deadline_ms"),
         (b'{"customer_id": "c\xff"}', ""),
         (b"", ""),
@@ -115,6 +120,13 @@ async def test_a_malformed_request_is_told_what_where(client, body, detail):
     assert response.status_code == 400, response.text
     assert response.headers["content-type"].startswith("application/problem+json")
     assert detail in response.json()["detail"]
+
+
+async def test_a_text_of_the_context_may_be_as_long_as_one_of_an_event(client):
+    """So long and no longer; beside it numbers, truths and nothing at all."""
+    context = {"device": "x" * LONGEST_TEXT, "basket": 3, "is_new": True, "campaign": None}
+    answer = await client.post("/recommend", json=SHORT | {"context": context})
+    assert (answer.status_code, answer.json()["customer_id"]) == (200, "c42")
 
 
 async def test_an_unknown_placement_is_404_naming_the_known_ones(client):
