@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeVar
 from features.contract import Contract
 from features.homes import home_contract
 from features.materialize import materialize
-from service.catalog.policies import DECISIONS, Budget, counted_once
+from service.catalog.policies import DECISIONS, RESERVATION_S, Budget, counted_once
 from service.catalog.validate import load_catalog
 from service.decision.contacts import (
     IMPRESSION,
@@ -34,7 +34,7 @@ from service.ids import customer_key, key_in
 from service.registry import Registry
 from service.stores.alert_stream import RedisAlerts, hold_commands
 from service.stores.aliases import alias_key, aliases_key
-from service.stores.budgets import budget_keys
+from service.stores.budgets import DAY_S, budget_keys, day_of
 from service.stores.completeness import mark_of, set_complete
 from service.stores.consents import consent_text, consents_key, record_command, said_at
 from service.stores.contact_history import CLIENTS_ID_S, KEPT_BYTES, as_contact, contacts_key, decision_key
@@ -270,10 +270,12 @@ class _Rebuilding:
         revision = registry.current().catalog
         if revision is None:
             return 0
-        budgets = load_catalog(registry.catalog(revision).document, self._contract).budgets
+        catalog = load_catalog(registry.catalog(revision).document, self._contract)
+        budgets = catalog.budgets
         now = time.time()
         before = await read_counters(self._link, budgets, now)
-        commands = counters_put_right(before, budget_counts(self._home, budgets, now))
+        counts = budget_counts(self._home, budgets, now, catalog.contact.reservation)
+        commands = counters_put_right(before, counts)
         await self._link.ask(b"".join(commands), len(commands))
         return len(counted_once(budgets))
 
@@ -379,10 +381,16 @@ def counters_put_right(before: Mapping[str, int], counts: Mapping[str, int]) -> 
     return [*moved, *kept, *rest]
 
 
-def budget_counts(home: Path, budgets: Iterable[Budget], until: float = math.inf) -> dict[str, int]:
-    """What is certainly used, by the key of the counter, of what was decided or taken in until then (seconds since 1970 UTC)."""
+def budget_counts(
+    home: Path, budgets: Iterable[Budget], until: float = math.inf, reservation: float = RESERVATION_S
+) -> dict[str, int]:
+    """What is certainly used, by the key of the counter, of what was decided or taken in until then (seconds since 1970 UTC).
+
+    An impression whose decision had reserved it before midnight, for `reservation` seconds, counts on the day of the decision.
+    """
     by_action: defaultdict[str, list[Budget]] = defaultdict(list)
-    counts: defaultdict[str, int] = defaultdict(int)
+    counts: Counter[str] = Counter()
+    reserved: dict[tuple[str, str], float] = {}  # over midnight, by decision and action
     for budget in counted_once(budgets):
         by_action[budget.action].append(budget)
     for logged in each_once(read_decisions(home, forgotten=True)) if by_action else ():
@@ -390,10 +398,14 @@ def budget_counts(home: Path, budgets: Iterable[Budget], until: float = math.inf
             for budget in by_action.get(action, ()):
                 if budget.count == DECISIONS:
                     counts[budget_keys(budget, logged.record.at)[0]] += 1
+                elif budget.per_day and day_of(logged.record.at) != day_of(logged.record.at + reservation):
+                    reserved[logged.record.decision_id, action] = logged.record.at
     for outcome in timely_outcomes(home) if by_action else ():
-        for budget in by_action.get(outcome.action_id or "", ()) if outcome.received_at <= until else ():
-            if budget.count != DECISIONS and type_code(outcome.type) == IMPRESSION:
-                counts[budget_keys(budget, outcome.at)[0]] += 1
+        if outcome.received_at <= until and type_code(outcome.type) == IMPRESSION:
+            decided = reserved.pop((outcome.decision_id, outcome.action_id or ""), -math.inf)
+            is_of_before = outcome.at < decided + reservation and day_of(decided) == day_of(outcome.at - DAY_S)
+            seen = [budget for budget in by_action.get(outcome.action_id or "", ()) if budget.count != DECISIONS]
+            counts.update(budget_keys(budget, decided if is_of_before else outcome.at)[0] for budget in seen)
     return counts
 
 

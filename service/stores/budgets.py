@@ -23,18 +23,28 @@ RELEASE = """
 if ARGV[2] == '1' then redis.call('DECR', KEYS[1]) else redis.call('ZREM', KEYS[2], ARGV[1]) end
 return 1
 """
-# KEYS as above. ARGV: member, seconds to keep. An impression counts once, also if its reservation ran out before it came.
+# KEYS as above, and the same of the day before. ARGV: member, seconds to keep, moment of the impression. It counts once, also if
+# its reservation ran out before it came; and on the day of which it was reserved, lest the next one have more than its shares.
 CONFIRM = """
+local until_then = redis.call('ZSCORE', KEYS[4], ARGV[1])
+local counter = KEYS[1]
+if until_then and tonumber(until_then) > tonumber(ARGV[3]) then counter = KEYS[3] end
 redis.call('ZREM', KEYS[2], ARGV[1])
-redis.call('INCR', KEYS[1])
-redis.call('EXPIRE', KEYS[1], ARGV[2])
+redis.call('ZREM', KEYS[4], ARGV[1])
+redis.call('INCR', counter)
+redis.call('EXPIRE', counter, ARGV[2])
 return 1
 """
 
 
+def day_of(at: float) -> str:
+    """The UTC day of a moment."""
+    return dt.datetime.fromtimestamp(at, dt.UTC).strftime("%Y%m%d")
+
+
 def budget_keys(budget: Budget, at: float) -> tuple[str, str]:
     """The counter and the reservations of a budget; a daily one has its own every UTC day."""
-    period = dt.datetime.fromtimestamp(at, dt.UTC).strftime("%Y%m%d") if budget.per_day else "total"
+    period = day_of(at) if budget.per_day else "total"
     return f"nb:budget:{{{budget.name}}}:{period}", f"nb:budget:{{{budget.name}}}:{period}:reserved"
 
 
@@ -62,7 +72,8 @@ def release_command(budget: Budget, decision_id: str, now: float) -> bytes:
 
 def confirm_command(budget: Budget, decision_id: str, at: float) -> bytes:
     """One command that turns a reservation into a certainty."""
-    return _script(CONFIRM, budget, at, decision_id, str(KEPT_S))
+    keys = *budget_keys(budget, at), *budget_keys(budget, at - DAY_S)
+    return encode("EVAL", CONFIRM, str(len(keys)), *keys, decision_id, str(KEPT_S), repr(at))
 
 
 def _script(script: str, budget: Budget, at: float, *arguments: str) -> bytes:

@@ -19,7 +19,7 @@ from service.errors import DependencyDown, DependencyFailed, DependencyRefused
 from service.ids import customer_key, key_in, without_key
 from service.ports import Claim
 from service.stores.aliases import alias_key_of, customers_of
-from service.stores.budgets import budget_keys, claim_command, confirm_command, release_command
+from service.stores.budgets import DAY_S, budget_keys, claim_command, confirm_command, release_command
 from service.stores.erasures import ask_erased, until_in
 from service.stores.links import Link
 from service.stores.resp import bulk, check, encode
@@ -253,6 +253,12 @@ class MemoryContactHistory:
                 self._append(key, encode_contacts([as_contact(outcome)]))
             for budget in budgets:
                 if type_code(outcome.type) == IMPRESSION and (budget.action, budget.count) == (outcome.action_id, IMPRESSIONS):
-                    counter, reserved = budget_keys(budget, outcome.at)
-                    self._reserved[reserved].pop(outcome.decision_id, None)
-                    self._counters[counter] += 1
+                    self._confirm(budget, outcome)
+
+    def _confirm(self, budget: Budget, outcome: OutcomeRecord) -> None:
+        (counter, reserved), before = budget_keys(budget, outcome.at), budget_keys(budget, outcome.at - DAY_S)
+        if self._reserved[before[1]].get(outcome.decision_id, 0.0) > outcome.at:
+            counter = before[0]
+        for key in (reserved, before[1]):
+            self._reserved[key].pop(outcome.decision_id, None)
+        self._counters[counter] += 1

@@ -209,6 +209,22 @@ async def test_a_daily_budget_begins_anew_with_the_day(stores):
     assert (await stores.reader.read(["c1"], NOW + DAY, Terms((MADE,)))).exhausted == ()
 
 
+async def test_an_impression_after_midnight_counts_on_the_day_that_reserved_it(stores):
+    """Else one day's share and the next day's would both be seen on the next. What ran out before counts when it was seen."""
+    daily, midnight = Budget("daily", "gold", 2, per_day=True, count="impressions"), DAY * (NOW // DAY + 1)
+    before = [claim(f"c{i}", budgets=[daily]) for i in range(2)]
+    await stores.history.claim(before, midnight - 5, 900.0)
+    seen = [outcome(one.decision_id, at=midnight + 5) for one in before]
+    await stores.history.record(seen, [daily])
+    assert await stores.history.claim([claim("c3", budgets=[daily])], midnight + 10, 900.0) == [True]
+    assert (await stores.reader.read(["c1"], midnight + 10, Terms((daily,)))).exhausted == ()
+    assert (await stores.reader.read(["c1"], midnight - 1, Terms((daily,)))).exhausted == (daily,)
+    late = claim("c4", budgets=[daily])
+    await stores.history.claim([late], midnight + DAY - 5, 5.0)
+    await stores.history.record([outcome(late.decision_id, at=midnight + DAY + n) for n in (1, 2)], [daily])
+    assert (await stores.reader.read(["c1"], midnight + DAY + 9, Terms((daily,)))).exhausted == (daily,)
+
+
 async def test_a_claim_that_does_not_hold_takes_nothing_from_a_budget(stores):
     """Its history had changed: its share of the budget is given back."""
     await stores.history.claim([claim()], NOW, 900.0)

@@ -33,3 +33,16 @@ def test_a_decision_takes_one_share_in_however_many_placements_it_shows_the_acti
     told = [impression("o1", "d1", "hero"), impression("o2", "d1", "side"), impression("o3", "d2", "hero")]
     write_segment(tmp_path, "outcomes", "tests", told, AT)
     assert budget_counts(tmp_path, [MADE, SEEN]) == {key(MADE): 2, key(SEEN): 3}
+
+
+def test_an_impression_after_midnight_counts_on_the_day_that_reserved_it(tmp_path):
+    """As it is confirmed: once, as long as it was reserved. A second one, or one that is late, counts when it was seen."""
+    midnight = DAY * (AT // DAY + 1)
+    write_segment(tmp_path, "decisions", "tests", [decision(name, "hero", "side", at=midnight - 60) for name in ("d1", "d2")], AT)
+    told = [
+        impression("o1", "d1", "hero", midnight + 60), impression("o2", "d1", "side", midnight + 61),
+        impression("o3", "d2", "hero", midnight + 840), impression("o4", "d3", "hero", midnight + 60),
+    ]  # fmt: skip
+    write_segment(tmp_path, "outcomes", "tests", told, AT)
+    assert budget_counts(tmp_path, [SEEN]) == {key(SEEN, midnight - 60): 1, key(SEEN, midnight): 3}
+    assert budget_counts(tmp_path, [SEEN], reservation=901.0) == {key(SEEN, midnight - 60): 2, key(SEEN, midnight): 2}
