@@ -1,10 +1,11 @@
 """What a catalog must keep to so that it does what it says once it serves. One that was published before need not: it goes on."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from service.catalog.checking import LARGEST, Place
 from service.catalog.entities import Catalog, Weight
+from service.catalog.policies import KEPT_CONTACTS
 
 
 def refuse_overflows(catalog: Catalog, places: Mapping[str, Place]) -> None:
@@ -25,3 +26,21 @@ def _product(weights: Iterable[Weight]) -> float:
 def _refuse_value(place: Place, lever: float, factor: float) -> None:
     what = f"a value of at most {LARGEST / factor:.3g}, on which levers ({lever:g}) and weights ({factor / lever:g}) are put"
     place.entries()["value"].refuse(what)
+
+
+def refuse_alike(places: Mapping[str, Place], hashed: Callable[[str], int]) -> None:
+    """Ids that look the same to who counts contacts: a cap of one would count the other."""
+    first: dict[int, str] = {}
+    for name, place in places.items():
+        other = first.setdefault(hashed(name), name)
+        if other != name:
+            place.entries()["id"].refuse(f"an id that contacts tell from `{other}` by its hash: change one of the two")
+
+
+def refuse_beyond_kept(catalog: Catalog, contact: Place | None) -> None:
+    """Caps that nobody would ever reach, since fewer contacts of a customer are kept. `contact`: the section."""
+    names = {cap.name for cap in catalog.contact.caps if cap.at_most > KEPT_CONTACTS}
+    for cap in contact.entries()["caps"].items() if contact is not None and names else ():
+        if isinstance(cap.value, Mapping) and cap.value.get("name") in names:
+            most = f"a number of at most {KEPT_CONTACTS}, which is how many contacts of a customer are kept"
+            cap.entries()["at_most"].refuse(most)

@@ -9,6 +9,7 @@ Unit = Literal["action", "group", "issue", "kind", "channel", "placement", "ever
 
 UNITS: tuple[str, ...] = get_args(Unit)
 DECISIONS, IMPRESSIONS, OUTCOMES = "decisions", "impressions", "outcomes"  # what a cap counts; else one type of outcome
+KEPT_CONTACTS = 384  # of each customer, at least: what a cap can count
 RESERVATION_S = 900.0  # how long a decision counts as an impression that may still come
 
 

@@ -10,7 +10,7 @@ import msgspec
 
 from features.contract import ACTION_ID, Contract
 from service.catalog.attributes import NUMBER, Attribute, attribute_features, read_attribute
-from service.catalog.bounds import refuse_overflows
+from service.catalog.bounds import refuse_alike, refuse_beyond_kept, refuse_overflows
 from service.catalog.checking import Place, Problems, unique
 from service.catalog.consenting import fallbacks_in_need, read_purposes, selects_action, with_consents
 from service.catalog.contacting import SELECTOR_KEYS, Known, named, read_constraints, read_policy, read_selector
@@ -18,6 +18,7 @@ from service.catalog.documents import read_document
 from service.catalog.entities import Action, Catalog, CompiledValue, Kind, Placement, Treatment, Weight
 from service.catalog.experimenting import read_experiments, read_holdout, read_not_personalised
 from service.catalog.expressions import Name
+from service.catalog.hashed import hash16, hash32
 from service.catalog.placing import KINDS, read_content, read_placement
 from service.catalog.policies import Purpose, Selector
 from service.catalog.rulebook import RULE_NAME, RuleBook, Rules
@@ -127,7 +128,8 @@ class _Builder:
         self._book.declare(_entries(top, "rules"), _entries(top, "segments"))
         issues = {n: self._issue(p, n) for n, p in _named(top, "issues", "issue")}
         groups = {n: self._group(p, issues) for n, p in _named(top, "groups", "group")}
-        self._placements = {n: read_placement(n, p) for n, p in _named(top, "placements", "placement")}
+        placed = list(_named(top, "placements", "placement"))
+        self._placements = {n: read_placement(n, p) for n, p in placed}
         listed = list(_named(top, "actions", "action"))
         names = self._action_names([n for n, _ in listed], [p for _, p in listed])
         known = Known([n for n, _ in listed], list(groups), list(issues), KINDS, self._channels(), list(self._placements))
@@ -155,6 +157,9 @@ class _Builder:
         )  # fmt: skip
         if self._is_new:
             refuse_overflows(catalog, dict(listed))
+            refuse_alike(dict(listed), hash32)
+            refuse_alike(dict(placed), hash16)
+            refuse_beyond_kept(catalog, top.get("contact"))
         return catalog
 
     def _overridden(self, document: dict[str, Any], place: Place) -> Catalog | None:

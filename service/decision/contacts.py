@@ -1,18 +1,18 @@
 """What a customer was shown and what came of it, as 16 bytes a contact: the form in which Redis and the record keep it.
 
-Names are kept as hashes, so that a contact outlives the catalog it was made with and a new rule applies to the past at once.
+Names are kept as hashes (`service.catalog.hashed`).
 """
 
 import math
 import struct
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
-from hashlib import blake2b
 from typing import NamedTuple
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
+
+from service.catalog.hashed import hash16, hash32
 
 ENTRY = np.dtype([("at", "<u4"), ("action", "<u4"), ("decision", "<u4"), ("placement", "<u2"), ("type", "<u2")])
 SIZE = ENTRY.itemsize
@@ -35,18 +35,6 @@ class Contact(msgspec.Struct, frozen=True):
     decision_id: str
     placement: str
     type: int
-
-
-@lru_cache(maxsize=65_536)  # actions are few; a decision's id is hashed two or three times
-def hash32(name: str) -> int:
-    """32 bits of a name; 0 for no name, and for nothing else."""
-    return (int.from_bytes(blake2b(name.encode(), digest_size=4).digest(), "little") or 1) if name else 0
-
-
-@lru_cache(maxsize=4096)
-def hash16(name: str) -> int:
-    """16 bits of a name; 0 for no name, and for nothing else."""
-    return (int.from_bytes(blake2b(name.encode(), digest_size=2).digest(), "little") or 1) if name else 0
 
 
 def type_code(outcome: str) -> int:

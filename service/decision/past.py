@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from features import native
 from service.catalog.entities import Action, Placement
+from service.catalog.hashed import hash16, hash32
 from service.catalog.policies import DECISIONS, IMPRESSIONS, OUTCOMES, Cap
 from service.decision.contacts import (
     CANCELLED,
@@ -20,8 +21,6 @@ from service.decision.contacts import (
     SIZE,
     History,
     decode_contacts,
-    hash16,
-    hash32,
     is_taken_back,
     type_code,
 )

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from service.catalog.policies import DECISIONS, IMPRESSIONS, Budget
+from service.catalog.policies import DECISIONS, IMPRESSIONS, KEPT_CONTACTS, Budget
 from service.claims import must_hold
 from service.decision.contacts import CANCELLED, IMPRESSION, SIZE, Contact, encode_contacts, type_code
 from service.decision.records import OutcomeRecord
@@ -24,7 +24,7 @@ from service.stores.erasures import ask_erased, until_in
 from service.stores.links import Link
 from service.stores.resp import bulk, check, encode
 
-KEPT_BYTES = 384 * SIZE  # contacts per customer that are kept at least
+KEPT_BYTES = KEPT_CONTACTS * SIZE
 MOST_BYTES = 512 * SIZE  # when there are more, the oldest go
 KEPT_S = 400 * 86_400  # a customer nobody has been in contact with for so long is forgotten here
 RECORDED_AT_ONCE = 250  # outcomes: of many calls at once, each soon has an answer from Redis, and so has whoever shares the link

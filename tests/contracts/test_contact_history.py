@@ -9,8 +9,9 @@ import pytest
 from features.contract import parse_contract
 from features.layout import CustomerLayout
 from features.redis_client import redis_client
+from service.catalog.hashed import hash32
 from service.catalog.policies import Budget
-from service.decision.contacts import CANCELLED, IMPRESSION, SERVED, SIZE, Contact, decode_contacts, hash32
+from service.decision.contacts import CANCELLED, IMPRESSION, SERVED, SIZE, Contact, decode_contacts
 from service.decision.records import OutcomeRecord
 from service.errors import DependencyFailed
 from service.ids import customer_key, new_decision_id

@@ -42,7 +42,7 @@ actions:
   - {id: tips, group: all, kind: content, value: 1, treatments: [{id: t, placements: [home_hero]}]}
   - {id: sale, group: all, kind: offer, value: 2, treatments: [{id: t, placements: [home_hero]}]}
 placements: [{id: home_hero, channel: web, fallback: {action: welcome, kind: content}}]
-contact: {caps: [{name: few_offers, at_most: 100000, per: action, window: 1d, where: {kinds: offer}}]}
+contact: {caps: [{name: few_offers, at_most: 384, per: action, window: 1d, where: {kinds: offer}}]}
 """
 
 

@@ -15,7 +15,8 @@ import redis
 
 from features.homes import home_contract
 from features.redis_server import resolve_redis
-from service.decision.contacts import CANCELLED, ENTRY, SERVED, hash32, type_code
+from service.catalog.hashed import hash32
+from service.decision.contacts import CANCELLED, ENTRY, SERVED, type_code
 from service.ids import customer_key
 from service.stores.contact_history import contacts_key
 from service.stores.customer_reader import RedisCustomerReader
@@ -31,7 +32,7 @@ from tests.acceptance.whole import command
 IDS, TIMES = 200, 50
 LISTENERS = 64  # connections that send at the same time
 # with a cap, each decision must hold before it is told
-CAP = "contact: {caps: [{name: daily_cap, at_most: 1000, per: action, window: 1d}]}\n"
+CAP = "contact: {caps: [{name: daily_cap, at_most: 384, per: action, window: 1d}]}\n"
 AGAIN_S = 0.02
 LIMIT_S = 60.0
 DECISION, OUTCOME, EVENT = "/recommend", "/outcomes", "/events"

@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service.catalog.hashed import hash32
 from service.catalog.policies import Budget, Cap, ContactPolicy, CoolDown, Exclusion, QuietHours, Selector
 from service.decision.contact_policy import NO_CONTACT_HISTORY
-from service.decision.contacts import CANCELLED, SERVED, SIZE, Contact, decode_contacts, encode_contacts, hash32, type_code
+from service.decision.contacts import CANCELLED, SERVED, SIZE, Contact, decode_contacts, encode_contacts, type_code
 from service.decision.decide import decide
 from service.decision.entities import CustomerState
 
