@@ -167,18 +167,23 @@
       var element = entry.target;
       clearTimeout(clocks.get(element));
       clocks.delete(element);
-      var box = entry.boundingClientRect; // of what has no area the ratio is 1
-      if (entry.intersectionRatio >= 0.5 && box.width * box.height > 0) clocks.set(element, setTimeout(impression, SEEN_MS, element));
+      if (entry.intersectionRatio < 0.5) return;
+      var box = entry.boundingClientRect; // of what has no area the ratio is 1, and still is once a picture has come
+      clocks.set(element, setTimeout(box.width * box.height > 0 ? impression : look, SEEN_MS, element));
     });
   }, {threshold: 0.5});
+  function look(element) {
+    watcher.unobserve(element); // whoever is watched anew is looked at at once
+    if (element.isConnected) watcher.observe(element);
+    else clocks.delete(element);
+  }
   function watch() {
     if (!watcher) return;
     watched.forEach(function (_, element) { if (!element.isConnected) watched.delete(element); });
     document.querySelectorAll(MARKED).forEach(function (element) {
       if (watched.get(element) === what(element)) return;
       watched.set(element, what(element));
-      watcher.unobserve(element); // whoever is watched anew is looked at at once
-      watcher.observe(element);
+      look(element);
     });
   }
   function watchAnew() { watched.clear(); watch(); }

@@ -177,6 +177,22 @@ def test_what_was_to_be_seen_for_a_second_is_an_impression(page):
     assert told(page(code)[0]) == [("gold", "impression")]
 
 
+def test_a_picture_that_comes_later_is_an_impression_from_then_on(page):
+    """Its element has no area until then, which is all in view, and so it is afterwards; one that is taken away is none."""
+    code = """
+    const banner = mark('banner', 1, 0), gone = mark('gone', 1, 0);
+    await after(300);
+    banner.box = gone.box = {width: 300, height: 100};
+    gone.isConnected = false;
+    await after(1000);
+    nextbest.flush();
+    if (sent.some(call => call.url.endsWith('/outcomes'))) throw 1;
+    await after(900);
+    nextbest.flush();
+    """
+    assert told(page(code)[0]) == [("banner", "impression")]
+
+
 def test_a_page_that_moves_all_the_time_does_not_keep_an_impression_from_being_told(page):
     """And an element that shows something else is looked at again."""
     code = """
