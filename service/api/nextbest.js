@@ -142,7 +142,7 @@
   addEventListener("pagehide", function () {
     if (since !== null) visible += Date.now() - since;
     since = null;
-    if (allowed && visible > 0) track("page_viewed", {page: location.pathname, dwell_s: Math.round(visible / 100) / 10});
+    if (allowed && visible > 0) track("page_left", {page: location.pathname, dwell_s: Math.round(visible / 100) / 10});
     visible = 0;
     flush(true);
   });

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 import service.api.browser
+from features.event_types import PACKAGED, parse_event_types
 from service.api.wire import ConsentSent, ConsentsRequest, EventSent, EventsRequest, Outcome, OutcomesRequest, RecommendRequest
 
 SCRIPT = Path(service.api.browser.__file__).with_name("nextbest.js")
@@ -113,11 +114,15 @@ def test_without_consent_nothing_is_sent_and_nothing_is_kept(page):
 
 
 def test_a_page_view_is_told_by_itself_and_dwell_time_when_the_page_goes(page):
-    """By beacon, which outlives the page."""
+    """By beacon, which outlives the page; as another type, so that a view counts once, and both as the service declares them."""
     sent, stored = page("await new Promise(done => setTimeout(done, 150)); fire('pagehide');")
     first, last = events_in(sent)
     assert (first.type, first.properties) == ("page_viewed", {"page": "/home"})
+    assert (last.type, last.properties["page"]) == ("page_left", "/home")
     assert last.properties["dwell_s"] >= 0.1
+    types = parse_event_types(PACKAGED.read_text())
+    assert [types.problem(event.type, event.channel, event.properties) for event in (first, last)] == [None, None]
+    assert {"page_viewed", "page_left"} <= types.types.keys()
     assert all(call["beacon"] for call in sent)
     assert first.anonymous_id == last.anonymous_id == stored["nextbest"]
     assert first.event_id != last.event_id
