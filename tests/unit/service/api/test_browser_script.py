@@ -1,6 +1,7 @@
 """The script for web pages, run in Node with a page made of a few objects."""
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,6 +14,7 @@ from features.event_types import PACKAGED, parse_event_types
 from service.api.wire import ConsentSent, ConsentsRequest, EventSent, EventsRequest, Outcome, OutcomesRequest, RecommendRequest
 
 SCRIPT = Path(service.api.browser.__file__).with_name("nextbest.js")
+README = Path(__file__).parents[4] / "README.md"
 MOST_BYTES = 9000
 PAGE = """
 const listeners = {}, sent = [], stored = {};
@@ -147,6 +149,38 @@ def test_a_recommendation_is_asked_with_context_and_answers_or_is_null(page):
     assert asked.anonymous_id
     page("status = 500; if (await nextbest.recommend({}) !== null) throw 1;")
     page("globalThis.fetch = () => Promise.reject(1); if (await nextbest.recommend({}) !== null) throw 1;")
+
+
+@pytest.fixture
+def example(page):
+    """Runs what README shows for a web page, once the page is there; its element, as it is then."""
+
+    def run(code: str):
+        [markup] = re.findall(r"^```html\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
+        [script] = re.findall(r"<script>\n(.*?)</script>", markup, re.DOTALL)
+        hero = """const hero = {dataset: {}, textContent: "New", href: "/new"};
+        document.getElementById = () => hero;
+        const answer = content => JSON.stringify({decision_id: "d1", placements: [{items: [{action_id: "gold", content}]}]});
+        const give = content => { globalThis.fetch = () => Promise.resolve(new Response(answer(content))); };"""
+        sent, _ = page(f"{hero} {code} {script} fire('load'); await after(10); sent.push(hero);")
+        return sent[-1]
+
+    return run
+
+
+def test_the_example_for_a_page_shows_what_is_recommended_and_marks_it(example):
+    """What has no address, as the fallback of the demo's catalog, keeps the page's own."""
+    shown = example("give({title: 'Gold', url: '/gold'});")
+    assert (shown["textContent"], shown["href"]) == ("Gold", "/gold")
+    assert shown["dataset"] == {"nextbestDecision": "d1", "nextbestPlacement": "home_hero", "nextbestAction": "gold"}
+    assert example("give({title: 'Welcome back'});")["href"] == "/new"
+
+
+@pytest.mark.parametrize("missing", ["delete globalThis.nextbest;", "globalThis.fetch = () => Promise.reject(1);"])
+def test_the_example_for_a_page_leaves_it_as_it_is_without_the_script_or_an_answer(example, missing):
+    """Neither an error, which would end the program here, nor an empty element."""
+    shown = example(missing)
+    assert (shown["textContent"], shown["href"], shown["dataset"]) == ("New", "/new", {})
 
 
 def outcomes_in(sent) -> list[Outcome]:
