@@ -127,13 +127,18 @@ def create_app(
         openapi_config=openapi_config(version("nextbest")),
         plugins=[SpeltFigures()],
         request_max_body_size=settings.body_limit,
-        cors_config=CORSConfig(allow_origins=settings.origins, allow_methods=["GET", "POST"]) if settings.origins else None,
+        cors_config=_cross_origin(settings.origins) if settings.origins else None,
         state=State(state),
         middleware=[*([TracedRequests(parts.tracer)] if parts.tracer.is_on else []), guard],
         logging_config=None,
     )
     check_routes(app)
     return app
+
+
+def _cross_origin(origins: list[str]) -> CORSConfig:
+    """For the script of web pages, which waits as long as it is told to."""
+    return CORSConfig(allow_origins=origins, allow_methods=["GET", "POST"], expose_headers=["Retry-After"])
 
 
 @contextlib.asynccontextmanager

@@ -8,7 +8,8 @@
 //   <a data-nextbest-decision="..." data-nextbest-placement="home_hero" data-nextbest-action="gold_card">
 //
 // Nothing is stored and nothing is sent before consent: data-consent="granted" on the tag, or nextbest.consent(true). What happens
-// before it is forgotten. Events and outcomes are queued, and leave together every two seconds, at 50, or with the page. What a
+// before it is forgotten. Events and outcomes are queued, and leave together every two seconds, at 50, or with the page; what a service
+// in trouble does not take is kept for ten seconds and sent again, and what it refuses is told on the console. What a
 // visitor says of a purpose of the catalog leaves at once: nextbest.agree("marketing", true). Where the service asks for keys:
 // data-key="...", one for `decide` and `ingest` with a rate, since everybody can read it.
 (function () {
@@ -17,9 +18,9 @@
   var base = (tag && tag.dataset.base) || (tag && tag.src ? new URL(tag.src).origin : location.origin);
   var channel = (tag && tag.dataset.channel) || "web";
   var key = tag && tag.dataset.key ? "?key=" + encodeURIComponent(tag.dataset.key) : "";
-  var EVERY_MS = 2000, MOST = 50, KEY = "nextbest";
+  var EVERY_MS = 2000, PAUSE_S = 10, LONGEST_PAUSE_S = 3600, ANSWER_MS = 2000, MOST = 50, KEY = "nextbest";
   var queues = {events: [], outcomes: [], consents: []};
-  var allowed = false, timer = null, visible = 0, since = null, customer = null;
+  var allowed = false, timer = null, pausing = false, visible = 0, since = null, customer = null;
 
   function id() {
     var random = crypto.getRandomValues(new Uint8Array(16));
@@ -39,7 +40,7 @@
 
   function queue(kind, item) {
     queues[kind].push(item);
-    if (queues[kind].length >= MOST) flush(false);
+    if (queues[kind].length >= MOST && !pausing) flush(false);
     else if (!timer) timer = setTimeout(function () { flush(false); }, EVERY_MS);
     return item;
   }
@@ -47,6 +48,7 @@
   function flush(leaving) {
     clearTimeout(timer);
     timer = null;
+    pausing = false;
     Object.keys(queues).forEach(function (kind) {
       while (queues[kind].length) send(kind, queues[kind].splice(0, MOST), leaving);
     });
@@ -58,15 +60,28 @@
     var text = JSON.stringify(body), url = base + "/" + kind + key;
     if (leaving && navigator.sendBeacon && navigator.sendBeacon(url, text)) return;
     fetch(url, {method: "POST", body: text, keepalive: leaving}).then(function (answer) {
-      if (answer.status === 503 || answer.status === 429) again(kind, items);
+      if (answer.status === 429 || answer.status >= 500) again(kind, items, answer.headers.get("retry-after"));
+      else warn(kind, answer);
     }, function () { again(kind, items); });
   }
 
   // ids make a repetition harmless
-  function again(kind, items) {
+  function again(kind, items, after) {
     queues[kind] = items.concat(queues[kind]).slice(0, 20 * MOST);
     if (!allowed) forget();
-    if (queues[kind].length && !timer) timer = setTimeout(function () { flush(false); }, 5 * EVERY_MS);
+    if (!queues[kind].length) return;
+    pausing = true;
+    clearTimeout(timer);
+    timer = setTimeout(flush, 1000 * Math.min(LONGEST_PAUSE_S, Math.max(PAUSE_S, Number(after) || 0)), false);
+  }
+
+  // what was refused is refused another time, too: for whoever makes the page
+  function warn(kind, answer) {
+    answer.json().catch(function () { return {}; }).then(function (said) {
+      var refused = said.rejected || [];
+      if (!answer.ok) console.warn("nextbest: /" + kind + " answered " + answer.status, said.detail);
+      else if (refused.length) console.warn("nextbest: /" + kind + " rejected " + refused.length, refused);
+    });
   }
 
   function track(type, properties) {
@@ -79,9 +94,13 @@
     if (!allowed) return Promise.resolve(null);
     var asked = Object.assign({}, who(), request);
     asked.context = Object.assign({channel: channel, device: device()}, request && request.context);
-    return fetch(base + "/recommend" + key, {method: "POST", body: JSON.stringify(asked)}).then(function (answer) {
-      return answer.ok ? answer.json() : null;
-    }, function () { return null; });
+    // old browsers wait as long as the service takes
+    var patience = window.AbortSignal && AbortSignal.timeout ? AbortSignal.timeout(ANSWER_MS + (asked.deadline_ms || 0)) : undefined;
+    return fetch(base + "/recommend" + key, {method: "POST", body: JSON.stringify(asked), signal: patience}).then(function (answer) {
+      if (answer.ok) return answer.json();
+      warn("recommend", answer);
+      return null;
+    }).catch(function () { return null; });
   }
 
   function outcome(decision, placement, action, type, value) {
@@ -196,7 +215,7 @@
     if (!shown) return;
     impression(shown);
     tell(shown, "click");
-    flush(true);
+    if (!pausing) flush(true); // of a beacon nobody knows whether it was taken
   }, true);
 
   window.nextbest = {

@@ -15,12 +15,13 @@ from service.api.wire import ConsentSent, ConsentsRequest, EventSent, EventsRequ
 
 SCRIPT = Path(service.api.browser.__file__).with_name("nextbest.js")
 README = Path(__file__).parents[4] / "README.md"
-MOST_BYTES = 9000
+MOST_BYTES = 11_000
 PAGE = """
 const listeners = {}, sent = [], stored = {};
 const on = (name, run) => { (listeners[name] = listeners[name] || []).push(run); };
 const fire = (name, event) => (listeners[name] || []).forEach(run => run(event || {}));
 let status = 202;
+const answered = (status, body, headers) => new Response(JSON.stringify(body), {status, headers});
 let marked = [], look = null, mutate = null;
 const entry = (target, intersectionRatio) => ({target, intersectionRatio, boundingClientRect: target.box});
 globalThis.document = {
@@ -53,7 +54,7 @@ Object.defineProperty(globalThis, "navigator", {
 });
 globalThis.fetch = (url, options) => {
   sent.push({url, body: JSON.parse(options.body), beacon: false});
-  return Promise.resolve({ok: status < 300, status, json: () => Promise.resolve({decision_id: "d1"})});
+  return Promise.resolve(answered(status, {decision_id: "d1"}));
 };
 globalThis.window = globalThis;
 """
@@ -104,6 +105,7 @@ async def test_a_page_of_another_origin_may_read_answers_where_it_is_allowed_to(
         allowed = await client.post("/recommend", headers={"origin": "https://app.example"}, **asked)
         other = await client.post("/recommend", headers={"origin": "https://evil.example"}, **asked)
     assert allowed.headers["access-control-allow-origin"] == "https://app.example"
+    assert allowed.headers["access-control-expose-headers"] == "Retry-After"
     assert "access-control-allow-origin" not in other.headers
 
 
@@ -149,6 +151,7 @@ def test_a_recommendation_is_asked_with_context_and_answers_or_is_null(page):
     assert asked.anonymous_id
     page("status = 500; if (await nextbest.recommend({}) !== null) throw 1;")
     page("globalThis.fetch = () => Promise.reject(1); if (await nextbest.recommend({}) !== null) throw 1;")
+    page("globalThis.fetch = () => Promise.resolve(new Response('no JSON')); if (await nextbest.recommend({}) !== null) throw 1;")
 
 
 @pytest.fixture
@@ -278,9 +281,10 @@ def test_a_browser_that_cannot_watch_tells_clicks_still(page):
     assert told(sent) == [("old", "impression"), ("old", "click")]
 
 
-def test_what_was_not_taken_is_sent_again_with_the_same_ids(page):
-    """503: kept, and sent with what comes next."""
-    code = "status = 503; nextbest.flush(); await new Promise(d => setTimeout(d, 10)); status = 202;"
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+def test_what_was_not_taken_is_sent_again_with_the_same_ids(page, status):
+    """Whatever trouble there is: kept, and sent with what comes next."""
+    code = f"status = {status}; nextbest.flush(); await new Promise(d => setTimeout(d, 10)); status = 202;"
     code += "nextbest.track('x'); nextbest.flush();"
     sent, _ = page(code)
     first, second = (call["body"]["events"] for call in sent)
@@ -288,14 +292,79 @@ def test_what_was_not_taken_is_sent_again_with_the_same_ids(page):
     assert len(second) == 2
 
 
-@pytest.mark.parametrize("fails", ["Promise.resolve({status: 503})", "Promise.resolve({status: 429})", "Promise.reject(1)"])
+def test_a_service_in_trouble_is_left_alone_for_a_while(page):
+    """Neither a full queue nor a click ends the pause; the page's going does, as the last chance."""
+    code = """
+    status = 503;
+    nextbest.flush();
+    await after(10);
+    for (let i = 0; i < 120; i++) nextbest.track('x');
+    fire('click', {target: mark('gold', 0)});
+    await after(2200);
+    if (sent.length !== 1) throw sent.length;
+    fire('pagehide');
+    """
+    sent, _ = page(code)
+    assert len(events_in(sent[1:])) == 1 + 120 + 1
+    assert told(sent) == [("gold", "impression"), ("gold", "click")]
+
+
+@pytest.mark.parametrize(
+    ("header", "pause"), [("{}", 10_000), ("{'retry-after': '1'}", 10_000), ("{'retry-after': '60'}", 60_000)]
+)
+def test_the_pause_is_as_long_as_the_service_asks_for(page, header, pause):
+    """But not shorter than ten seconds; the clock is one of the test's own."""
+    code = f"""
+    const waits = [];
+    globalThis.setTimeout = (run, ms) => {{ waits.push(ms); return 1; }};
+    globalThis.fetch = () => Promise.resolve(answered(503, {{}}, {header}));
+    nextbest.flush();
+    await new Promise(setImmediate);
+    globalThis.setTimeout = later;
+    sent.push(waits);
+    """
+    assert page(f"const later = setTimeout; {code}")[0] == [[pause]]
+
+
+def test_what_is_refused_is_told_on_the_console(page):
+    """One event of several, a request as a whole, and a question: nothing of it is sent again."""
+    code = """
+    console.warn = (...words) => sent.push(words);
+    globalThis.fetch = () => Promise.resolve(answered(202, {rejected: [{index: 0, reason: 'Expected a number'}]}));
+    nextbest.flush();
+    await after(10);
+    globalThis.fetch = () => Promise.resolve(answered(403, {detail: 'Expected a key'}));
+    nextbest.track('x');
+    nextbest.flush();
+    if (await nextbest.recommend({}) !== null) throw 1;
+    await after(10);
+    nextbest.flush();
+    """
+    assert page(code)[0] == [
+        ["nextbest: /events rejected 1", [{"index": 0, "reason": "Expected a number"}]],
+        ["nextbest: /events answered 403", "Expected a key"],
+        ["nextbest: /recommend answered 403", "Expected a key"],
+    ]
+
+
+def test_a_recommendation_is_not_waited_for_without_end(page):
+    """Null after two seconds, as where it fails: a page that waits is empty until then."""
+    code = """
+    globalThis.fetch = (_, {signal}) => new Promise((_, fail) => signal.addEventListener('abort', () => fail(signal.reason)));
+    const found = await Promise.race([nextbest.recommend({placement: 'hero'}), after(2500)]);
+    if (found !== null) throw found;
+    """
+    assert page(code)[0] == []
+
+
+@pytest.mark.parametrize("fails", ["Promise.resolve(answered(503))", "Promise.resolve(answered(429))", "Promise.reject(1)"])
 def test_what_was_under_way_when_consent_was_taken_back_is_not_sent_again(page, fails):
     """But for what the visitor said of a purpose: a withdrawal is to arrive."""
     code = f"""
     const take = globalThis.fetch;
     let fail;
-    const answered = new Promise(done => {{ fail = done; }});
-    globalThis.fetch = () => answered.then(() => {fails});
+    const waiting = new Promise(done => {{ fail = done; }});
+    globalThis.fetch = () => waiting.then(() => {fails});
     nextbest.track('x');
     nextbest.outcome('d', 'p', 'a', 'click');
     nextbest.agree('newsletter', true);
@@ -315,7 +384,7 @@ def test_a_withdrawal_that_waits_to_be_sent_again_outlives_the_consent(page):
     """Nothing else that waits does: not even what the visitor agreed to a moment before."""
     code = """
     const take = globalThis.fetch;
-    globalThis.fetch = () => Promise.resolve({status: 503});
+    globalThis.fetch = () => Promise.resolve(answered(503));
     nextbest.track('x');
     nextbest.agree('newsletter', true);
     nextbest.agree('marketing', false);
