@@ -7,7 +7,7 @@ are all derived from it.
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -429,7 +429,17 @@ def parse_contract(text: str, where: str = "features.yaml", journey: Journey | N
     for key in keys:
         if keys.count(key) > 1:
             raise ContractError(f"{where}: Expected different names, got `{key}` twice")
+    for one, other in clashing(keys):
+        raise ContractError(f"{where}: Expected names that differ in more than their case, got `{one}` and `{other}`")
     return Contract(features, journey)
+
+
+def clashing(names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Pairs of different names that are one to whoever ignores upper and lower case, as DuckDB does with columns."""
+    known: dict[str, str] = {}
+    for name in names:
+        if (first := known.setdefault(name.lower(), name)) != name:
+            yield first, name
 
 
 def read_contract(path: Path, journey: Journey | None = None) -> Contract:

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from features.contract import ACTION_ID, CUSTOMER_VIEWS, NAME
+from features.contract import ACTION_ID, CUSTOMER_VIEWS, NAME, clashing
 from features.layout import JOIN_KEY
 from features.offline import EVENT_TIMESTAMP
 from service.errors import ImportInvalid, nearest
@@ -138,12 +138,14 @@ class _Mapping:
         for key, value in entries.items():
             if value not in types:
                 self._add(section, key, f"Expected one of {', '.join(f'`{t}`' for t in types)}, got `{value}`")
-            if key in RESERVED.get(section, ()):
+            if (key.lower() if section == "features" else key) in RESERVED.get(section, ()):
                 self._add(section, key, f"Expected a column of another name, got `{key}`, which is taken")
             elif section == "actions" and not (NAME.match(key) and key == key.lower()):
                 self._add(section, key, f"Expected a column named with a-z, 0-9 and `_`, as catalogs do, got `{key}`")
             elif section != "outcomes" and NAME.match(key) is None:
                 self._add(section, key, f"Expected a column named with letters, digits and `_`, got `{key}`")
+        for one, other in clashing(entries) if section in ("features", "context") else ():
+            self._add(section, other, f"Expected names that differ in more than their case, got `{one}` and `{other}`")
 
     def _views(self, features: Mapping[str, str]) -> dict[str, str]:
         views: dict[str, str] = {}

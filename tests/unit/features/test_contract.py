@@ -92,6 +92,15 @@ def test_a_document_that_is_no_yaml_or_holds_a_name_twice_is_refused():
         parse_contract(f"features: [{twice}, {twice}]")
 
 
+def test_names_that_differ_in_case_alone_are_refused_within_a_scope():
+    """They are one column to DuckDB, which reads the log and the offline tables."""
+    small, large = (f"{{name: {name}, type: number, origin: context}}" for name in ("age", "Age"))
+    with pytest.raises(ContractError, match=r"differ in more than their case, got `context\.age` and `context\.Age`"):
+        parse_contract(f"features: [{small}, {large}]")
+    customers = "{name: Age, type: number, origin: profile, max_age: 1d}"
+    assert len(parse_contract(f"features: [{small}, {customers}]").features) == 2
+
+
 def test_an_absent_document_is_an_error_that_names_the_path(tmp_path: Path):
     """Nobody should have to guess which file was looked for."""
     with pytest.raises(ContractError, match=r"nowhere\.yaml"):

@@ -124,6 +124,15 @@ SPOILED = [
     ('age = "number"', "age = [1]", "age", "Expected one of `number`, `category`, got `[1]` - at `features.age`"),
     ("age =", '"age in years" =', '"age in', "Expected a column named with letters, digits and `_`, got `age in years`"),
     ("age =", "customer_id =", 'customer_id = "n', "Expected a column of another name, got `customer_id`, which is taken"),
+    ("age =", "Customer_Id =", 'Customer_Id = "n', "Expected a column of another name, got `Customer_Id`, which is taken"),
+    (
+        'visits = "number"\n', 'visits = "number"\nAge = "number"\n', 'Age = "number',
+        "Expected names that differ in more than their case, got `age` and `Age` - at `features.Age`",
+    ),
+    (
+        'device = "category"\n', 'device = "category"\nDevice = "category"\n', "Device",
+        "Expected names that differ in more than their case, got `device` and `Device` - at `context.Device`",
+    ),
     ("age =", "event_timestamp =", "event_t", "Expected a column of another name, got `event_timestamp`, which is taken"),
     ('["visits"]', '["vists"]', "activity", "Expected a column of [features] (did you mean `visits`?), got `vists`"),
     ('["visits"]', '[["visits"]]', "activity", "Expected a column of [features] (did you mean `visits`?), got `['visits']`"),
