@@ -76,12 +76,12 @@ async def put_back(home: Path, link: Link) -> tuple[int, int]:
         set_fed(home)
         return 0, 0
     everybody = set(_by_customer(home))
-    waiting, count = everybody | set(read_erasures(home)), 0
+    waiting, count = everybody | set(read_erasures(home)) | set(read_aliases(home)), 0
     for _ in range(ROUNDS):
         marks = await _marks(link, sorted(waiting))
         events = {customer: some for customer, some in _by_customer(home).items() if customer in waiting}
         count = count or sum(map(len, events.values()))
-        for some in _slices(sorted(waiting - events.keys())):  # erased, and nothing came since
+        for some in _slices(sorted(waiting - events.keys())):  # erased, and nothing came since; aliases: their customers have it
             await updates.remove({c: marks[c] for c in some if marks[c]})
         waiting = set(events)
         for some in _slices(sorted(events)):

@@ -168,6 +168,7 @@ class _Rebuilding:
             await self._erasures()
             await self._aliases()
             await self._consents()
+            await self._leftovers()
             events, customers = await put_back(self._home, self._link)
             progress(2, STEPS)
             contacts = await self._contacts()
@@ -216,6 +217,32 @@ class _Rebuilding:
         for some in _slices([*latest_consents(self._home)]):
             commands = [record_command(one, aliases.get(one.customer_id, one.customer_id)) for one in some]
             await self._link.ask(b"".join(commands), len(commands))
+
+    async def _leftovers(self) -> None:
+        """What came in of an alias while Redis did not know that it is one: the next link of the two would give it again.
+
+        What was said is put back from the log, and so are events, of which `put_back` takes care. Contacts are the customer's
+        from now on: some may be of decisions that are not written down yet.
+        """
+        aliases, erased = read_aliases(self._home), read_erasures(self._home)
+        for some in _slices([*aliases.items()]):
+            await self._link.ask(b"".join(encode("DEL", consents_key(alias)) for alias, _ in some), len(some))
+            keys = [customer_key(alias) for alias, _ in some]
+            found = await self._link.ask(b"".join(encode("GET", contacts_key(key)) for key in keys), len(keys))
+            for (alias, customer), key, left in zip(some, keys, found, strict=True):
+                if left:
+                    await self._give(customer_key(customer), since(left, erased.get(alias)))
+                    await self._link.ask(_replacing(key, left, b""), 1)
+
+    async def _give(self, key: str, left: bytes) -> None:
+        """Contacts that lay elsewhere. An entry that is there already is the same: somebody was interrupted after this."""
+        for _ in range(ROUNDS):
+            [before] = await self._link.ask(encode("GET", contacts_key(key)), 1)
+            both = Counter(split_entries(before or b"")) | Counter(split_entries(left))
+            entries = sorted(both.elements(), key=entry_moment)
+            if await self._link.ask(_replacing(key, before or b"", b"".join(entries)[-KEPT_BYTES:]), 1) == [1]:
+                return
+        raise DependencyFailed("Expected a history to stay as it is for a moment, found one that never did")
 
     def _consents_by_owner(self) -> Iterator[tuple[str, str, str]]:
         """Customer, purpose, and what `_consents` may leave there."""

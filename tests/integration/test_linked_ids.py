@@ -7,13 +7,20 @@ import pytest
 from features.contract import parse_contract
 from features.homes import write_home_contract
 from features.redis_client import redis_client
-from service.decision.records import IdentityRecord
+from service.catalog.policies import Purpose
+from service.decision.contacts import CANCELLED, SERVED, Contact, decode_contacts
+from service.decision.records import ConsentRecord, EventRecord, IdentityRecord
 from service.errors import DependencyFailed
-from service.ports import KNOWN, LINKED, TAKEN
+from service.ids import customer_key, new_decision_id
+from service.ports import KNOWN, LINKED, TAKEN, Claim, Terms
 from service.stores.aliases import alias_key
 from service.stores.completeness import nothing_written
+from service.stores.consents import RedisConsents, consents_key
+from service.stores.contact_history import RedisContactHistory, contacts_key
+from service.stores.customer_reader import RedisCustomerReader
 from service.stores.identities import RedisIdentities
 from service.stores.links import open_link
+from service.stores.live_features import RedisLiveFeatures, live_key
 from service.stores.resp import encode
 from training.live_log import write_segment
 from training.rebuild import rebuild
@@ -91,3 +98,30 @@ async def test_a_redis_that_is_emptied_between_looking_and_linking_takes_no_link
     with pytest.raises(DependencyFailed, match="found it was emptied"):
         await RedisIdentities(Emptied(), CONTRACT, lambda: nothing_written(home)).link("new", "bob")
     assert await link.ask(encode("GET", alias_key("new")), 1) == [None]
+
+
+async def test_what_an_emptied_redis_took_under_an_alias_counts_once(home, any_redis_url, link):
+    """A rebuild gives it to the customer; nothing is left that the same link, sent again, would give them once more."""
+    live, reader = RedisLiveFeatures(link, CONTRACT), RedisCustomerReader(link, CONTRACT, lambda: False)
+    history, identities = RedisContactHistory(link), RedisIdentities(link, CONTRACT, lambda: nothing_written(home))
+    write_segment(home, "identities", "served", [IdentityRecord("anon", "ann", NOW - 9)], NOW)
+    events = [EventRecord(f"e{n}", name, "product_viewed", "web", NOW, NOW, {}) for n, name in enumerate(("ann", "anon"))]
+    write_segment(home, "events", "served", events, NOW)
+    denied = ConsentRecord("anon", "marketing", given=False, at=NOW, received_at=NOW)
+    write_segment(home, "consents", "served", [denied], NOW)
+    # as it came in, with one decision that nobody has written down yet and one that was taken back
+    await live.apply([(event.customer_id, event.event) for event in events])
+    await RedisConsents(link).record([denied])
+    ids = [new_decision_id("anon") for _ in range(2)]
+    claims = [Claim("anon", one, (Contact(NOW, "gold", one, "hero", SERVED),), b"", ()) for one in ids]
+    assert await history.claim(claims[:1], NOW, 900.0) == [True]
+    await history.claim([claims[1]._replace(seen=None)], NOW, 900.0)
+    await history.release(claims[1:], NOW)
+    for _ in range(2):
+        await asyncio.to_thread(rebuild, home, any_redis_url)
+        assert await identities.link("anon", "ann") == KNOWN
+        [state] = (await reader.read(["ann"], NOW + 1, Terms(purposes=(Purpose("marketing", given=True),)))).states
+        assert state.values == {"views_24h": 2.0, "consent_marketing": 0.0}
+        assert decode_contacts([state.contacts]).entries["type"].tolist() == [SERVED, SERVED, CANCELLED]
+    left = [live_key("anon"), contacts_key(customer_key("anon")), consents_key("anon")]
+    assert await link.ask(b"".join(encode("EXISTS", key) for key in left), 3) == [0, 0, 0]
