@@ -13,6 +13,7 @@ from service.api import examples
 from service.api.bodies import customer_of, decoded, moment_of
 from service.api.guarding import INGEST, OPERATE
 from service.api.openapi import PROBLEMS, ConsentsOperation
+from service.api.whole_ids import id_after
 from service.api.wire import ConsentSaid, ConsentsAnswer, ConsentSent, ConsentsRequest, ConsentsResponse, Rejection
 from service.consents import ConsentIntake
 from service.decision.records import ConsentRecord
@@ -50,18 +51,22 @@ async def consents(request: Request[Any, Any, Any]) -> Response[bytes]:
 
 
 @get(
-    "/consents/{customer_id:str}",
+    "/consents/{customer_id:path}",
     opt=OPERATE,
     responses={200: ResponseSpec(ConsentsAnswer, generate_examples=False), **PROBLEMS},
     summary="What a customer said, by purpose",
     tags=["ingest"],
 )
-async def consents_of(request: Request[Any, Any, Any], customer_id: FromPath[str]) -> Response[bytes]:
+async def consents_of(
+    request: Request[Any, Any, Any],
+    customer_id: FromPath[str],  # noqa: ARG001  # for the OpenAPI document
+) -> Response[bytes]:
     """Purposes of which they said nothing are left out; any of their ids will do."""
     intake: ConsentIntake = request.app.state.consents
-    known = await intake.known(customer_of(customer_id, None))
+    customer = customer_of(id_after("/consents/", request), None)
+    known = await intake.known(customer)
     said = {name: ConsentSaid(one.given, dt.datetime.fromtimestamp(one.at, dt.UTC)) for name, one in sorted(known.items())}
-    return Response(msgspec.json.encode(ConsentsAnswer(customer_id, said)), media_type=MediaType.JSON)
+    return Response(msgspec.json.encode(ConsentsAnswer(customer, said)), media_type=MediaType.JSON)
 
 
 def _record(sent: ConsentSent, purposes: Sequence[str], now: float) -> ConsentRecord:

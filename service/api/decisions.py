@@ -9,6 +9,7 @@ from litestar.params import FromPath, QueryParameter
 
 from service.api.guarding import OPERATE
 from service.api.openapi import PROBLEMS
+from service.api.whole_ids import id_after
 from service.decision.explain import Explanation
 from service.explaining import Explainer
 
@@ -16,7 +17,7 @@ EVERY = "*"  # the smallest change of every action that was not shown
 
 
 @get(
-    "/decisions/{decision_id:str}",
+    "/decisions/{decision_id:path}",
     opt=OPERATE,
     responses={
         200: ResponseSpec(Explanation, description="The decision, and every action at every placement", generate_examples=False),
@@ -27,7 +28,7 @@ EVERY = "*"  # the smallest change of every action that was not shown
 )
 async def decision(
     request: Request[Any, Any, Any],
-    decision_id: FromPath[str],
+    decision_id: FromPath[str],  # noqa: ARG001  # for the OpenAPI document
     changes: Annotated[
         str | None,
         QueryParameter(description="Actions, with commas, or `*`: look for the smallest change that would have shown them."),
@@ -36,5 +37,5 @@ async def decision(
     """The record, and for every action the stage and rule that dropped it, or its factors and rank."""
     explainer: Explainer = request.app.state.explainer
     wanted = None if changes == EVERY else frozenset(filter(None, (changes or "").split(",")))
-    found = await explainer.explain(decision_id, wanted)
+    found = await explainer.explain(id_after("/decisions/", request), wanted)
     return Response(msgspec.json.encode(found), media_type=MediaType.JSON)

@@ -99,3 +99,11 @@ async def test_one_that_cannot_be_taken_is_refused_and_the_others_are_taken(web,
 async def test_a_call_that_is_none_is_refused(client, body):
     """400."""
     assert (await client.post("/consents", content=body)).status_code == 400
+
+
+async def test_what_somebody_said_is_found_by_an_id_with_slashes(web):
+    """As they are, or written as `%2F`; the answer names the id as it was sent."""
+    assert (await say(web, customer_id="org/a-1")).status_code == 202
+    for path in ("/consents/org%2Fa-1", "/consents/org/a-1"):
+        answer = (await web.get(path)).json()
+        assert (answer["customer_id"], answer["consents"]["marketing"]["given"]) == ("org/a-1", True)

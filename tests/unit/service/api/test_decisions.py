@@ -1,5 +1,9 @@
 """`GET /decisions/{id}`: a decision explained after the fact."""
 
+from urllib.parse import quote
+
+import pytest
+
 ASK = {"customer_id": "cross", "placements": [{"id": "home_hero", "slots": 1}]}
 
 
@@ -55,3 +59,11 @@ async def test_a_full_explanation_comes_with_the_answer_itself(client):
     assert [a["stage"] for a in told["actions"]] == ["shown", "arbitration"]
     assert told["actions"][0]["factors"]["lever"] == 1.0
     assert told["candidates"] == 2
+
+
+@pytest.mark.parametrize("name", ["order/1", "/a//b/", "50%2F50", "ä b?c#d", "{x}"])
+async def test_a_decision_is_found_by_whatever_id_a_client_chose(client, name):
+    """Slashes, percent signs and question marks are parts of an id like any other, where they are sent as such."""
+    await client.post("/recommend", json={**ASK, "decision_id": name})
+    answer = await client.get(f"/decisions/{quote(name, safe='')}", params={"changes": "*"})
+    assert answer.json()["decision"]["decision_id"] == name
