@@ -21,6 +21,7 @@ from service.decision.contacts import (
     SERVED,
     Contact,
     Served,
+    compacted,
     encode_contacts,
     entry_moment,
     is_outcome,
@@ -37,7 +38,7 @@ from service.stores.aliases import alias_key, aliases_key
 from service.stores.budgets import DAY_S, budget_keys, day_of
 from service.stores.completeness import mark_of, set_complete
 from service.stores.consents import consent_text, consents_key, record_command, said_at
-from service.stores.contact_history import CLIENTS_ID_S, KEPT_BYTES, as_contact, contacts_key, decision_key
+from service.stores.contact_history import CLIENTS_ID_S, as_contact, contacts_key, decision_key
 from service.stores.erasures import erased_command
 from service.stores.identities import UNBIND, joined_key
 from service.stores.links import Link, open_link
@@ -357,7 +358,7 @@ def logged_contacts(home: Path) -> LoggedContacts:
         owner = known.key if known else key_in(outcome.decision_id)
         if owner is not None and not is_erased(erased, owner, outcome.at):
             found[moved.get(owner, owner)].append(as_contact(outcome))
-    histories = {key: encode_contacts(sorted(c, key=lambda one: one.at))[-KEPT_BYTES:] for key, c in found.items() if c}
+    histories = {key: compacted(encode_contacts(sorted(c, key=lambda one: one.at))) for key, c in found.items() if c}
     return LoggedContacts(histories, owners)
 
 
@@ -390,7 +391,7 @@ def joined(rebuilt: bytes, added: bytes) -> bytes:
     new = (served.with_new(entry) for entry in split_entries(rebuilt) if is_served(entry))
     entries += dict.fromkeys(entry for entry in new if entry is not None and entry not in known)
     by_moment = sorted(entries, key=entry_moment)
-    return b"".join(by_moment)[-KEPT_BYTES:]
+    return compacted(b"".join(by_moment))
 
 
 async def read_counters(link: Link, budgets: Iterable[Budget], now: float) -> dict[str, int]:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.catalog.hashed import hash16, hash32
+from service.catalog.policies import KEPT_CONTACTS
 
 ENTRY = np.dtype([("at", "<u4"), ("action", "<u4"), ("decision", "<u4"), ("placement", "<u2"), ("type", "<u2")])
 SIZE = ENTRY.itemsize
@@ -21,8 +22,12 @@ _PACKED, _UINT = struct.Struct("<IIIHH"), struct.Struct("<I")
 SERVED, CANCELLED = 1, 2  # a decision; a decision that was taken back before anybody saw it
 _SERVED, _CANCELLED = SERVED.to_bytes(2, "little"), CANCELLED.to_bytes(2, "little")
 IMPRESSION = 3
+_SHOWN = (_SERVED, _CANCELLED, IMPRESSION.to_bytes(2, "little"))
 TYPES = {"impression": IMPRESSION, "click": 4, "accept": 5, "dismiss": 6, "conversion": 7}
 FIRST_OTHER = 16  # types of other names are hashes from here on
+
+KEPT_BYTES = KEPT_CONTACTS * SIZE
+KEPT_RESPONSES = 64  # of older contacts
 
 History = npt.NDArray[np.void]
 
@@ -80,6 +85,15 @@ def split_entries(history: bytes) -> list[bytes]:
 def is_served(entry: bytes) -> bool:
     """Whether it tells of a decision, not of what came of it."""
     return entry[_TYPE] == _SERVED
+
+
+def compacted(history: bytes) -> bytes:
+    """The newest contacts of a history, and of older ones the newest that somebody answered with, such as a dismissal.
+
+    What was shown to them is much more, and would push out what they said to it: 12 pages of 50 slots do.
+    """
+    older = split_entries(history[:-KEPT_BYTES])
+    return b"".join([entry for entry in older if entry[_TYPE] not in _SHOWN][-KEPT_RESPONSES:]) + history[-KEPT_BYTES:]
 
 
 def is_outcome(entry: bytes) -> bool:

@@ -11,9 +11,19 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from service.catalog.policies import DECISIONS, IMPRESSIONS, KEPT_CONTACTS, Budget
+from service.catalog.policies import DECISIONS, IMPRESSIONS, Budget
 from service.claims import must_hold
-from service.decision.contacts import CANCELLED, IMPRESSION, SIZE, Contact, encode_contacts, type_code
+from service.decision.contacts import (
+    CANCELLED,
+    IMPRESSION,
+    KEPT_BYTES,
+    KEPT_RESPONSES,
+    SIZE,
+    Contact,
+    compacted,
+    encode_contacts,
+    type_code,
+)
 from service.decision.records import OutcomeRecord
 from service.errors import DependencyDown, DependencyFailed, DependencyRefused
 from service.ids import customer_key, key_in, without_key
@@ -24,8 +34,7 @@ from service.stores.erasures import ask_erased, until_in
 from service.stores.links import Link
 from service.stores.resp import bulk, check, encode
 
-KEPT_BYTES = KEPT_CONTACTS * SIZE
-MOST_BYTES = 512 * SIZE  # when there are more, the oldest go
+MOST_BYTES = 512 * SIZE  # when there are more, the oldest go (`compacted`)
 KEPT_S = 400 * 86_400  # a customer nobody has been in contact with for so long is forgotten here
 RECORDED_AT_ONCE = 250  # outcomes: of many calls at once, each soon has an answer from Redis, and so has whoever shares the link
 CLIENTS_ID_S = 31 * 86_400.0  # how long it is known whose decision an id is that a client chose: as long as its outcomes count
@@ -49,10 +58,19 @@ APPEND_COMMAND = b"*9\r\n" + bulk("EVAL") + bulk(APPEND) + APPEND_WORDS
 APPEND_AGAIN = b"*9\r\n" + bulk("EVALSHA") + bulk(hashlib.sha1(APPEND.encode(), usedforsecurity=False).hexdigest()) + APPEND_WORDS
 ADD = b"*3\r\n" + bulk("APPEND") + 2 * b"$%d\r\n%b\r\n"
 KEEP = b"*3\r\n" + bulk("EXPIRE") + b"$%d\r\n%b\r\n" + bulk(str(KEPT_S))
-# KEYS: history. ARGV: bytes to keep. Of a history that has grown too long the newest entries stay.
+# KEYS: history. ARGV: bytes to keep, how many responses of older contacts, the last type of what is none (`compacted`).
 COMPACT = """
 local all = redis.call('GET', KEYS[1])
-if all and #all > tonumber(ARGV[1]) then redis.call('SET', KEYS[1], string.sub(all, -tonumber(ARGV[1])), 'KEEPTTL') end
+local older = all and #all - tonumber(ARGV[1]) or 0
+if older <= 0 then return 1 end
+local kept = {string.sub(all, -tonumber(ARGV[1]))}
+for at = older - 15, 1, -16 do
+  if #kept > tonumber(ARGV[2]) then break end
+  if string.byte(all, at + 14) + 256 * string.byte(all, at + 15) > tonumber(ARGV[3]) then
+    table.insert(kept, 1, string.sub(all, at, at + 15))
+  end
+end
+redis.call('SET', KEYS[1], table.concat(kept), 'KEEPTTL')
 return 1
 """
 
@@ -107,7 +125,7 @@ class RedisContactHistory:
                 commands += _release(claim if is_added else claim._replace(contacts=()), taken, now)
             if is_added and answer[0] > MOST_BYTES:
                 key = contacts_key(customer_key(claim.customer_id))
-                commands.append(encode("EVAL", COMPACT, "1", key, str(KEPT_BYTES)))
+                commands.append(encode("EVAL", COMPACT, "1", key, str(KEPT_BYTES), str(KEPT_RESPONSES), str(IMPRESSION)))
         await self._link.ask(b"".join(commands), len(commands))
 
     async def release(self, claims: Sequence[Claim], now: float) -> None:
@@ -233,7 +251,7 @@ class MemoryContactHistory:
 
     def _append(self, key: str, entries: bytes) -> None:
         grown = self._contacts.get(key, b"") + entries
-        self._contacts[key] = grown[-KEPT_BYTES:] if len(grown) > MOST_BYTES else grown
+        self._contacts[key] = compacted(grown) if len(grown) > MOST_BYTES else grown
 
     async def release(self, claims: Sequence[Claim], now: float) -> None:
         for claim in claims:

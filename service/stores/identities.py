@@ -14,14 +14,14 @@ from typing import NamedTuple
 from features.contract import Contract
 from features.layout import CustomerLayout
 from features.live import LiveFeatures
-from service.decision.contacts import SIZE
+from service.decision.contacts import SIZE, compacted
 from service.errors import DependencyFailed
 from service.ids import customer_key
 from service.ports import EMPTIED, KNOWN, LINKED, TAKEN
 from service.stores.aliases import ENDLESS, MOST_HOPS, alias_key, alias_key_of, aliases_key
 from service.stores.completeness import mark_of, set_complete
 from service.stores.consents import NEWER, consents_key
-from service.stores.contact_history import KEPT_BYTES, contacts_key
+from service.stores.contact_history import contacts_key
 from service.stores.links import Link
 from service.stores.live_features import KEPT_S, MARK, LiveUpdates, feast_fields, live_key, new_state, state_in
 from service.stores.resp import encode
@@ -244,7 +244,7 @@ def _joined(histories: Sequence[bytes]) -> bytes:
     whole = [history[: len(history) // SIZE * SIZE] for history in histories]
     entries = [history[start : start + SIZE] for history in whole for start in range(0, len(history), SIZE)]
     entries.sort(key=lambda entry: int.from_bytes(entry[:4], "little"))
-    return b"".join(entries)[-KEPT_BYTES:]
+    return compacted(b"".join(entries))
 
 
 class MemoryIdentities:

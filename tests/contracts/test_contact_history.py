@@ -11,12 +11,23 @@ from features.layout import CustomerLayout
 from features.redis_client import redis_client
 from service.catalog.hashed import hash32
 from service.catalog.policies import Budget
-from service.decision.contacts import CANCELLED, IMPRESSION, SERVED, SIZE, Contact, decode_contacts
+from service.decision.contacts import (
+    CANCELLED,
+    IMPRESSION,
+    KEPT_BYTES,
+    KEPT_RESPONSES,
+    SERVED,
+    SIZE,
+    TYPES,
+    Contact,
+    compacted,
+    decode_contacts,
+)
 from service.decision.records import OutcomeRecord
 from service.errors import DependencyFailed
 from service.ids import customer_key, new_decision_id
 from service.ports import Claim, ContactHistory, CustomerReader, Terms
-from service.stores.contact_history import KEPT_BYTES, KEPT_S, MOST_BYTES, MemoryContactHistory, RedisContactHistory, contacts_key
+from service.stores.contact_history import KEPT_S, MOST_BYTES, MemoryContactHistory, RedisContactHistory, contacts_key
 from service.stores.customer_reader import MemoryCustomerReader, RedisCustomerReader
 from service.stores.links import open_link
 from service.stores.resp import encode
@@ -164,6 +175,22 @@ async def test_a_history_stays_bounded_and_keeps_its_newest(stores):
     entries = decode_contacts([await history_of(stores)]).entries
     assert len(entries) >= KEPT_BYTES // SIZE
     assert entries["action"][-1] == hash32("gold")
+
+
+async def test_what_a_customer_answered_outlives_what_they_were_shown(stores):
+    """A dismissal is silent for months, and a page of 50 slots comes back every minute; of old answers the newest stay."""
+    said = [outcome(new_decision_id("c1"), "dismiss", at=NOW + n) for n in range(KEPT_RESPONSES + 5)]
+    await stores.history.record([*said, outcome(new_decision_id("c1"))])
+    told = b""
+    for _ in range(40):
+        seen = await history_of(stores)
+        assert await stores.history.claim([claim(seen=seen, actions=("news",) * 50)], NOW, 900.0) == [True]
+        told = await history_of(stores)
+        assert len(told) <= MOST_BYTES
+    entries = decode_contacts([compacted(told)]).entries
+    assert entries["at"][entries["type"] == TYPES["dismiss"]].tolist() == [NOW + n for n in range(5, KEPT_RESPONSES + 5)]
+    assert len(entries) == KEPT_BYTES // SIZE + KEPT_RESPONSES
+    assert set(entries["type"].tolist()) == {SERVED, TYPES["dismiss"]}
 
 
 @pytest.mark.parametrize("budget", [SEEN, MADE], ids=["impressions", "decisions"])

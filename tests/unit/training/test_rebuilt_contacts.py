@@ -3,10 +3,11 @@
 import msgspec
 
 from service.catalog.policies import DECISIONS, Budget
-from service.decision.contacts import CANCELLED, IMPRESSION, SERVED, TYPES, Contact, encode_contacts
+from service.decision.contacts import CANCELLED, IMPRESSION, KEPT_BYTES, SERVED, SIZE, TYPES, Contact, compacted, encode_contacts
+from service.decision.records import DecisionRecord, OutcomeRecord, PlacementRecord, ServedItem, Versions
 from training.decision_log import read_decisions
 from training.live_log import write_segment
-from training.rebuild import budget_counts, joined, logged_contacts
+from training.rebuild import budget_counts, contacts_in, joined, logged_contacts
 
 
 def entries(*contacts: tuple[float, int]) -> bytes:
@@ -42,3 +43,20 @@ def test_two_outcomes_of_one_second_stay_two():
     for rebuilt, added in ((both, b""), (b"", both), (both, both), (both, entries((5, SERVED), dismissed))):
         assert joined(rebuilt, added) == both
     assert joined(entries((5, SERVED), dismissed), both) == both
+
+
+def test_a_rebuild_keeps_what_a_history_keeps(tmp_path):
+    """A dismissal outlives what was shown after it, in what the log says and in what is joined."""
+    items = tuple(ServedItem(n, f"a{n}", "", "offer", 0.1, 1.0, 0.1, explored=False) for n in range(1, 51))
+    placements = (PlacementRecord("hero", 50, items, fallback=False),)
+    pages = [DecisionRecord(f"d{n}", "c1", 1e9 + 60 * n, {}, {}, placements, Versions(1, None, "x")) for n in range(12)]
+    write_segment(tmp_path, "decisions", "tests", pages, 1e9)
+    write_segment(tmp_path, "outcomes", "tests", [OutcomeRecord("o1", "d0", "dismiss", 1e9, 1e9, "hero", "a1")], 1e9)
+    [logged] = contacts_in(tmp_path).values()
+    assert logged[:SIZE] == encode_contacts([Contact(1e9, "a1", "d0", "hero", TYPES["dismiss"])])
+    assert len(logged) == SIZE + KEPT_BYTES
+    dismissal = entries((1, TYPES["dismiss"]))
+    shown = b"".join(encode_contacts([Contact(1e9 + at, "gold", f"d{at}", "hero", SERVED)]) for at in range(2, 500))
+    kept = compacted(dismissal + shown)
+    assert kept == dismissal + shown[-KEPT_BYTES:]
+    assert joined(dismissal + shown, kept) == kept
