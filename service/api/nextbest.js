@@ -1,4 +1,4 @@
-// nextbest in the browser: what a visitor does, what to show them, what came of it. No dependencies, 8 kB.
+// nextbest in the browser: what a visitor does, what to show them, what came of it. No dependencies, 10 kB.
 //
 //   <script src="https://decisions.example/nextbest.js" data-consent="granted" defer></script>
 //   nextbest.recommend({placement: "home_hero"}).then(show)
@@ -11,7 +11,8 @@
 // before it is forgotten. Events and outcomes are queued, and leave together every two seconds, at 50, or with the page; what a service
 // in trouble does not take is kept for ten seconds and sent again, and what it refuses is told on the console. What a
 // visitor says of a purpose of the catalog leaves at once: nextbest.agree("marketing", true). Where the service asks for keys:
-// data-key="...", one for `decide` and `ingest` with a rate, since everybody can read it.
+// data-key="...", one for `decide` and `ingest` with a rate, since everybody can read it. Who is logged in: data-customer="c42",
+// or nextbest.identify("c42"); either holds for this page, and for what is still queued.
 (function () {
   "use strict";
   var tag = document.currentScript;
@@ -20,7 +21,8 @@
   var key = tag && tag.dataset.key ? "?key=" + encodeURIComponent(tag.dataset.key) : "";
   var EVERY_MS = 2000, PAUSE_S = 10, LONGEST_PAUSE_S = 3600, ANSWER_MS = 2000, MOST = 50, KEY = "nextbest";
   var queues = {events: [], outcomes: [], consents: []};
-  var allowed = false, timer = null, pausing = false, visible = 0, since = null, customer = null;
+  var allowed = false, timer = null, pausing = false, visible = 0, since = null;
+  var customer = (tag && tag.dataset.customer) || null;
 
   function id() {
     var random = crypto.getRandomValues(new Uint8Array(16));
@@ -49,6 +51,7 @@
     clearTimeout(timer);
     timer = null;
     pausing = false;
+    sign();
     Object.keys(queues).forEach(function (kind) {
       while (queues[kind].length) send(kind, queues[kind].splice(0, MOST), leaving);
     });
@@ -86,8 +89,16 @@
 
   function track(type, properties) {
     if (!allowed) return null;
-    var event = {event_id: id(), type: type, channel: channel, at: new Date().toISOString(), properties: properties || {}};
-    return queue("events", Object.assign(event, who()));
+    return queue("events", {
+      event_id: id(), type: type, channel: channel, at: new Date().toISOString(), properties: properties || {}
+    });
+  }
+
+  // as late as can be: a page says who it is once its first view is queued
+  function sign() {
+    queues.events.forEach(function (event) {
+      if (!event.customer_id && !event.anonymous_id) Object.assign(event, who());
+    });
   }
 
   function recommend(request) {
@@ -145,7 +156,10 @@
     queues.consents = queues.consents.filter(function (said) { return !said.given; });
   }
 
-  function identify(name) { customer = name || null; }
+  function identify(name) {
+    if (customer) sign(); // what is queued is not the next one's
+    customer = name || null;
+  }
 
   // dwell time: how long the page was to be seen, told once, when it goes
   document.addEventListener("visibilitychange", function () {

@@ -25,7 +25,7 @@ const answered = (status, body, headers) => new Response(JSON.stringify(body), {
 let marked = [], look = null, mutate = null;
 const entry = (target, intersectionRatio) => ({target, intersectionRatio, boundingClientRect: target.box});
 globalThis.document = {
-  currentScript: {dataset: CONSENT ? {consent: "granted"} : {}, src: "https://d.example/nextbest.js"},
+  currentScript: {dataset: {...(CONSENT ? {consent: "granted"} : {}), ...DATA}, src: "https://d.example/nextbest.js"},
   visibilityState: "visible", addEventListener: on, documentElement: {}, querySelectorAll: () => marked,
 };
 globalThis.IntersectionObserver = function (told) {
@@ -67,8 +67,8 @@ def page():
     if node is None:
         pytest.skip("the script is tried in Node, which is not here")
 
-    def run(code: str, *, consent: bool = True):
-        start = f"const CONSENT = {json.dumps(consent)};{PAGE}\n{SCRIPT.read_text()}\n"
+    def run(code: str, *, consent: bool = True, **data: str):
+        start = f"const CONSENT = {json.dumps(consent)}, DATA = {json.dumps(data)};{PAGE}\n{SCRIPT.read_text()}\n"
         end = ".then(() => setTimeout(() => { console.log(JSON.stringify({sent, stored})); process.exit(0); }, 30));"
         program = f"{start}(async () => {{ {code} }})(){end}"
         done = subprocess.run([node, "-e", program], capture_output=True, text=True, check=False)
@@ -133,13 +133,30 @@ def test_a_page_view_is_told_by_itself_and_dwell_time_when_the_page_goes(page):
 
 
 def test_events_of_a_known_customer_carry_the_name_and_go_together(page):
-    """One call for what was queued; the service's own types accept it."""
+    """One call for what was queued, the page's own view included; the service's own types accept it."""
     code = "nextbest.identify('c42'); nextbest.track('product_viewed', {category: 'home', price: 5}); nextbest.flush();"
-    sent, _ = page(code)
+    sent, stored = page(code)
     [call] = sent
     assert call["url"] == "https://d.example/events"
-    assert [event.customer_id for event in events_in(sent)] == [None, "c42"]
+    assert [event.customer_id for event in events_in(sent)] == ["c42", "c42"]
+    assert stored == {}
     assert events_in(sent)[1].properties == {"category": "home", "price": 5.0}
+
+
+def test_a_customer_whom_the_tag_names_is_known_from_the_first_view_on(page):
+    """In events and questions."""
+    sent, stored = page("await nextbest.recommend({placement: 'hero'}); nextbest.flush();", customer="c42")
+    assert [event.customer_id for event in events_in(sent)] == ["c42"]
+    assert [call["body"]["customer_id"] for call in sent if call["url"].endswith("/recommend")] == ["c42"]
+    assert stored == {}
+
+
+def test_what_a_customer_did_stays_theirs_when_the_page_names_another_or_nobody(page):
+    """Also where it is still queued; what a visitor did just before logging in is the customer's."""
+    code = "nextbest.identify('c1'); nextbest.track('a'); nextbest.identify('c2'); nextbest.track('b'); nextbest.identify(null);"
+    sent, stored = page(code + "nextbest.track('c'); nextbest.flush();")
+    assert [event.customer_id for event in events_in(sent)] == ["c1", "c1", "c2", None]
+    assert events_in(sent)[-1].anonymous_id == stored["nextbest"]
 
 
 def test_a_recommendation_is_asked_with_context_and_answers_or_is_null(page):
