@@ -1,5 +1,6 @@
 """What an operator can set, read once at start: command line first, then environment, then these defaults."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,6 +11,8 @@ from service.errors import BadRequest
 
 PREFIX = "NEXTBEST_"
 DAY = 86_400.0
+# As browsers tell it: in lower case, no path.
+ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://([a-z0-9_.*-]+|\[[0-9a-f:.]+\])(:([0-9]+|\*))?")
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Port = Annotated[int, msgspec.Meta(ge=0, le=65_535)]  # 0: one that is free
@@ -119,7 +122,14 @@ def settings_from(environment: Mapping[str, str], overrides: Mapping[str, object
     }
     given |= {key: value for key, value in (overrides or {}).items() if value is not None}
     try:
-        return msgspec.convert(given, Settings, strict=False)
+        settings = msgspec.convert(given, Settings, strict=False)
     except msgspec.ValidationError as error:
         name = str(error).rpartition("$.")[2].rstrip("`")
         raise BadRequest(f"Settings: {error}, set by `{PREFIX}{name.upper()}`") from error
+    for origin in settings.origins:
+        if not ORIGIN.fullmatch(origin):
+            raise BadRequest(
+                f"Settings: Expected `*`, or `scheme://host[:port]` in lower case and without a path, "
+                f"got `{origin}` - at `$.allow_origins`, set by `{PREFIX}ALLOW_ORIGINS`"
+            )
+    return settings

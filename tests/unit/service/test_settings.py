@@ -52,6 +52,39 @@ def test_a_number_that_no_service_can_run_with_is_refused_with_its_variable(name
         settings_from({variable: spoiled})
 
 
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "http://localhost:3000/",
+        "localhost:3000",
+        "shop.example",
+        "https://shop.example/de",
+        "https://Shop.example",
+        "https://",
+        "null",
+    ],
+)
+def test_an_origin_that_no_browser_tells_is_refused_with_its_variable(origin):
+    """It would be compared with every page's, and never be the same."""
+    problem = f"got `{origin}` - at `$.allow_origins`, set by `NEXTBEST_ALLOW_ORIGINS`"
+    with pytest.raises(BadRequest, match=rf"Settings: Expected `\*`, or `scheme://.*{re.escape(problem)}"):
+        settings_from({"NEXTBEST_ALLOW_ORIGINS": f"https://app.example, {origin}"})
+
+
+def test_origins_are_all_or_some_with_commas():
+    """With a port or without, of an app, of every host of a domain, by number."""
+    given = [
+        "*",
+        "http://localhost:3000",
+        "https://shop.example",
+        "capacitor://localhost",
+        "https://*.shop.example",
+        "http://[::1]:80",
+    ]
+    assert settings_from({"NEXTBEST_ALLOW_ORIGINS": ", ".join(given)}).origins == given
+    assert settings_from({"NEXTBEST_ALLOW_ORIGINS": ""}).origins == []
+
+
 def test_nothing_to_wait_for_and_no_share_are_settings():
     """A drain of no time, a port that the system chooses, nothing traced and no shadow asked."""
     found = settings_from(
