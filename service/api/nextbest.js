@@ -224,13 +224,15 @@
     var marks = ["data-nextbest-decision", "data-nextbest-placement", "data-nextbest-action"];
     new MutationObserver(watch).observe(document.documentElement, {subtree: true, childList: true, attributeFilter: marks});
   }
-  document.addEventListener("click", function (event) {
+  function clicked(event) {
     var shown = event.target.closest && event.target.closest(MARKED);
     if (!shown) return;
     impression(shown);
     tell(shown, "click");
     if (!pausing) flush(true); // of a beacon nobody knows whether it was taken
-  }, true);
+  }
+  document.addEventListener("click", clicked, true);
+  document.addEventListener("auxclick", function (event) { if (event.button === 1) clicked(event); }, true); // in a new tab
 
   window.nextbest = {
     track: track, recommend: recommend, outcome: outcome, consent: consent, agree: agree, identify: identify,

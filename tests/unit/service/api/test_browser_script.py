@@ -220,6 +220,12 @@ def test_a_click_on_what_was_shown_is_an_outcome_and_says_that_it_was_seen(page)
     assert (seen.decision_id, seen.placement, seen.action_id, seen.type) == ("d1", "home_hero", "gold", "impression")
 
 
+def test_a_click_that_opens_a_new_tab_is_one(page):
+    """With the middle button; the right one opens a menu."""
+    sent, _ = page("const gold = mark('gold', 0); for (const button of [1, 2]) fire('auxclick', {target: gold, button});")
+    assert told(sent) == [("gold", "impression"), ("gold", "click")]
+
+
 def test_what_was_to_be_seen_for_a_second_is_an_impression(page):
     """Once, however often it comes into view; what was there for a moment, a corner of it, or an empty element is none."""
     code = """
