@@ -241,7 +241,7 @@ class _Rebuilding:
             [before] = await self._link.ask(encode("GET", contacts_key(key)), 1)
             both = Counter(split_entries(before or b"")) | Counter(split_entries(left))
             entries = sorted(both.elements(), key=entry_moment)
-            if await self._link.ask(_replacing(key, before or b"", b"".join(entries)[-KEPT_BYTES:]), 1) == [1]:
+            if await self._link.ask(_replacing(key, before or b"", compacted(b"".join(entries))), 1) == [1]:
                 return
         raise DependencyFailed("Expected a history to stay as it is for a moment, found one that never did")
 
