@@ -134,6 +134,19 @@ async def test_events_of_a_customer_whose_state_is_malformed_hold_up_nobody_else
         assert client.get(live_key("c1"))[8:] == b"\xc1"
 
 
+async def test_events_of_ids_that_lead_round_in_a_circle_hold_up_nobody_elses(new_process, any_redis_url, caplog):
+    """Theirs are told not to be added, by the id that they came under."""
+    reader, store = new_process()
+    with redis_client(any_redis_url) as client:
+        for alias, owner in (("a", "b"), ("b", "a"), ("x", "a"), ("self", "self")):
+            client.set(alias_key(alias), owner)
+    calls = [[("x", event("e1")), ("c2", event("e2"))], [("c3", event("e3"))], [("b", event("e4")), ("self", event("e5"))]]
+    told = await asyncio.gather(*(store.apply(events) for events in calls))
+    assert told == [{"x"}, frozenset(), {"b", "self"}]
+    assert [(await values(reader, customer))["views_24h"] for customer in ("c2", "c3")] == [1.0, 1.0]
+    assert caplog.text.count("`nextbest rebuild`") >= 1
+
+
 async def test_feast_finds_the_values_as_of_the_last_event(new_process, any_redis_url):
     """In its own layout, with the moment of the view."""
     _, store = new_process()
