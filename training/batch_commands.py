@@ -20,7 +20,9 @@ def main(argv: Sequence[str], *, home: Path, redis_url: str | None) -> int:
     options = _parser().parse_args(argv[1:])
     workers = workers_of(options)
     if options.out.exists():
-        raise NotReady(f"Expected a new file: deciding twice contacts everyone twice - at `{options.out}`")
+        raise NotReady(
+            f"Expected a new file: deciding twice contacts everyone twice; found one, perhaps of a dry run - at `{options.out}`"
+        )
     begun = PartsFolder.beside(options.out).begun()  # perhaps yesterday, when the campaign had another name
     today = f"{options.table.stem}-{dt.datetime.now(dt.UTC):%Y-%m-%d}"
     name = options.campaign or (begun.campaign.name if begun else today)

@@ -32,7 +32,7 @@ def shell(tmp_path):
     checkout, command = tmp_path / "checkout", tmp_path / "bin" / "nextbest"
     checkout.mkdir()
     for entry in HOUSE.iterdir():
-        if entry.name not in (".nextbest", "world"):
+        if entry.name not in (".nextbest", "mine", "world"):
             (checkout / entry.name).symlink_to(entry)
     command.parent.mkdir()
     command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m service.cli "$@"\n')

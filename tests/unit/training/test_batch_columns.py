@@ -6,6 +6,8 @@ import sys
 import pyarrow as pa
 import pytest
 
+from service.errors import NotReady
+from training.batch_commands import main
 from training.batch_parts import COLUMNS, columns_of
 
 ROWS = [
@@ -24,6 +26,15 @@ def test_rows_become_the_columns_that_pyarrow_makes_of_them(count):
     columns = [[row[place] for row in rows] for place in range(len(COLUMNS))]
     made = [pa.array(column, kind) for column, kind in zip(columns, COLUMNS.types, strict=True)]
     assert found.equals(pa.table(made, schema=COLUMNS))
+
+
+def test_a_file_that_is_there_is_not_written_over(tmp_path):
+    """What was decided was perhaps sent; where it was only tried, the error says what to look for."""
+    out = tmp_path / "campaign.parquet"
+    out.write_bytes(b"decided")
+    with pytest.raises(NotReady, match=r"Expected a new file: .* perhaps of a dry run - at `.*campaign.parquet`"):
+        main(["decide", "customers.csv", "--placement", "hero", "--out", str(out)], home=tmp_path, redis_url=None)
+    assert out.read_bytes() == b"decided"
 
 
 def test_pandas_is_not_loaded_for_it(request):
