@@ -9,12 +9,13 @@ home = Path(sys.argv[1])
 
 # Whole, as a data frame.
 frame = load_decisions(home, as_="pandas")
-by_action = frame.groupby("action_id").agg(shown=("slot", "size"), clicked=("outcome.click", "mean"), worth=("value.conversion", "mean"))
-print(by_action.sort_values("clicked", ascending=False).round(4))
+came = {name: (name, "mean") for name in frame.columns if name.startswith(("outcome.", "value."))}  # of each type that there was
+by_action = frame.groupby("action_id").agg(shown=("slot", "size"), **came)
+print(by_action.sort_values("shown", ascending=False).round(4))
 
-# Batch by batch, in bounded memory: the rate of clicks.
-rows, clicks = 0, 0.0
+# Batch by batch, in bounded memory: how much comes of an item.
+rows, responses = 0, 0
 for batch in load_decisions(home):
     rows += batch.num_rows
-    clicks += sum(batch["outcome.click"].to_pylist())
-print(f"{rows} items, {clicks / rows:.4f} clicks each")
+    responses += sum(batch["responses"].to_pylist())
+print(f"{rows} items, {responses / max(rows, 1):.4f} outcomes each")

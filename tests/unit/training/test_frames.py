@@ -10,10 +10,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from msgspec import Raw
 
 from features.homes import home_contract
+from service.decision.records import DecisionRecord, OutcomeRecord, PlacementRecord, ServedItem, Versions
 from service.errors import BadRequest, NotReady
 from tests.conftest import SHOP_DECISIONS, SHOP_ENDS
+from tests.unit.training.conftest import write_log
 from training.decision_log import read_decisions
 from training.examples import Objective, load_examples
 from training.frames import BATCH_ROWS, load_decisions
@@ -119,6 +122,19 @@ def test_an_example_of_the_documentation_runs(own_home, example):
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(HOUSE)}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout
+
+
+@pytest.mark.parametrize("types", [("impression", "visit"), ()])
+def test_the_example_of_a_data_frame_takes_whatever_came_of_decisions(tmp_path, types):
+    """A home where nobody clicks or buys, and one where nothing came of anything yet."""
+    item = ServedItem(1, "gold", "gold_card", "offer", 0.1, 0.1, 0.5, explored=False)
+    place = PlacementRecord("hero", 1, (item,), False, ("gold",), Raw(b"[0.1]"), Raw(b"[0.1]"))
+    record = DecisionRecord("d1", "c1", SHOP_ENDS, {}, {}, (place,), Versions(1, None, "x"), ())
+    write_log(tmp_path, [record], [OutcomeRecord(f"o-{kind}", "d1", kind, SHOP_ENDS + 1, SHOP_ENDS + 1) for kind in types])
+    command = [sys.executable, str(HOUSE / "docs" / "examples" / "load_decisions.py"), str(tmp_path)]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(HOUSE)}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"1 items, {len(types):.4f} outcomes each" in done.stdout
 
 
 def test_there_are_examples():
