@@ -15,7 +15,7 @@ from features.materialize import check, materialize
 from features.redis_server import resolve_redis
 from service.catalog.commands import main as catalog_command
 from service.errors import NotReady
-from training.demo.running import RunningServer, interrupted_by_sigterm, running_server
+from training.demo.running import RunningServer, interrupted_by_sigterm, running_server, unused
 from training.demo.sources import Source, source_from
 from training.demo.traffic import WORKERS, Tally, play, steady
 from training.evaluate import evaluate
@@ -60,6 +60,8 @@ class Loop(NamedTuple):
 def main(argv: Sequence[str], *, home: Path, redis_url: str | None) -> int:
     """Exit code: 0 the loop is closed, 1 something failed on the way."""
     options = _parser().parse_args(argv[1:])
+    if not options.once:
+        unused(options.port)  # before anything is changed under whoever serves there, perhaps from this home
     started = time.perf_counter()
     source = source_from(options.data, options.mapping, options.objective, options.seed)
     loop = Loop(source, home, options.seed, terminal(), [])

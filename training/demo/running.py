@@ -34,7 +34,7 @@ def running_server(home: Path, redis_url: str, port: int | None = None, **settin
 
     `settings`: variables of its environment.
     """
-    port = free_port() if port is None else _checked(port)
+    port = free_port() if port is None else unused(port)
     log = home / "server.log"
     command = [sys.executable, "-m", "service.cli", "--home", str(home), "--redis-url", redis_url, "serve", "--port", str(port)]
     started = time.perf_counter()
@@ -67,14 +67,15 @@ def free_port() -> int:
         return port
 
 
-def _checked(port: int) -> int:
+def unused(port: int) -> int:
     """A port that nobody listens on: whoever does would be taken for the service that was started. Raises NotReady."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            raise NotReady(f"Expected a free port, found one that is taken: {error} - at `127.0.0.1:{port}`") from error
+            problem = f"Expected a free port (another one: `--port`), found one that is taken: {error}"
+            raise NotReady(f"{problem} - at `127.0.0.1:{port}`") from error
     return port
 
 
