@@ -62,6 +62,7 @@ from service.stores.decisions import find_decision
 from service.stores.identities import RedisIdentities
 from service.stores.links import open_link
 from service.stores.live_features import RedisLiveFeatures
+from service.stores.outages import tell_outages
 from service.stores.segment_log import DECISIONS, SegmentLog
 from service.tracing import NoTracer, Tracer
 
@@ -151,11 +152,13 @@ async def _running(app: Litestar, settings: Settings) -> AsyncIterator[None]:
         if not await state.parts.reader.begin():
             logger.warning("Redis has lost what is on disk: caps count as reached, consents as denied until `nextbest rebuild`")
     watcher = asyncio.create_task(watch(state.engines, settings.watch_interval_s))
+    telling = asyncio.create_task(tell_outages(state.parts.reader, settings.watch_interval_s))
     try:
         yield
     finally:
         watcher.cancel()
-        await asyncio.gather(watcher, return_exceptions=True)
+        telling.cancel()
+        await asyncio.gather(watcher, telling, return_exceptions=True)
         await state.pipeline.close()
         await state.events.close()
         await state.parts.log.close()

@@ -40,7 +40,10 @@ def main(argv: Sequence[str], *, home: Path, redis_url: str | None) -> int:
     purpose = "Put everything into Redis again, from log, lake and offline tables."
     argparse.ArgumentParser(prog="nextbest rebuild", description=purpose).parse_args(argv[1:])
     with resolve_redis(redis_url, home) as url:
-        return _rebuild(home, url)
+        code = _rebuild(home, url)
+    if redis_url is None:
+        print("that Redis is the home's own, and ends with who uses it: where a service had lost it, start the service anew")
+    return code
 
 
 def _rebuild(home: Path, url: str) -> int:

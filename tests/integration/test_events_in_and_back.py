@@ -558,6 +558,14 @@ def test_the_commands_say_what_they_did(home, redis_url, tmp_path, capsys):
     assert main([*run, "features", "check"]) == 0
 
 
+def test_a_rebuild_says_where_the_redis_that_it_filled_ends_with_it(home, redis_url, capsys):
+    """The home's own, which a service that had started it does not get back by this; not one that was named."""
+    assert main(["--home", str(home), "rebuild"]) == 0
+    assert "that Redis is the home's own" in capsys.readouterr().out
+    assert main(["--home", str(home), "--redis-url", redis_url, "rebuild"]) == 0
+    assert "the home's own" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("command", [["rebuild"], ["unlink", "a-1"]])
 def test_without_redis_a_command_that_needs_it_is_one_line(home, command, capsys):
     """Which Redis, and what it said; no traceback."""
