@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from litestar import Router
+from litestar import Request, Router
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.datastructures import ResponseSpec
+from litestar.openapi.plugins import RedocRenderPlugin, YamlRenderPlugin
 from litestar.openapi.spec import OpenAPIMediaType, OpenAPIType, Operation, RequestBody, Schema
 from litestar.plugins import OpenAPISchemaPlugin
 from litestar.typing import FieldDefinition
@@ -29,6 +30,7 @@ from service.api.wire import (
     RecommendRequest,
 )
 
+REDOC = "https://cdn.jsdelivr.net/npm/redoc@2.5.0/bundles/redoc.standalone.js"
 PROBLEMS: dict[int, ResponseSpec] = {
     status: ResponseSpec(Problem, description=what, media_type=MEDIA_TYPE, generate_examples=False)
     for status, what in (
@@ -120,7 +122,21 @@ class SpeltFigures(OpenAPISchemaPlugin):
         return Schema(type=OpenAPIType.ARRAY, items=Schema(type=OpenAPIType.NUMBER))
 
 
+class SchemaPage(RedocRenderPlugin):
+    """The document for people. Where the script cannot be fetched, the page is a link to the document for programs."""
+
+    def __init__(self) -> None:
+        super().__init__(js_url=REDOC, google_fonts=False, favicon="<link rel='icon' href='data:,'>")
+
+    def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
+        link = f"<a href='{self.get_openapi_json_route(request)}'>openapi.json</a>"
+        text = f"<p>This page needs a script that is fetched from the internet; without it: {link}</p>"
+        page = super().render(request, openapi_schema)
+        return page.replace(b"<div id='redoc-container'/>", b"<div id='redoc-container'>%s</div>" % text.encode())
+
+
 def openapi_config(version: str) -> OpenAPIConfig:
     """The document served under `/schema`."""
     undocumented = Router("/schema", route_handlers=[], opt=NO_KEY, include_in_schema=False)
-    return OpenAPIConfig(title="nextbest", version=version, openapi_router=undocumented)
+    pages = [SchemaPage(), YamlRenderPlugin()]
+    return OpenAPIConfig(title="nextbest", version=version, openapi_router=undocumented, render_plugins=pages)

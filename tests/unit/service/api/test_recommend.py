@@ -1,12 +1,14 @@
 """`POST /recommend` over the wire."""
 
 import asyncio
+import re
 
 import msgspec
 import pytest
 
 from features.event_types import LONGEST_TEXT
 from service.api.examples import OUTCOMES_ANSWER, OUTCOMES_REQUEST, RECOMMEND_ANSWER, RECOMMEND_REQUEST
+from service.api.openapi import REDOC
 from service.api.outcomes import judge
 from service.api.recommend import answered
 from service.api.wire import OutcomesResponse, RecommendRequest, RecommendResponse
@@ -217,6 +219,14 @@ async def test_an_id_that_is_personal_data_is_refused_with_advice(client):
     answer = await client.post("/recommend", json={"customer_id": "ann@shop.example", "placement": "home_hero"})
     assert answer.status_code == 400
     assert "send its SHA-256 instead" in answer.json()["detail"]
+
+
+async def test_the_page_at_schema_needs_one_script_and_is_a_link_without_it(client):
+    """Of one version, and no fonts or pictures of others."""
+    page = (await client.get("/schema")).text
+    assert re.findall(r"(?:src|href)=[\"']([^\"']*)", page) == ["data:,", REDOC, "/schema/openapi.json"]
+    assert re.search(r"@\d+\.\d+\.\d+/", REDOC)
+    assert (await client.get("/schema/openapi.yaml")).status_code == 200
 
 
 async def test_the_document_at_schema_describes_what_the_service_takes(client):
