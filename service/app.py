@@ -17,7 +17,6 @@ from litestar.exceptions import HTTPException
 
 from features.event_types import CLOCK_SKEW_S, home_event_types
 from features.homes import home_contract
-from features.request_time import known_zones
 from service.alerts import AlertDesk, by_type
 from service.api.admission import Limiter
 from service.api.browser import browser_script
@@ -147,7 +146,6 @@ async def _running(app: Litestar, settings: Settings) -> AsyncIterator[None]:
     """First the newest engine, then requests; at the end, answer what was asked and close what is open."""
     state: Any = app.state
     await asyncio.to_thread(state.engines.refresh)
-    await asyncio.to_thread(known_zones)  # else the first request waits for it
     with contextlib.suppress(DependencyFailed):
         if not await state.parts.reader.begin():
             logger.warning("Redis has lost what is on disk: caps count as reached, consents as denied until `nextbest rebuild`")

@@ -361,12 +361,12 @@ def _fitted_on(seen: _Seen) -> float:
 def _off_level(seen: _Seen, rows: Mask, within: float) -> Iterator[str]:
     rates, label = seen.new[rows], seen.label[rows]
     predicted, observed = float(rates.mean()), float(label.mean())
-    together = float((np.bincount(seen.clusters[rows], label - rates) ** 2).sum())  # as rows of one customer may go
-    here = max(float((rates * (1.0 - rates)).sum()), together) / len(rates) ** 2
-    error = (
-        level_error(label, rates, seen.evidence.challenger.manifest.metrics.get("amounts", 0.0)) if seen.evidence.is_value
-        else (here + predicted**2 / _fitted_on(seen)) ** 0.5
-    )  # fmt: skip
+    if seen.evidence.is_value:
+        error = level_error(label, rates, seen.evidence.challenger.manifest.metrics.get("amounts", 0.0))
+    else:
+        together = float((np.bincount(seen.clusters[rows], label - rates) ** 2).sum())  # as rows of one customer may go
+        here = max(float((rates * (1.0 - rates)).sum()), together) / len(rates) ** 2
+        error = (here + predicted**2 / _fitted_on(seen)) ** 0.5
     if abs(predicted - observed) > max(within * observed, FAR * error):
         yield f"uncalibrated: predicted {predicted:.4f}, observed {observed:.4f}; {within:.0%} off may be"
 

@@ -32,7 +32,7 @@ def main(argv: Sequence[str], *, home: Path, redis_url: str | None) -> int:  # n
 
 
 def _check(options: argparse.Namespace, home: Path) -> int:
-    print(f"ok: {summary(_read(options.file, home)[1])}")
+    print(f"ok: {summary(read_catalog(options.file, home_contract(home))[1])}")
     return 0
 
 
@@ -46,10 +46,6 @@ def summary(catalog: Catalog) -> str:
     )
 
 
-def _read(path: Path, home: Path) -> tuple[dict[str, Any], Catalog]:
-    return read_catalog(path, home_contract(home))
-
-
 def _refuse(error: CatalogInvalid) -> int:
     for problem in error.problems:
         print(f"error: {problem}", file=sys.stderr)
@@ -59,7 +55,7 @@ def _refuse(error: CatalogInvalid) -> int:
 
 
 def _publish(options: argparse.Namespace, home: Path) -> int:
-    document, catalog = _read(options.file, home)
+    document, catalog = read_catalog(options.file, home_contract(home))
     note = options.note if options.note is not None else str(document.get("note") or "")
     return _store(home, document, catalog, note, options.author)
 
@@ -104,7 +100,7 @@ def _document(reference: str, home: Path) -> dict[str, Any]:
     number = registry.current().catalog if reference == CURRENT else int(reference) if reference.isdecimal() else None
     if number is not None:
         return dict(registry.catalog(number).document)
-    return _read(Path(reference), home)[0]
+    return read_catalog(Path(reference), home_contract(home))[0]
 
 
 def _revert(options: argparse.Namespace, home: Path) -> int:

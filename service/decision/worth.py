@@ -12,7 +12,7 @@ from service.decision.entities import Batch
 Values = npt.NDArray[np.float64]
 
 REMEMBERED = 1024  # distinct sets of weights that apply
-LARGEST = 1e100  # of values whose products with levers, weights and rates nobody has to look at: a float ends at 1.8e308
+HARMLESS = 1e100  # of values whose products with levers, weights and rates nobody has to look at: a float ends at 1.8e308
 
 
 class _Formula:
@@ -60,7 +60,7 @@ class WorthTable:
             if action.formula is not None:
                 together.setdefault(action.formula.source, []).append(position)
         self._formulas = [_Formula(_formula(actions[p[0]]), actions, p, contract) for p in together.values()]
-        self.is_bounded = not self._formulas and all(a.value <= LARGEST for a in actions)
+        self.is_bounded = not self._formulas and all(a.value <= HARMLESS for a in actions)
         """No value is anywhere near to what a float can hold."""
 
     def values(self, batch: Batch) -> Values:

@@ -94,7 +94,6 @@ def test_a_bundle_is_not_better_than_a_champion_of_whose_choices_hardly_any_succ
         unseen, action_id=np.array(["gold", "silver"])[served], label=label, choice_probability=np.where(served == GOLD, 0.1, 0.9)
     )
     said = report("click", "new", "old", rare, found(rare, bundle__new=0.0, bundle__old=1.0, always__gold=1.0))
-    assert said.gain_over_logged.value > 0.0 or said.policies["bundle:old"].value < 0.01
     assert (said.verdict, said.best_static) == ("refuse", None)
     assert "bundle:old: 1.0 successes, had or to be expected, at least 10 are needed" in said.reasons
 
