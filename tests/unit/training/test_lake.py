@@ -12,7 +12,7 @@ from training.lake import imported_rows, read_tables, write_by_day
 MONDAY = dt.datetime(2026, 11, 2, 23, 30, tzinfo=dt.UTC)
 HOUR = dt.timedelta(hours=1)
 MOMENT = pa.timestamp("us", tz="UTC")
-moments = st.datetimes(dt.datetime(1970, 1, 2), dt.datetime(2100, 1, 1), timezones=st.just(dt.UTC))  # noqa: DTZ001  # the zone is drawn
+moments = st.datetimes(dt.datetime(1902, 1, 2), dt.datetime(2100, 1, 1), timezones=st.just(dt.UTC))  # noqa: DTZ001  # the zone is drawn
 
 
 def rows(*moments: dt.datetime, start: int = 0) -> pa.Table:
