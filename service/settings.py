@@ -16,8 +16,10 @@ ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://([a-z0-9_.*-]+|\[[0-9a-f:.]+\])(:([
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Port = Annotated[int, msgspec.Meta(ge=0, le=65_535)]  # 0: one that is free
-Positive = Annotated[float, msgspec.Meta(gt=0.0)]
-NotNegative = Annotated[float, msgspec.Meta(ge=0.0)]
+Milliseconds = Annotated[float, msgspec.Meta(gt=0.0, le=3_600_000.0)]
+Seconds = Annotated[float, msgspec.Meta(gt=0.0, le=86_400.0)]
+Drain = Annotated[float, msgspec.Meta(ge=0.0, le=86_400.0)]  # seconds
+Days = Annotated[float, msgspec.Meta(gt=0.0, le=3653.0)]
 Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 
 
@@ -39,10 +41,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     workers: Count = 1
     """Processes that answer requests; each is one event loop with its own log segments."""
 
-    redis_timeout_ms: Positive = 30.0
+    redis_timeout_ms: Milliseconds = 30.0
     """Longest wait for customer features, in milliseconds; then the answer does without them."""
 
-    redis_intake_timeout_ms: Positive = 2000.0
+    redis_intake_timeout_ms: Milliseconds = 2000.0
     """Longest wait for Redis to take events, outcomes and links, in milliseconds; then Redis lacks them until a rebuild."""
 
     coalesce_limit: Count = 64
@@ -54,19 +56,19 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     log_mode: Literal["fsync", "interval"] = "fsync"
     """When a record is acknowledged: `fsync`, once it is on disk; `interval`, once it is written, with a sync every interval."""
 
-    log_interval_ms: Positive = 100.0
+    log_interval_ms: Milliseconds = 100.0
     """In the mode `interval`: what a power loss may take of what was acknowledged, in milliseconds. `/status` says so."""
 
-    attribution_days: Positive = 30.0
+    attribution_days: Days = 30.0
     """How long after it happened an outcome counts, in days; ids of outcomes and events are known a day longer."""
 
-    drain_s: NotNegative = 1.0
+    drain_s: Drain = 1.0
     """After SIGTERM, how long requests are still accepted while `/ready` says no, in seconds."""
 
     shadow_share: Share = 0.1
     """Part of the decisions, 0 to 1, that a staged shadow is asked about once they are answered; fewer where many come."""
 
-    watch_interval_s: Positive = 0.25
+    watch_interval_s: Seconds = 0.25
     """How often to look whether a new catalog or bundle was published, in seconds."""
 
     otlp_endpoint: str | None = None

@@ -24,13 +24,20 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 def differences(before: Any, after: Any, path: str = "") -> Iterator[Difference]:  # noqa: ANN401  # documents nest freely
-    """Where two documents differ. Things of a list are told apart by their ids or names, not by their places."""
+    """Where two documents differ. Things of a list are told apart by their ids or names, and their order is told by itself.
+
+    It counts: the first treatment whose rules pass is shown, and experiments share out the customers one after the other.
+    """
     if before == after:
         return
     old, new = _by_name(before), _by_name(after)
     if old is None or new is None:
         yield Difference(path or "$", before, after)
         return
+    if isinstance(before, list):
+        kept = [key for key in old if key in new], [key for key in new if key in old]
+        if kept[0] != kept[1]:
+            yield Difference(f"{path} (order)", *kept)
     for key in dict.fromkeys([*old, *new]):
         yield from differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
 

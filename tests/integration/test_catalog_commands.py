@@ -123,6 +123,16 @@ def test_a_difference_is_told_by_name_whatever_the_order(run, tmp_path):
     assert run("diff", str(tmp_path / "draft.yaml"))[1] == "0 differences\n"
 
 
+def test_a_change_of_order_alone_is_told(run):
+    """The first treatment whose rules pass is shown, and experiments share out the customers one after the other."""
+    run("publish", text=TEXT.replace("issues: [", "issues: [{id: care}, "))
+    run("publish", text=TEXT.replace("eligibility: [adult]}", "eligibility: [adult]}, {id: care}"))
+    assert run("diff", "1", "2")[1].splitlines() == [
+        '~ issues (order): ["care","sales"] -> ["sales","care"]',
+        "1 difference",
+    ]
+
+
 def test_a_revision_that_does_not_exist_is_an_error(run):
     """Expected, found, where."""
     with pytest.raises(RegistryError, match="found no revision 7"):

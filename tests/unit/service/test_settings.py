@@ -43,6 +43,11 @@ def test_a_value_of_the_wrong_type_names_the_setting():
         ("watch_interval_s", "nan", "`float` > 0.0"),
         ("trace_share", "-0.1", "`float` >= 0.0"),
         ("body_limit", "0", "`int` >= 1"),
+        ("redis_timeout_ms", "inf", "`float` <= 3600000.0"),
+        ("log_interval_ms", "inf", "`float` <= 3600000.0"),
+        ("attribution_days", "inf", "`float` <= 3653.0"),
+        ("drain_s", "inf", "`float` <= 86400.0"),
+        ("watch_interval_s", "1e300", "`float` <= 86400.0"),
     ],
 )
 def test_a_number_that_no_service_can_run_with_is_refused_with_its_variable(name, spoiled, expected):
