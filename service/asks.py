@@ -126,13 +126,14 @@ class Made:
     """A decision as it stands, and the state of the customer that it was made from. A later one may take its place.
 
     One is only itself: its id may change when it is made again, and a trial in its batch may have the same. `entry`: what the log
-    will have of it, where somebody has spelt it out already.
+    will have of it, where somebody has spelt it out already. `is_again`: what it was before may be in the history, taken back.
     """
 
     ask: Ask
     record: DecisionRecord
     state: CustomerState
     entry: Entry | None = None
+    is_again: bool = False
 
     def claim(self, engine: Engine) -> Claim | None:
         """What the decision takes; None where it takes nothing, or must leave no trace."""
@@ -145,7 +146,7 @@ class Made:
             return None
         policy = engine.of(self.record.experiment).catalog.contact
         served = {contact.action_id for contact in contacts}
-        if self.ask.sent and self.state.contacts:
+        if (self.is_again or self.ask.sent) and self.state.contacts:
             contacts = not_yet_in(self.state.contacts, contacts)
         # a first try has counted the others; to reserve twice is to reserve once, unless that was the last share
         new = {contact.action_id for contact in contacts}
@@ -208,7 +209,7 @@ class Turn:
     def make_again(self, made: Sequence[Made], reading: Reading) -> None:
         """The same requests, from what is known now."""
         for old, new in zip(made, self.make([m.ask for m in made], reading), strict=True):
-            old.ask, old.record, old.state, old.entry = new.ask, new.record, new.state, None
+            old.ask, old.record, old.state, old.entry, old.is_again = new.ask, new.record, new.state, None, True
 
     def _request(
         self, ask: Ask, customer: CustomerState, exhausted: tuple[str, ...], needed: tuple[str, ...]
