@@ -7,6 +7,10 @@ from service.catalog.checking import LARGEST, Place
 from service.catalog.entities import Catalog, Weight
 from service.catalog.policies import KEPT_CONTACTS
 
+OWN_REASONS = (
+    "active_dates", "excluded_by_request", "holdout", "no_contact_history", "not_requested", "not_shown_here", "shown_elsewhere",
+)  # fmt: skip
+
 
 def refuse_overflows(catalog: Catalog, places: Mapping[str, Place]) -> None:
     """Values that are beyond all numbers once levers and weights are on them. `places`: of the actions, by id."""
@@ -35,6 +39,33 @@ def refuse_alike(places: Mapping[str, Place], hashed: Callable[[str], int]) -> N
         other = first.setdefault(hashed(name), name)
         if other != name:
             place.entries()["id"].refuse(f"an id that contacts tell from `{other}` by its hash: change one of the two")
+
+
+def refuse_one_split(catalog: Catalog, top: Mapping[str, Place]) -> None:
+    """Salts that are the same: who is in the one part would decide who is in the other. `top`: the sections."""
+    parts = {"not_personalised": catalog.not_personalised, "holdout": catalog.holdout}
+    salts = {name: part.salt for name, part in parts.items() if part is not None}
+    salts |= {experiment.id: experiment.salt for experiment in catalog.experiments if experiment.id not in parts}
+    first: dict[str, str] = {}
+    for name, salt in salts.items():
+        other = first.setdefault(salt, name)
+        if other != name:
+            place = top[name if name in parts else "experiments"]
+            place.refuse(f"a salt for `{name}` that `{other}` does not have: they have to be independent", salt)
+
+
+def refuse_shared_names(catalog: Catalog, top: Mapping[str, Place]) -> None:
+    """Contact policy and constraints called as a rule or a reason of the service: a reason has to say which it is."""
+    taken = {rule.name: "no rule has" for action in catalog.actions for rule in action.rules}
+    taken |= {rule.name: "no rule has" for action in catalog.actions for t in action.treatments for rule in t.rules}
+    taken |= dict.fromkeys(OWN_REASONS, "the service itself has not")
+    policy = top["contact"].entries() if "contact" in top and isinstance(top["contact"].value, Mapping) else {}
+    for section, place in {**policy, "constraints": top.get("constraints")}.items():
+        for entry in place.items() if place is not None and isinstance(place.value, list) else ():
+            name = entry.value.get("name") if isinstance(entry.value, Mapping) else None
+            here = f"nothing in `{section}` has"
+            if isinstance(name, str) and taken.setdefault(name, here) != here:
+                entry.entries()["name"].refuse(f"a name that {taken[name]}")
 
 
 def refuse_beyond_kept(catalog: Catalog, contact: Place | None) -> None:

@@ -13,15 +13,20 @@ from service.errors import nearest
 
 LONGEST_ID = 128
 LONGEST_WINDOW = 3653 * 86_400.0  # ten years
+DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 CLOCK = re.compile(r"([01]\d|2[0-3]):([0-5]\d)")
 LARGEST = sys.float_info.max
 
 
 class Problems:
-    """Mistakes, each `where: line N: Expected ..., got ... - at path`. `lines` is empty for documents without them."""
+    """Mistakes, each `where: line N: Expected ..., got ... - at path`. `lines` is empty for documents without them.
 
-    def __init__(self, where: str, lines: Mapping[str, int]) -> None:
+    `is_new`: the document is to be published; else it was once, and what was let pass then still is.
+    """
+
+    def __init__(self, where: str, lines: Mapping[str, int], *, is_new: bool = False) -> None:
         self.found: list[str] = []
+        self.is_new = is_new
         self._where = where
         self._lines = lines
 
@@ -40,6 +45,11 @@ class Place:
 
     def refuse(self, expected: str, got: object = None) -> None:
         self._problems.add(self.path, f"Expected {expected}, got `{self.value if got is None else got}`")
+
+    def refuse_new(self, expected: str, got: object = None) -> None:
+        """A problem of what is to be published: formerly it passed."""
+        if self._problems.is_new:
+            self.refuse(expected, got)
 
     def refuse_with(self, message: str) -> None:
         """A problem that somebody else put into words."""
@@ -113,9 +123,11 @@ class Place:
         return str(self.value)
 
     def texts(self) -> tuple[str, ...]:
-        """One name, or a list of them."""
+        """One name, or a list of at least one."""
         if isinstance(self.value, str):
             return (self.text(),)
+        if self.value == []:
+            self.refuse_new("at least one", "none")
         return tuple(item.text() for item in self.items())
 
     def truth(self) -> bool:
@@ -124,6 +136,10 @@ class Place:
             self.refuse("`true` or `false`")
             return False
         return self.value
+
+    def new_text(self) -> str:
+        """A name; in what was published once, whatever there is."""
+        return self.text() if self._problems.is_new else str(self.value)
 
     def duration(self) -> float:
         """`30 min`, `24h` or `7d`, as seconds."""
@@ -146,11 +162,14 @@ class Place:
 
     def moment(self) -> float | None:
         """A date or RFC 3339 time, as seconds since 1970 UTC; a date is its first moment in UTC."""
+        expected, text = "a date such as `2026-01-31` or a time such as `2026-01-31T09:00:00Z`", str(self.value)
         try:
-            moment = dt.datetime.fromisoformat(str(self.value))
+            moment = dt.datetime.fromisoformat(text)
         except ValueError:
-            self.refuse("a date such as `2026-01-31` or a time such as `2026-01-31T09:00:00Z`")
+            self.refuse(expected)
             return None
+        if DATE.fullmatch(text) is None and (moment.tzinfo is None or DATE.match(text) is None):
+            self.refuse_new(expected)
         return (moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)).timestamp()
 
 

@@ -121,10 +121,12 @@ def _exclusion(place: Place, known: Known) -> Exclusion:
 
 def _budget(place: Place, known: Known) -> Budget:
     fields = place.fields(BUDGET_KEYS, ("name", "action", "at_most"))
-    action = _among(fields["action"], known.actions, "action")[0] if "action" in fields else ""
+    actions = _among(fields["action"], known.actions, "action") if "action" in fields else ()
+    if "action" in fields and not isinstance(fields["action"].value, str):
+        fields["action"].refuse_new("one action")
     period = fields["period"].choice(PERIODS) if "period" in fields else PERIODS[0]
     count = fields["count"].choice(("decisions", "impressions")) if "count" in fields else "impressions"
-    return Budget(_name(fields), action, _whole(fields, "at_most", 0), period == "day", count)
+    return Budget(_name(fields), next(iter(actions), ""), _whole(fields, "at_most", 0), period == "day", count)
 
 
 def _constraint(place: Place, known: Known) -> Constraint:
@@ -164,4 +166,4 @@ def _among(place: Place, known: Sequence[str], what: str) -> tuple[str, ...]:
     for name in names:
         if name and name not in known:
             place.refuse(f"a known {what}{nearest(name, known)}", name)
-    return names or ("",)
+    return names

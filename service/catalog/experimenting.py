@@ -81,6 +81,8 @@ def _arms(place: Place, document: Mapping[str, Any], build: Build) -> Iterator[_
     items = [(str(item.value.get("id", "")), item) for item in place.at_least_one() if item.is_mapping()]
     for name, item in unique(items, "arm"):
         fields = item.fields(ARM_KEYS, ("id",))
+        if "id" in fields:
+            fields["id"].new_text()
         weight = fields["weight"].number(0.0, LARGEST_WEIGHT) if "weight" in fields else 1.0
         ablation = cast("Ablation", fields["ablation"].choice(ABLATIONS)) if "ablation" in fields else None
         bundle = fields["bundle"].text() if "bundle" in fields else None

@@ -10,7 +10,7 @@ import msgspec
 
 from features.contract import ACTION_ID, Contract
 from service.catalog.attributes import NUMBER, Attribute, attribute_features, read_attribute
-from service.catalog.bounds import refuse_alike, refuse_beyond_kept, refuse_overflows
+from service.catalog.bounds import refuse_alike, refuse_beyond_kept, refuse_one_split, refuse_overflows, refuse_shared_names
 from service.catalog.checking import Place, Problems, unique
 from service.catalog.consenting import fallbacks_in_need, read_purposes, selects_action, with_consents
 from service.catalog.contacting import SELECTOR_KEYS, Known, named, read_constraints, read_policy, read_selector
@@ -74,14 +74,14 @@ def read_catalog(path: Path, contract: Contract) -> tuple[dict[str, Any], Catalo
 def parse_catalog(text: str, contract: Contract, where: str = "catalog") -> tuple[dict[str, Any], Catalog]:
     """A YAML document and the catalog it describes. Raises CatalogInvalid with every mistake and its line."""
     document = read_document(text, where)
-    problems = Problems(where, document.lines)
-    return document.values, _checked(_Builder(document.values, contract, problems, is_new=True), problems)
+    problems = Problems(where, document.lines, is_new=True)
+    return document.values, _checked(_Builder(document.values, contract, problems), problems)
 
 
 def load_catalog(document: Mapping[str, Any], contract: Contract) -> Catalog:
     """The catalog that a stored document describes. Raises CatalogInvalid with every mistake and its path.
 
-    What `service.catalog.bounds` refuses was published before it did, and goes on.
+    What is refused since it was published (`Problems.is_new`) goes on.
     """
     problems = Problems("catalog", {})
     return _checked(_Builder(document, contract, problems), problems)
@@ -103,10 +103,8 @@ def fingerprint(document: Mapping[str, object]) -> str:
 class _Builder:
     """Builds a catalog top down: attributes, rules, issues, groups, placements, actions, and what speaks of all of them."""
 
-    def __init__(self, document: Mapping[str, Any], contract: Contract, problems: Problems, *, is_new: bool = False) -> None:
-        """`is_new`: it is to be published, and has to keep to `service.catalog.bounds`."""
+    def __init__(self, document: Mapping[str, Any], contract: Contract, problems: Problems) -> None:
         self._document = document
-        self._is_new = is_new
         self._contract = contract
         self._problems = problems
         self._book = RuleBook(contract)
@@ -155,17 +153,19 @@ class _Builder:
             holdout=read_holdout(top.get("holdout")), not_personalised=read_not_personalised(top.get("not_personalised")),
             time_zone=_time_zone(top.get("time_zone")),
         )  # fmt: skip
-        if self._is_new:
+        if self._problems.is_new:
             refuse_overflows(catalog, dict(listed))
             refuse_alike(dict(listed), hash32)
             refuse_alike(dict(placed), hash16)
             refuse_beyond_kept(catalog, top.get("contact"))
+            refuse_one_split(catalog, top)
+            refuse_shared_names(catalog, top)
         return catalog
 
     def _overridden(self, document: dict[str, Any], place: Place) -> Catalog | None:
         """The catalog of an experiment's arm; its mistakes are those of the overrides."""
-        problems = Problems("with these overrides", {})
-        catalog = _Builder(document, self._contract, problems, is_new=self._is_new).build()
+        problems = Problems("with these overrides", {}, is_new=self._problems.is_new)
+        catalog = _Builder(document, self._contract, problems).build()
         for problem in problems.found:
             place.refuse_with(problem)
         lacking = [name for name in self._placements if name not in catalog.placements]

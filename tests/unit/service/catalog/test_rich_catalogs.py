@@ -10,9 +10,13 @@ import yaml
 
 from features.contract import parse_contract
 from features.journey import parse_journey
+from service.catalog.bounds import OWN_REASONS
 from service.catalog.entities import FACTORS, PRIMARY, Exploration
 from service.catalog.policies import Budget, Cap, Constraint, CoolDown, Exclusion, QuietHours, Selector
 from service.catalog.validate import load_catalog, parse_catalog
+from service.decision.board import EXCLUDED_BY_REQUEST, NOT_REQUESTED, SHOWN_ELSEWHERE
+from service.decision.contact_policy import NO_CONTACT_HISTORY
+from service.decision.eligibility import ACTIVE_DATES, NOT_SHOWN_HERE
 from service.decision.experiments import CANARY, HOLDOUT, NOT_PERSONALISED
 from service.errors import CatalogInvalid
 
@@ -154,6 +158,14 @@ SPOILED = [
     ('from: "21:30"', 'from: "08:00"', "Expected two different hours"),
     ("actions: [gold, silver], after", "actions: [gold], after", "Expected at least two different actions"),
     ("action: gold, at_most", "action: golden, at_most", "Expected a known action (did you mean `gold`?), got `golden`"),
+    ("action: gold, at_most", "action: [gold, silver], at_most", "Expected one action, got `['gold', 'silver']`"),
+    ("action: gold, at_most", "action: [], at_most", "Expected at least one, got `none`"),
+    ("where: {kinds: offer}", "where: {kinds: []}", "Expected at least one, got `none`"),
+    ("name: mail_weekly", "name: calm", "Expected a name that no rule has, got `calm`"),
+    ("name: mail_weekly", "name: no_contact_history", "Expected a name that the service itself has not"),
+    ("name: night", "name: three_offers", "Expected a name that nothing in `caps` has, got `three_offers`"),
+    ("{id: as_is, weight: 2}", '{id: "", weight: 2}', "Expected a text of 1 to 128 characters"),
+    ("{id: as_is, weight: 2}", "{id: [as_is], weight: 2}", "Expected a text of 1 to 128 characters"),
     ("period: day", "period: week", "Expected one of `total`, `day`, got `week`"),
     (
         "at_most: 1, where",
@@ -297,3 +309,51 @@ def test_the_example_catalog_reads_the_example_journey():
     rules = [rule for action in parse_catalog(text, known)[1].actions for rule in action.rules]
     assert "customer.journey_stage" in {name for rule in rules for name in rule.needs}
     assert problems(text.replace("journey.stage == 'bought'", "journey.stage == 'brought'"), known)
+
+
+@pytest.mark.parametrize(
+    ("salts", "expected"),
+    [
+        ("holdout: {share: 0.05, salt: bolder}", "a salt for `bolder` that `holdout` does not have"),
+        ("holdout: {share: 0.05, salt: not_personalised}", "a salt for `holdout` that `not_personalised` does not have"),
+        (
+            "holdout: {share: 0.05}\nnot_personalised: {share: 0.05, salt: holdout}",
+            "a salt for `holdout` that `not_personalised` does not have",
+        ),
+    ],
+)
+def test_parts_of_the_customers_that_would_hang_together_are_refused(contract, salts, expected):
+    """With one salt for two, who is in the one decides who is in the other."""
+    [found] = problems(RICH.replace("holdout: {share: 0.05}", salts), contract)
+    assert expected in found
+
+
+def test_two_experiments_do_not_share_a_salt(contract):
+    """Their arms would be the same customers'."""
+    [found] = problems(RICH.replace("id: other_model", "id: other_model, salt: bolder"), contract)
+    assert "a salt for `other_model` that `bolder` does not have: they have to be independent, got `bolder`" in found
+
+
+@pytest.mark.parametrize("moment", ["2026-01-31T09:00:00", "20260131", "2026-W05", "2026-W05-1T09:00:00Z", '"2026-01-31 09:00"'])
+def test_a_moment_without_a_zone_or_in_another_form_is_refused(contract, moment):
+    """Nine o'clock where? And a number is no date."""
+    text = RICH.replace("lever: 2\n", f"lever: 2\n    active: {{from: {moment}}}\n")
+    found = problems(text, contract)[0]
+    assert "Expected a date such as `2026-01-31` or a time such as `2026-01-31T09:00:00Z`" in found
+
+
+def test_what_was_published_before_it_was_refused_goes_on(contract):
+    """A service that was updated has to load what it served with."""
+    text = RICH.replace("action: gold, at_most", "action: [gold], at_most").replace("where: {kinds: offer}", "where: {kinds: []}")
+    text = text.replace("lever: 2\n", "lever: 2\n    active: {from: 2026-01-31T09:00:00}\n").replace("name: night", "name: calm")
+    text = text.replace("id: other_model", "id: other_model, salt: bolder")
+    catalog = load_catalog(yaml.safe_load(text.replace("2026-01-31T09:00:00", '"2026-01-31T09:00:00"')), contract)
+    assert [budget.action for budget in catalog.contact.budgets] == ["gold"]
+    assert catalog.actions[0].active_from == 1769850000.0  # as UTC
+    assert len([told for told in problems(text, contract) if "overrides" not in told]) == 5
+
+
+def test_reasons_of_the_service_are_those_that_it_gives():
+    """A name that is added to one place must be in the other."""
+    given = {ACTIVE_DATES, NOT_SHOWN_HERE, EXCLUDED_BY_REQUEST, NOT_REQUESTED, SHOWN_ELSEWHERE, NO_CONTACT_HISTORY, HOLDOUT}
+    assert set(OWN_REASONS) == given

@@ -163,6 +163,14 @@ def test_dismissed_twice_in_seven_days_is_silent_for_sixty(policed, tiny, ages, 
     assert hero.dropped == ({"dismissed": ("gold", "silver")} if silent else {})
 
 
+@pytest.mark.parametrize(("after", "kind"), [("clicks", "click"), ("click", "click"), ("impressions", "impression")])
+def test_a_cool_down_takes_the_words_of_caps(policed, tiny, after, kind):
+    """Who counts `clicks` is silent after one, too."""
+    engine = policed(cool_downs=(CoolDown("quiet", after, 1, DAY, 30 * DAY, "action"),))
+    [hero] = decided(engine, tiny, contact(kind, age=5 * DAY))
+    assert hero.dropped == {"quiet": ("gold",)}
+
+
 def test_a_cool_down_per_channel_silences_that_channel(policed, tiny):
     """Who unsubscribed from e-mail still gets an answer on the web."""
     engine = policed(cool_downs=(CoolDown("left", "unsubscribe", 1, DAY, 30 * DAY, "channel"),))
