@@ -14,7 +14,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from hashlib import blake2b
 from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import NamedTuple
@@ -34,7 +33,7 @@ from service.claims import Claims
 from service.decision.engine import Engine
 from service.decision.records import DecisionRecord
 from service.errors import NotReady, UnknownPlacement
-from service.ids import RANDOM_BYTES, customer_key, with_key, without_key
+from service.ids import with_key, without_key
 from service.metrics import Metrics
 from service.registry import Pointer, Registry
 from service.stores.completeness import nothing_written
@@ -43,7 +42,7 @@ from service.stores.customer_reader import RedisCustomerReader
 from service.stores.links import open_link
 from service.stores.segment_log import SegmentLog
 from training.attribution import ids_kept_s
-from training.batch_parts import CUSTOMER_ID, Campaign, Part, PartsFolder, Plan, columns_of
+from training.batch_parts import CUSTOMER_ID, Campaign, Part, PartsFolder, Plan, columns_of, seed_of
 from training.decision_log import read_decisions_of
 from training.event_history import read_aliases
 from training.spreading import ALONE, Workers, spread
@@ -53,6 +52,7 @@ TOGETHER = 512  # customers whose decisions are made at once
 TWICE = 2  # rows of one customer among them: what one of them takes the other has to be made again for
 SPAN = 8  # parts that a process is given at a time
 COLLECT = 200_000, 20, 100  # decisions make no cycles: with Python's own thresholds, to look for some takes 25 us of each
+LOOKED_AT = 16  # rows: whether the log has a decision for one of them
 TIMEOUT_MS = 30_000.0  # of a round trip: nobody waits for an answer here
 
 Progress = Callable[[int, int], None]
@@ -93,8 +93,16 @@ def decide_table(
     Registry(home / "registry").keep_contract(contract.fingerprint, contract.canonical)
     folder = PartsFolder.beside(out)
     with folder.held():
-        plan = Plan(campaign, _identity(table), pointer.catalog or 0, pointer.champion, pointer.others)
+        known, is_begun = _identity(table), folder.begun() is not None
+        seed = seed_of(campaign, known)
+        plan = Plan(campaign, known, pointer.catalog or 0, pointer.champion, pointer.others, seed)
         plan = folder.begin(plan, table, contract.customer)
+        if not (is_begun or campaign.dry_run or _is_new(home, folder, plan)):
+            folder.give_up()
+            raise NotReady(
+                f"Expected a campaign that was not sent yet, found decisions of `{campaign.name}` for this table in the log: deciding "
+                "twice contacts everyone twice; another campaign has another name (`--campaign`)"
+            )
         before = _decide_parts(Job(home, redis_url, folder.path, plan), workers, progress)
         rows = sum(part.rows for part in folder.parts())
         fallbacks = folder.join(out)
@@ -118,6 +126,13 @@ def _decide_parts(job: Job, workers: Workers, progress: Progress) -> int:
     finally:
         _release()
     return before
+
+
+def _is_new(home: Path, folder: PartsFolder, plan: Plan) -> bool:
+    """Whether the log holds no decision for any of the first rows; their customers may have become others' aliases since."""
+    first = [folder.customers(part).slice(0, LOOKED_AT)[CUSTOMER_ID].to_pylist() for part in folder.parts()[:1]]
+    log = SegmentLog(home / "log")
+    return not any(log.has_decision(plan.decision_id(name, row)) for names in first for row, name in enumerate(names))
 
 
 def _identity(table: Path) -> tuple[str, int, int]:
@@ -160,7 +175,12 @@ _lock = threading.Lock()  # a Dask worker may have several threads
 
 
 def decide_span(span: _Span) -> int:
-    """Decide for some parts in this process; how many customers they are."""
+    """Decide for some parts in this process; how many customers they are, 0 where nobody waits for it any more."""
+    with PartsFolder(span.job.folder).shared() as is_wanted:
+        return _decide_span(span) if is_wanted else 0
+
+
+def _decide_span(span: _Span) -> int:
     told = msgspec.json.encode((str(span.job.home), span.job.redis_url, str(span.job.folder), span.job.plan))
     with _lock:
         if told not in _deciders:
@@ -196,7 +216,7 @@ class _Decider:
 
     def __init__(self, job: Job) -> None:
         plan = job.plan
-        self._campaign = plan.campaign
+        self._plan, self._campaign = plan, plan.campaign
         self._home = job.home
         self._folder = PartsFolder(job.folder)
         self._engine = engine_at(job.home, Pointer(plan.catalog, plan.champion, others=plan.others))
@@ -276,11 +296,8 @@ class _Decider:
         return [self._ask(customer, part.start + row, given) for row, (customer, given) in enumerate(rows)]
 
     def _ask(self, customer: str, row: int, given: dict[str, Scalar]) -> Ask:
-        digest = blake2b(f"{self._campaign.name}\x1f{row}".encode(), digest_size=RANDOM_BYTES).hexdigest()
-        context, placements = self._campaign.context, self._campaign.placements
-        return Ask(
-            digest + customer_key(customer), customer, context, placements, dry_run=self._campaign.dry_run, given=given
-        )  # fmt: skip
+        name, asked = self._plan.decision_id(customer, row), self._campaign
+        return Ask(name, customer, asked.context, asked.placements, dry_run=asked.dry_run, given=given)
 
 
 def _waves(asks: Sequence[Ask]) -> list[list[Ask]]:

@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
         "--placement", type=_placement, action="append", required=True, metavar="ID[:SLOTS]", help="may be given several times"
     )
     deciding.add_argument("--context", type=_pair, action="append", default=[], metavar="NAME=VALUE", help="the same for all")
-    deciding.add_argument("--campaign", metavar="NAME", help="seeds the decision ids (default: table and day)")
+    deciding.add_argument("--campaign", metavar="NAME", help="a send is made once under a name (default: table and day)")
     deciding.add_argument("--dry-run", action="store_true", help="leave no trace")
     add_workers(deciding)
     return deciding

@@ -8,6 +8,8 @@ import fcntl
 import itertools
 import shutil
 from collections.abc import Iterator, Sequence
+from hashlib import blake2b
+from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,12 +22,13 @@ from features.contract import Feature
 from service.catalog.entities import Scalar
 from service.decision.entities import PlacementRequest
 from service.errors import ImportInvalid, NotReady
-from service.files import DISK, put_file
+from service.files import DISK, locked, put_file
+from service.ids import RANDOM_BYTES, customer_key
 from training.lake import parquet
 from training.tables import Columns, read_table
 
 CUSTOMER_ID = "customer_id"
-LOCK = "lock"
+LOCK, PARTS_LOCK = "lock", "parts.lock"
 PART_ROWS = 4096  # customers: what is in memory for each process, and what an interruption has to do again
 ROW_GROUP = 131_072  # rows of the result
 COLUMNS = pa.schema([
@@ -36,7 +39,7 @@ COLUMNS = pa.schema([
 
 
 class Campaign(NamedTuple):
-    """What is asked for every customer. `name` makes the decision ids: the same campaign decides the same again."""
+    """What is asked for every customer. The same campaign decides the same again for the same table."""
 
     name: str
     placements: tuple[PlacementRequest, ...]
@@ -47,7 +50,8 @@ class Campaign(NamedTuple):
 class Plan(msgspec.Struct, frozen=True):
     """What a batch is to do: noted when it begins, so that whoever takes it up does the same, with the same versions.
 
-    `table` is known by its name, its size in bytes and when it was last changed, in nanoseconds.
+    `table` is known by its name, its size in bytes and when it was last changed, in nanoseconds. `seed`, with the row, makes the
+    decision ids; of a batch that was begun before there were any, the campaign's name does.
     """
 
     campaign: Campaign
@@ -55,6 +59,18 @@ class Plan(msgspec.Struct, frozen=True):
     catalog: int
     champion: str | None
     others: dict[str, str] = {}
+    seed: str = ""
+
+    def decision_id(self, customer_id: str, row: int) -> str:
+        """That of a row of the table, counted from 0."""
+        seeded = f"{self.seed or self.campaign.name}\x1f{row}"
+        return blake2b(seeded.encode(), digest_size=RANDOM_BYTES).hexdigest() + customer_key(customer_id)
+
+
+def seed_of(campaign: Campaign, table: tuple[str, int, int]) -> str:
+    """What tells one campaign for one table from all others: another placement, or another table, is another decision."""
+    told = msgspec.json.encode((campaign.name, campaign.placements, campaign.context, table), order="sorted")
+    return blake2b(told, digest_size=RANDOM_BYTES).hexdigest()
 
 
 class Part(NamedTuple):
@@ -92,7 +108,19 @@ class PartsFolder(NamedTuple):
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 raise NotReady(f"Expected to be alone, found another run at work - at `{self.path}`") from error
+            with locked(self.path / PARTS_LOCK):
+                pass  # a run that was killed may have left processes behind: they come to the end of what they have begun
             yield
+
+    @contextlib.contextmanager
+    def shared(self) -> Iterator[bool]:
+        """For a process of the run that holds the folder: whether that is still there; if so, the next run waits for this."""
+        parent = parent_process()
+        if parent is not None and not parent.is_alive():
+            yield False
+            return
+        with locked(self.path / PARTS_LOCK, shared=True):
+            yield parent is None or parent.is_alive()
 
     def begin(self, plan: Plan, table: Path, features: Sequence[Feature]) -> Plan:
         """Cut the table up, unless that was done before: then the plan of that time holds.
@@ -111,7 +139,7 @@ class PartsFolder(NamedTuple):
         try:
             _cut(table, features, self._customers)
         except ImportInvalid:
-            shutil.rmtree(self.path)
+            self.give_up()
             raise
         put_file(DISK, self._plan, msgspec.json.encode(plan))
         return plan
@@ -119,8 +147,12 @@ class PartsFolder(NamedTuple):
     def _clear(self) -> None:
         """Take away what a batch left that has no plan: it was cut up in part, or joined, and its parts not all taken away."""
         for path in self.path.iterdir():
-            if path.name != LOCK:
+            if path.name not in (LOCK, PARTS_LOCK):
                 path.unlink()
+
+    def give_up(self) -> None:
+        """Nothing was decided, and nobody is to go on."""
+        shutil.rmtree(self.path)
 
     def begun(self) -> Plan | None:
         """What was begun here; None where nothing was."""

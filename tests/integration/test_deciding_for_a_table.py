@@ -38,7 +38,7 @@ from service.stores.contact_history import contacts_key
 from service.stores.identities import RedisIdentities
 from service.stores.links import open_link
 from training.batch import TOGETHER, decide_table
-from training.batch_parts import PART_ROWS, Campaign, PartsFolder, Plan
+from training.batch_parts import PART_ROWS, Campaign, PartsFolder, Plan, seed_of
 from training.decision_log import read_decisions
 from training.drafting import draft_catalog
 from training.live_log import write_segment
@@ -112,7 +112,7 @@ def test_garbage_is_collected_as_before_once_a_table_is_decided_for(home, custom
 
 
 def test_the_same_campaign_decides_the_same_again(home, customers_url, tmp_path):
-    """Ids come from its name and the row; a dry run leaves no trace in the log or in Redis."""
+    """Ids come from the campaign, the table and the row; a dry run leaves no trace in the log or in Redis."""
     table = write_table(tmp_path / "all.parquet", customer_id=[f"c{n}" for n in range(100)])
     campaign = Campaign("spring", HERO, {"channel": "web"}, dry_run=True)
     with redis.Redis.from_url(customers_url) as client:
@@ -125,6 +125,33 @@ def test_the_same_campaign_decides_the_same_again(home, customers_url, tmp_path)
     assert not list(read_decisions(home))
     with redis.Redis.from_url(customers_url) as client:
         assert set(client.scan_iter("nb:contacts:*")) == before
+
+
+def test_another_placement_context_or_table_is_another_decision_of_the_same_campaign(home, customers_url, tmp_path):
+    """A mail in the morning and a banner at noon, from one table on one day: outcomes of the one are none of the other."""
+    table = write_table(tmp_path / "t.parquet", customer_id=["c1", "c2"])
+    mail, told = Campaign("t-2026-11-02", (PlacementRequest("mail_top", 1),), {}), set[str]()
+    for out, campaign in (
+        ("mail", mail), ("hero", mail._replace(placements=HERO)), ("more", mail._replace(context={"device": "mobile"}))
+    ):  # fmt: skip
+        decide_table(home, customers_url, campaign, table, tmp_path / out)
+        told |= {row["decision_id"] for row in rows_of(tmp_path / out)}
+    write_table(table, customer_id=["c1", "c2", "c3"])
+    decide_table(home, customers_url, mail, table, tmp_path / "grown")
+    told |= {row["decision_id"] for row in rows_of(tmp_path / "grown")}
+    assert len(told) == len(list(read_decisions(home))) == 2 + 2 + 2 + 3
+
+
+def test_a_campaign_is_sent_once(home, customers_url, tmp_path):
+    """Under another file for its result it is still the same; a dry run is none, and another name is another one."""
+    table, campaign = write_table(tmp_path / "t.parquet", customer_id=["c1", "c2"]), Campaign("once", HERO, {})
+    for out, sent in (("dry", campaign._replace(dry_run=True)), ("sent", campaign)):
+        decide_table(home, customers_url, sent, table, tmp_path / out)
+    with pytest.raises(NotReady, match=r"found decisions of `once` for this table in the log: deciding twice contacts everyone"):
+        decide_table(home, customers_url, campaign, table, tmp_path / "again")
+    assert not list(tmp_path.glob(".again*"))
+    decide_table(home, customers_url, campaign._replace(name="twice"), table, tmp_path / "again")
+    assert len(list(read_decisions(home))) == 4
 
 
 def test_caps_count_what_a_campaign_does_also_within_one_table(home, customers_url, tmp_path):
@@ -328,6 +355,25 @@ def test_a_batch_that_was_killed_goes_on_and_nobody_is_contacted_twice(home, cus
     assert contacts == [0 if row["fallback"] else 1 for row in rows]
 
 
+def test_a_batch_whose_first_process_was_killed_waits_for_the_others_and_decides_once(home, customers_url, tmp_path):
+    """They come to the end of what they have begun: who goes on at once must not do it as well."""
+    customers = 20 * PART_ROWS  # three spans: the third has not begun
+    table = write_table(tmp_path / "all.parquet", customer_id=[f"o{n}" for n in range(customers)])
+    command = [
+        sys.executable, "-m", "service.cli", "--home", str(home), "--redis-url", customers_url, "decide", str(table),
+        "--out", str(tmp_path / "out"), "--placement", "home_hero", "--campaign", "orphans", "--processes", "2",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not list((tmp_path / ".out.parts").glob("0*.parquet")) and process.poll() is None:
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    report = decide_table(home, customers_url, Campaign("orphans", HERO, {}), table, tmp_path / "out")
+    assert 0 < report.before < customers
+    told = [logged.record.decision_id for logged in read_decisions(home)]
+    assert len(told) == len(set(told)) == customers
+
+
 def contacts_of(redis_url: str, customers: Sequence[str]) -> list[int]:
     """How many contacts Redis has of each."""
     with redis.Redis.from_url(redis_url) as client:
@@ -444,7 +490,8 @@ def test_a_batch_goes_on_after_midnight(home, customers_url, tmp_path):
     folder, known = PartsFolder.beside(tmp_path / "out"), table.stat()
     with folder.held():
         pointer = Registry(home / "registry").current()
-        plan = Plan(yesterday, (table.name, known.st_size, known.st_mtime_ns), pointer.catalog, pointer.champion)
+        identity = table.name, known.st_size, known.st_mtime_ns
+        plan = Plan(yesterday, identity, pointer.catalog, pointer.champion, seed=seed_of(yesterday, identity))
         folder.begin(plan, table, ())
     command = [
         "--home",
