@@ -100,8 +100,8 @@ def decide_table(
         if not (is_begun or campaign.dry_run or _is_new(home, folder, plan)):
             folder.give_up()
             raise NotReady(
-                f"Expected a campaign that was not sent yet, found decisions of `{campaign.name}` for this table in the log: deciding "
-                "twice contacts everyone twice; another campaign has another name (`--campaign`)"
+                f"Expected a campaign that was not sent yet, found decisions of `{campaign.name}` for this table in the log: "
+                "deciding twice contacts everyone twice; another campaign has another name (`--campaign`)"
             )
         before = _decide_parts(Job(home, redis_url, folder.path, plan), workers, progress)
         rows = sum(part.rows for part in folder.parts())

@@ -55,9 +55,10 @@ def _match(catalog: Catalog, registry: Registry) -> None:
     for placement in catalog.placements.values():
         for objective in placement.objectives:
             if objective not in predicted:
+                known = nearest(objective, predicted)
                 print(
-                    f"warning: Expected an objective that a bundle predicts{nearest(objective, predicted)}, got `{objective}`: it "
-                    f"adds nothing until one does (`nextbest promote --beside`) - at `placements.{placement.id}.objectives`",
+                    f"warning: Expected an objective that a bundle predicts{known}, got `{objective}`: it adds nothing "
+                    f"until one does (`nextbest promote --beside`) - at `placements.{placement.id}.objectives`",
                     file=sys.stderr,
                 )
 
