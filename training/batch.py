@@ -32,7 +32,7 @@ from service.catalog.validate import load_catalog
 from service.claims import Claims
 from service.decision.engine import Engine
 from service.decision.records import DecisionRecord
-from service.errors import NotReady, UnknownPlacement
+from service.errors import BadRequest, NotReady, UnknownPlacement
 from service.ids import with_key, without_key
 from service.metrics import Metrics
 from service.registry import Pointer, Registry
@@ -83,13 +83,17 @@ def decide_table(
     """Decide for every row's `customer_id`; columns named like features take the place of what Redis knows.
 
     Where it is interrupted, the same call goes on: nobody is contacted twice. Raises ImportInvalid where the table cannot be
-    used, UnknownPlacement, NotReady without a catalog, and DependencyFailed where Redis does not read or write.
+    used, UnknownPlacement, BadRequest, NotReady without a catalog, and DependencyFailed where Redis does not read or write.
     """
     started, pointer, contract = time.perf_counter(), Registry(home / "registry").current(), home_contract(home)
     placements = _catalog_of(home, contract, pointer).placements
     for number, placement in enumerate(campaign.placements):
         if placement.id not in placements:
             raise UnknownPlacement(placement.id, sorted(placements), f"--placement {number + 1}")
+        if placement.slots > (most := placements[placement.id].slots):
+            raise BadRequest(
+                f"Expected at most {most} slots for `{placement.id}`, got {placement.slots} - at `--placement {number + 1}`"
+            )
     Registry(home / "registry").keep_contract(contract.fingerprint, contract.canonical)
     folder = PartsFolder.beside(out)
     with folder.held():

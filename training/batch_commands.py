@@ -2,11 +2,13 @@
 
 import argparse
 import datetime as dt
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from features.redis_server import resolve_redis
 from service.catalog.entities import Scalar
+from service.catalog.placing import MOST_SLOTS
 from service.decision.entities import PlacementRequest
 from service.errors import NotReady
 from training.batch import decide_table
@@ -17,7 +19,11 @@ from training.spreading import add_workers, workers_of
 
 def main(argv: Sequence[str], *, home: Path, redis_url: str | None) -> int:
     """Exit code 0. Errors are raised for the command line to tell."""
-    options = _parser().parse_args(argv[1:])
+    parser = _parser()
+    options = parser.parse_args(argv[1:])
+    named = [placement.id for placement in options.placement]
+    if len(set(named)) < len(named):
+        parser.error(f"Expected each placement once, got {', '.join(f'`{name}`' for name in named)} - at `--placement`")
     workers = workers_of(options)
     if options.out.exists():
         raise NotReady(
@@ -26,6 +32,8 @@ def main(argv: Sequence[str], *, home: Path, redis_url: str | None) -> int:
     begun = PartsFolder.beside(options.out).begun()  # perhaps yesterday, when the campaign had another name
     today = f"{options.table.stem}-{dt.datetime.now(dt.UTC):%Y-%m-%d}"
     name = options.campaign or (begun.campaign.name if begun else today)
+    if not name.isprintable():
+        parser.error(f"Expected a name of printable characters, got {ascii(name)} - at `--campaign`")
     campaign = Campaign(name, tuple(options.placement), dict(options.context), options.dry_run)
     with progress_bar("Deciding") as tell, resolve_redis(redis_url, home) as url:
         report = decide_table(home, url, campaign, options.table, options.out, workers=workers, progress=tell)
@@ -55,8 +63,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _placement(text: str) -> PlacementRequest:
     name, colon, slots = text.partition(":")
-    if not name or (colon and not (slots.isdecimal() and int(slots))):
-        raise argparse.ArgumentTypeError(f"Expected a placement like `mail_top` or `mail_top:3`, got `{text}`")
+    if not name or (colon and not (slots.isdecimal() and 1 <= int(slots) <= MOST_SLOTS)):
+        raise argparse.ArgumentTypeError(
+            f"Expected a placement like `mail_top` or `mail_top:3`, of 1 to {MOST_SLOTS} slots, got `{text}`"
+        )
     return PlacementRequest(name, int(slots or 1))
 
 
@@ -65,6 +75,7 @@ def _pair(text: str) -> tuple[str, Scalar]:
     if not name or not equals:
         raise argparse.ArgumentTypeError(f"Expected `name=value`, got `{text}`")
     try:
-        return name, float(value)
+        number = float(value)
     except ValueError:
         return name, value
+    return name, number if math.isfinite(number) else value  # JSON, in which a plan is kept, has no infinite ones

@@ -274,7 +274,7 @@ def _wanted(columns: Columns, features: Sequence[Feature]) -> pa.Table:
     """`customer_id`, and columns named like features in the types that those have."""
     names = columns.table.column_names
     values = {f.name: columns.number(f.name) if f.type == "number" else columns.text(f.name) for f in features if f.name in names}
-    return pa.table({CUSTOMER_ID: columns.table[CUSTOMER_ID].cast(pa.string()), **values})
+    return pa.table({CUSTOMER_ID: columns.customer(CUSTOMER_ID), **values})
 
 
 def _rows(table: Path, features: Sequence[Feature]) -> Iterator[pa.Table]:

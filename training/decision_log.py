@@ -55,13 +55,14 @@ def each_once(logged: Iterable[Logged]) -> Iterator[Logged]:
             yield one
 
 
-def id_of(payload: bytes) -> str:
-    """The id of a logged decision; nothing else is decoded, unless JSON had to escape something in it."""
+def id_of(payload: bytes) -> str | None:
+    """The id of a logged decision, None where it is none; nothing else is decoded, unless JSON had to escape something in it."""
     start = len(DECISION_ID)
     found = payload[start : payload.find(b'"', start)]
     if b"\\" in found or not payload.startswith(DECISION_ID):
-        return _named.decode(payload).decision_id
-    return found.decode()
+        named = record_in(payload, _named)
+        return None if named is None else named.decision_id
+    return found.decode(errors="replace")
 
 
 def read_decisions_of(home: Path, ids: Collection[str]) -> Iterator[DecisionRecord]:

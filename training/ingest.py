@@ -27,7 +27,7 @@ from features.homes import home_contract
 from features.sentiment import Sentiment
 from service.decision.records import EventRecord, QuarantinedRecord
 from service.errors import DependencyFailed, ImportInvalid
-from service.ids import personal
+from service.ids import LONGEST_CUSTOMER, personal
 from service.stores.completeness import INGESTED, nothing_written, set_complete
 from service.stores.links import open_link
 from service.stores.live_features import RedisLiveFeatures
@@ -35,7 +35,7 @@ from training.event_history import fed, is_erased, known_event_ids, moment, read
 from training.feeding import has_unfed, only_feeder, part_of_feeding, put_back, set_fed, set_unfed
 from training.live_log import read_log, write_segment
 from training.spreading import new_pool, to_its_end
-from training.tables import read_table
+from training.tables import EXACT, read_table
 
 AT_ONCE = 50_000  # events: a file in the lake for each of their days, fed while the next ones are read
 FEEDERS = 2  # of the 2 cores that were measured: 19,000 to 20,500 events a second, 17,000 to 19,500 with one
@@ -312,14 +312,14 @@ class _Ingestion:
         kind = m.types.get(kind, kind)
         at = self._moment(_found(row, m.at))
         properties = self._properties(row)
-        customer = str(
-            _found(row, m.customer_id if row.get(m.customer_id) or _maybe(row, m.customer_id) is not None else "anonymous_id")
-        )
+        customer = _identifier(row, m.customer_id) or _identifier(row, "anonymous_id")
+        if customer is None:
+            raise KeyError(m.customer_id)
         problem = personal(customer) or misplaced(at, self._now) or self._types.problem(kind, channel, properties)
         if problem is not None:
             raise ValueError(problem)
-        given = _maybe(row, m.event_id) if m.event_id else None
-        name = str(given) if given is not None else _content_id((customer, kind, channel, at, properties))
+        given = _identifier(row, m.event_id) if m.event_id else None
+        name = given or _content_id((customer, kind, channel, at, properties))
         scored = self._types.with_sentiment(kind, properties, self._sentiment)
         return EventRecord(name, customer, kind, channel, at, self._now, scored, declared=kind in self._types)
 
@@ -413,6 +413,20 @@ def _maybe(row: Row, name: str) -> Any:  # noqa: ANN401  # a file holds anything
     for part in name.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
     return value
+
+
+def _identifier(row: Row, name: str) -> str | None:
+    """An id that a row has under a name; None without one. What a missing one has made a float is the whole number it was."""
+    value = _maybe(row, name)
+    if value is None or value == "" or value != value:  # noqa: PLR0124  # NaN is what differs from itself
+        return None
+    if isinstance(value, float) and value.is_integer() and abs(value) < EXACT:
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise ValueError(f"Expected an id, a text or a whole number, got `{value}` - at `{name}`")
+    if len(text := str(value)) > LONGEST_CUSTOMER:
+        raise ValueError(f"Expected an id of at most {LONGEST_CUSTOMER} characters, got {len(text)} - at `{name}`")
+    return text
 
 
 def _first(row: Row, names: Sequence[str]) -> Any:  # noqa: ANN401  # a file holds anything

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from service.catalog.checking import LONGEST_ID
 from service.errors import ImportInvalid
+from service.ids import LONGEST_CUSTOMER, personal
 
 SHOWN = 3  # rows that a problem names
 MISSING = ["", "NA", "NULL", "nan", "NaN"]
@@ -91,6 +92,7 @@ class Columns:
             column = _whole(column)
         try:
             values = column.cast(pa.string())
+            values.validate(full=True)  # a file may say of any bytes that they are text
         except pa.ArrowException as error:
             self.problems.append(f"{self._where}: Expected texts, got {column.type}: {error} - in column `{name}`")
             return pa.repeat("?", len(column))
@@ -103,6 +105,19 @@ class Columns:
         values = self.text(name)
         wrong = pc.fill_null(pc.invert(pc.match_substring_regex(values, IDENTIFIER)), fill_value=required)
         self._refuse(name, f"a text of 1 to {LONGEST_ID} characters, none a control character", wrong, values)
+        return values
+
+    def customer(self, name: str) -> pa.Array:
+        """string: ids as the service takes them, nobody's personal data; null is missing."""
+        if pa.types.is_boolean(self._column(name).type):
+            self.problems.append(f"{self._where}: Expected ids, got bool - in column `{name}`")
+        values = self.text(name)
+        wrong = pc.invert(pc.match_substring_regex(values, rf"(?s)^.{{1,{LONGEST_CUSTOMER}}}$"))
+        self._refuse(name, f"a text of 1 to {LONGEST_CUSTOMER} characters", wrong, values)
+        for row in pc.indices_nonzero(pc.match_substring_regex(values, r"@|^[+(]")).to_pylist():  # nulls are left out
+            if (advice := personal(values[row].as_py())) is not None:
+                self.problems.append(f"{self._where}: row {self._first + row}: {advice} - in column `{name}`")
+                break  # as a rule all of them are
         return values
 
     def binary(self, name: str) -> pa.Array:

@@ -99,7 +99,7 @@ def hashes_of(part: Part) -> Hashes:
 
     The stretch is read once more for it, 4 us a decision, where making one again takes 50.
     """
-    return _hashes(id_of(payload) for payload in _payloads(part))
+    return _hashes(id_of(payload) or "" for payload in _payloads(part))
 
 
 def _hashes(ids: Iterable[str]) -> Hashes:

@@ -30,7 +30,7 @@ from service.decision.contact_policy import NO_CONTACT_HISTORY
 from service.decision.contacts import is_served, split_entries
 from service.decision.entities import PlacementRequest
 from service.decision.records import IdentityRecord
-from service.errors import DependencyFailed, DependencyRefused, ImportInvalid, NotReady, UnknownPlacement
+from service.errors import BadRequest, DependencyFailed, DependencyRefused, ImportInvalid, NotReady, UnknownPlacement
 from service.ids import customer_key
 from service.ports import LINKED
 from service.registry import Registry
@@ -222,6 +222,14 @@ def test_what_the_table_says_holds_also_for_a_customer_whose_rows_are_decided_to
         ({"client": ["c1"]}, "Expected a column `customer_id`, found client"),
         ({"customer_id": ["c1", None]}, "Expected a value in every row, found 1 nulls"),
         ({"customer_id": ["c1", "c2"], "age": ["44", "old"]}, "row 2: Expected a finite number, got `old` - in column `age`"),
+        ({"customer_id": ["c1", ""]}, "row 2: Expected a text of 1 to 256 characters, got `` - in column `customer_id`"),
+        ({"customer_id": ["c" * 257]}, "row 1: Expected a text of 1 to 256 characters"),
+        ({"customer_id": ["c1", "ann@shop.example"]}, "row 2: Expected an id that is nobody's personal data, got an e-mail address"),
+        ({"customer_id": [["c1"]]}, "Expected texts, got list<element: string>.* - in column `customer_id`"),
+        ({"customer_id": [{"id": "c1"}]}, "Expected texts, got struct<id: string>.* - in column `customer_id`"),
+        ({"customer_id": [True]}, "Expected ids, got bool - in column `customer_id`"),
+        ({"customer_id": [7.0, math.nan]}, "row 2: Expected a value, got `nan` - in column `customer_id`"),
+        ({"customer_id": pa.array([b"c\xff"]).view(pa.string())}, "Expected texts, got string: .* - in column `customer_id`"),
         ({"customer_id": ["c1"], "age": [[44.0]]}, "Expected numbers, got list<element: double> - in column `age`"),
         ({"customer_id": ["c1"], "region": [["north"]]}, "Expected texts, got list<element: string>.* - in column `region`"),
         (
@@ -237,6 +245,30 @@ def test_a_table_that_cannot_be_used_is_refused(home, customers_url, tmp_path, c
         decide_table(home, customers_url, Campaign("c", HERO, {}), table, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert not list(read_decisions(home))
+
+
+def test_an_id_that_a_missing_one_has_made_a_float_is_the_whole_number_it_was(home, customers_url, tmp_path):
+    """As `nextbest ingest` takes it: one customer, whichever command reads the table."""
+    table = write_table(tmp_path / "t.parquet", customer_id=[42.0, 1e15])
+    decide_table(home, customers_url, Campaign("c", HERO, {}, dry_run=True), table, tmp_path / "out")
+    assert [row["customer_id"] for row in rows_of(tmp_path / "out")] == ["42", "1000000000000000"]
+
+
+def test_more_slots_than_a_placement_has_are_refused(home, customers_url, tmp_path):
+    """As the service does."""
+    table = write_table(tmp_path / "t.parquet", customer_id=["c1"])
+    with pytest.raises(BadRequest, match=r"Expected at most \d+ slots for `mail_top`, got 50 - at `--placement 2`"):
+        decide_table(home, customers_url, Campaign("c", (*HERO, PlacementRequest("mail_top", 50)), {}), table, tmp_path / "out")
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan"])
+def test_a_word_that_looks_like_no_finite_number_stays_one(home, customers_url, tmp_path, value):
+    """A plan is kept as JSON, which has no such numbers: what was interrupted could not go on."""
+    table = write_table(tmp_path / "t.parquet", customer_id=["c1"])
+    command = ["--home", str(home), "--redis-url", customers_url, "decide", str(table), "--out", str(tmp_path / "out")]
+    assert main([*command, "--placement", "home_hero", "--context", f"device={value}"]) == 0
+    [logged] = read_decisions(home)
+    assert logged.record.context["device"] == value
 
 
 def test_an_unknown_placement_is_named_before_anything_happens(home, customers_url, tmp_path):
@@ -300,7 +332,16 @@ def test_columns_that_are_there_twice_are_told(home, customers_url, tmp_path, na
     ]
 
 
-@pytest.mark.parametrize("wrong", [["--placement", "hero:x"], ["--placement", "hero", "--context", "mobile"]])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--placement", "hero:x"],
+        ["--placement", "hero:51"],
+        ["--placement", "hero", "--context", "mobile"],
+        ["--placement", "hero", "--placement", "side", "--placement", "hero:2"],
+        ["--placement", "hero", "--campaign", "caf\udce9"],
+    ],
+)
 def test_what_is_written_wrongly_on_the_command_line_is_told(home, tmp_path, capsys, wrong):
     """Expected and found."""
     with pytest.raises(SystemExit):

@@ -4,6 +4,7 @@ import asyncio
 import datetime as dt
 import gzip
 import json
+import math
 import os
 import signal
 import socket
@@ -258,6 +259,42 @@ def test_days_and_moments_without_a_zone_are_utc(home, redis_url, tmp_path):
         (tmp_path / f"{name}.csv").write_text(f"event_id,customer_id,type,channel,at\n{name},c1,purchased,web,{at}\n")
         assert ingest(home, redis_url, tmp_path / f"{name}.csv", now=NOW).accepted == 1
     assert {record.at for record in read_events(home)} == {1_767_312_000.0}
+
+
+@pytest.mark.parametrize("nothing", ["", math.nan, None])
+def test_an_event_id_that_is_empty_is_none(home, redis_url, tmp_path, nothing):
+    """All rows of a table with an empty column were one event."""
+    kept = {"event_id": [nothing] * 3, "type": ["purchased"] * 3, "channel": ["web"] * 3, "at": [NOW - 5.0] * 3}
+    pq.write_table(pa.table({**kept, "customer_id": ["c1", "c2", "c2"]}), tmp_path / "e.parquet")
+    assert ingest(home, redis_url, tmp_path / "e.parquet", now=NOW)[:3] == (3, 2, 1)
+    assert {record.customer_id for record in read_events(home)} == {"c1", "c2"}
+
+
+def test_an_id_that_a_missing_one_has_made_a_float_is_the_whole_number_it_was(home, redis_url, tmp_path):
+    """As `nextbest decide` takes it; who has none is known by the other id, or by nothing."""
+    kept = {"type": ["purchased"] * 4, "channel": ["web"] * 4, "at": [NOW - 5.0] * 4}
+    ids = {"customer_id": [42.0, 1e15, math.nan, math.nan], "anonymous_id": [None, None, "a7", None]}
+    pq.write_table(pa.table({**kept, **ids}), tmp_path / "e.parquet")
+    report = ingest(home, redis_url, tmp_path / "e.parquet", now=NOW)
+    assert (report.accepted, report.quarantined) == (3, 1)
+    assert {record.customer_id for record in read_events(home)} == {"42", "1000000000000000", "a7"}
+
+
+@pytest.mark.parametrize(
+    ("customer", "reason"),
+    [
+        ({"id": 1}, "Expected an id, a text or a whole number"),
+        (True, "Expected an id, a text or a whole number, got `True`"),
+        (4.5, "Expected an id, a text or a whole number, got `4.5`"),
+        ("c" * 257, "Expected an id of at most 256 characters, got 257"),
+        ("ann@shop.example", "got an e-mail address"),
+        ("", "Expected `customer_id`, got none"),
+    ],
+)
+def test_an_id_that_the_service_would_refuse_is_set_aside(home, redis_url, tmp_path, customer, reason):
+    """Nobody could ever ask for such a customer."""
+    assert ingest(home, redis_url, written(tmp_path / "e.jsonl", [{**rows(1)[0], "customer_id": customer}]), now=NOW).quarantined == 1
+    assert reason in next((home / "log" / "quarantine").iterdir()).read_text()
 
 
 def test_rows_that_cannot_be_taken_are_set_aside_with_their_reasons(home, redis_url, tmp_path):

@@ -12,7 +12,7 @@ from service.decision.experiments import Assigned
 from service.decision.records import DecisionRecord, decode_lines, encode_line
 from service.errors import UnknownDecision
 from service.registry import Registry
-from training.decision_log import find_decision, read_decisions
+from training.decision_log import find_decision, read_decisions, read_decisions_of
 from training.fit import FitSettings
 from training.learn import train
 from training.live_log import segments
@@ -94,6 +94,13 @@ def test_a_decision_is_found_by_its_id_or_named_as_unknown(busy_home):
     assert find_decision(busy_home, "busy-1").decision_id == "busy-1"
     with pytest.raises(UnknownDecision, match="`busy-`"):
         find_decision(busy_home, "busy-")
+
+
+def test_a_line_that_is_no_decision_is_passed_over_where_ids_are_looked_for(own_busy_home):
+    """Its checksum holds, and it says something else: a batch that was interrupted goes on all the same."""
+    [path] = segments(own_busy_home, "decisions")
+    path.write_bytes(b"".join(map(encode_line, (b"[1]", b'{"decision_id":7}', b"{}"))) + path.read_bytes())
+    assert [record.decision_id for record in read_decisions_of(own_busy_home, {"busy-3", "nobody"})] == ["busy-3"]
 
 
 def test_damaged_lines_are_passed_over(own_busy_home):
