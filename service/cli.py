@@ -53,6 +53,7 @@ COMMANDS = {
     "models": Command("training.bundle_commands", "list bundles"),
 }
 
+BROKEN_PIPE = 141  # as shells tell of a process that SIGPIPE ended
 EXTRAS = {"mlflow": "mlflow", "optuna": "tuning"}  # by package; all others come with `training`
 
 
@@ -70,12 +71,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         run = importlib.import_module(command.module).main
         code: int = run([options.command, *rest], home=Path(options.home), redis_url=options.redis_url)
+        sys.stdout.flush()
     except ModuleNotFoundError as error:
         extra = EXTRAS.get(error.name or "", "training")
         print(f"error: `nextbest {options.command}` needs `{error.name}`: pip install 'nextbest[{extra}]'", file=sys.stderr)
         return 1
     except (NextbestError, ContractError) as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # whoever reads has enough: what Python still holds back for them goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except OSError as error:
+        where = f" - at `{error.filename}`" if error.filename else ""
+        print(f"error: Expected files that can be read and written, got: {error.strerror or error}{where}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

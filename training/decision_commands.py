@@ -12,7 +12,8 @@ from service.bundles.loading import read_manifest
 from service.catalog.validate import read_catalog
 from service.decision.explain import Explanation, explain
 from service.decision.records import DecisionRecord
-from service.errors import NotReady
+from service.errors import BadRequest, NotReady
+from service.explaining import expect_actions
 from service.registry import Registry
 from service.verbs import Verbs
 from training.contributions import Contribution, contributions
@@ -56,11 +57,13 @@ def _explain(options: argparse.Namespace, home: Path) -> int:
 def explained(home: Path, record: DecisionRecord, changes: str, actions: tuple[str, ...] = ()) -> Told:
     """Why a logged decision was made. `actions`: whose inputs are told, those that were served where empty.
 
-    Raises RegistryError and BundleRefused where the versions that made it are gone.
+    Raises BadRequest for actions that nobody knows, RegistryError and BundleRefused where the versions that made it are gone.
     """
     registry = Registry(home / "registry")
     engine = EngineArchive(registry, home_contract(home)).engine_of(record)
     wanted = None if changes == EVERY else frozenset(filter(None, changes.split(",")))
+    expect_actions(engine, record, wanted or (), "--changes")
+    expect_actions(engine, record, actions, "--action")
     found = explain(engine, record, changes_for=wanted)
     if record.versions.bundle is None:
         return Told(found, {})
@@ -72,6 +75,8 @@ def explained(home: Path, record: DecisionRecord, changes: str, actions: tuple[s
 
 
 def _replay(options: argparse.Namespace, home: Path) -> int:
+    if not options.start < options.end:
+        raise BadRequest("Expected a span that begins before it ends, got one that ends before - at `--from`, `--to`")
     with progress_bar("Replaying") as tell:
         report = replay(home, options.start, options.end, tell)
     if options.json:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from features.redis_server import resolve_redis
+from service.errors import BadRequest
 from training.erasing import erase
 from training.reaching import reach
 
@@ -17,6 +18,8 @@ def main(argv: Sequence[str], *, home: Path, redis_url: str | None) -> int:
     parser = argparse.ArgumentParser(prog="nextbest erase", description=purpose)
     parser.add_argument("customer", metavar="CUSTOMER_ID")
     name = parser.parse_args(argv[1:]).customer
+    if not name:
+        raise BadRequest("Expected the id of a customer, got an empty text - at `CUSTOMER_ID`")
     with resolve_redis(redis_url, home) as url:
         asyncio.run(reach(url))
         ids = erase(home, url, name, time.time())

@@ -92,11 +92,17 @@ def _verbs() -> Verbs:
     )  # fmt: skip
     tailing = verbs.add("tail", _tail, "the newest records")
     tailing.add_argument("kind", nargs="?", metavar="KIND", help="decisions, outcomes, events, ... (default: all)")
-    tailing.add_argument("-n", "--lines", type=int, default=10, metavar="N", help="of each kind (default 10)")
+    tailing.add_argument("-n", "--lines", type=_lines, default=10, metavar="N", help="of each kind (default 10)")
     tailing.add_argument("--follow", "-f", action="store_true", help="go on with what comes")
     lake = verbs.add("lake", _lake, "where the lake lies, or shall lie")
     lake.add_argument("url", nargs="?", metavar="URL", help="anything that fsspec reaches, such as s3://bucket/folder")
     return verbs
+
+
+def _lines(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"Expected a whole number, 0 or more, got `{text}`")
+    return int(text)
 
 
 def _moment(text: str) -> float:

@@ -224,7 +224,10 @@ def test_what_the_table_says_holds_also_for_a_customer_whose_rows_are_decided_to
         ({"customer_id": ["c1", "c2"], "age": ["44", "old"]}, "row 2: Expected a finite number, got `old` - in column `age`"),
         ({"customer_id": ["c1", ""]}, "row 2: Expected a text of 1 to 256 characters, got `` - in column `customer_id`"),
         ({"customer_id": ["c" * 257]}, "row 1: Expected a text of 1 to 256 characters"),
-        ({"customer_id": ["c1", "ann@shop.example"]}, "row 2: Expected an id that is nobody's personal data, got an e-mail address"),
+        (
+            {"customer_id": ["c1", "ann@shop.example"]},
+            "row 2: Expected an id that is nobody's personal data, got an e-mail address",
+        ),
         ({"customer_id": [["c1"]]}, "Expected texts, got list<element: string>.* - in column `customer_id`"),
         ({"customer_id": [{"id": "c1"}]}, "Expected texts, got struct<id: string>.* - in column `customer_id`"),
         ({"customer_id": [True]}, "Expected ids, got bool - in column `customer_id`"),

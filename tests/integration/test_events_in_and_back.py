@@ -293,7 +293,10 @@ def test_an_id_that_a_missing_one_has_made_a_float_is_the_whole_number_it_was(ho
 )
 def test_an_id_that_the_service_would_refuse_is_set_aside(home, redis_url, tmp_path, customer, reason):
     """Nobody could ever ask for such a customer."""
-    assert ingest(home, redis_url, written(tmp_path / "e.jsonl", [{**rows(1)[0], "customer_id": customer}]), now=NOW).quarantined == 1
+    assert (
+        ingest(home, redis_url, written(tmp_path / "e.jsonl", [{**rows(1)[0], "customer_id": customer}]), now=NOW).quarantined
+        == 1
+    )
     assert reason in next((home / "log" / "quarantine").iterdir()).read_text()
 
 

@@ -7,7 +7,19 @@ import pytest
 
 from service.cli import main
 from service.errors import BadRequest
-from service.keys import LOOK_EVERY_S, Key, KeyRing, Rates, WatchedKeys, keys_path, make_key, offered, read_keys, revoke_key
+from service.keys import (
+    LOOK_EVERY_S,
+    SCOPES,
+    Key,
+    KeyRing,
+    Rates,
+    WatchedKeys,
+    keys_path,
+    make_key,
+    offered,
+    read_keys,
+    revoke_key,
+)
 from service.server import check_door
 from service.settings import Settings
 
@@ -82,6 +94,14 @@ def test_a_key_that_would_let_nothing_pass_is_not_made(tmp_path, rate):
     with pytest.raises(BadRequest, match="Expected a finite rate above 0"):
         make_key(tmp_path, "shop", ["decide"], NOW, rate)
     assert not keys_path(tmp_path).exists()
+
+
+@pytest.mark.parametrize("name", ["", "  ", "till\n1"])
+def test_a_key_has_a_name(tmp_path, name):
+    """Whose it is has to be told in a line of the list."""
+    with pytest.raises(BadRequest, match="Expected a name of printable characters"):
+        make_key(tmp_path, name, SCOPES, NOW)
+    assert not read_keys(tmp_path).keys
 
 
 def test_a_spoiled_file_is_told(tmp_path):

@@ -73,6 +73,22 @@ def test_a_moment_that_is_none_is_told(run, capsys):
     assert "Expected a day like" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("option", "where"), [(("--changes", "gold_card,gold_cart"), "--changes"), (("--action", "gold_cart"), "--action")]
+)
+def test_an_action_that_nobody_knows_is_told(run, option, where):
+    """It had no effect, as if nothing could have been found."""
+    code, _, err = run("explain", "busy-3", *option)
+    known = "Expected an action of the catalog that decided (did you mean `gold_card`?)"
+    assert (code, err) == (1, f"error: {known}, got `gold_cart` - at `{where}`\n")
+
+
+def test_a_span_that_ends_before_it_begins_is_told(run):
+    """It held no decision, as if nothing had been logged."""
+    code, _, err = run("replay", "--from", "2026-11-02", "--to", "2026-11-01")
+    assert (code, err.startswith("error: Expected a span that begins before it ends")) == (1, True)
+
+
 @pytest.mark.parametrize("count", ["-1", "0", "two"])
 def test_processes_are_counted_from_one(run, capsys, count):
     """Anything else is told as it was written."""

@@ -103,6 +103,13 @@ def test_tail_refuses_a_kind_that_is_none(tmp_path, capsys):
     assert main(["--home", str(tmp_path), "log", "tail", "events"]) == 0
 
 
+def test_tail_counts_lines_from_none(tmp_path, capsys):
+    """Fewer than none is a slip."""
+    with pytest.raises(SystemExit):
+        main(["--home", str(tmp_path), "log", "tail", "-n", "-1"])
+    assert "Expected a whole number, 0 or more, got `-1`" in capsys.readouterr().err
+
+
 def test_follow_goes_on_with_what_comes(tmp_path):
     """Also in a segment that did not exist before; what was there already is not repeated."""
     fill(tmp_path, "a")

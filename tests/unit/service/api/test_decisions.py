@@ -27,6 +27,8 @@ async def test_the_smallest_change_is_told_for_the_actions_that_are_asked_for(cl
     decided = (await client.post("/recommend", json=ASK)).json()["decision_id"]
     one = (await client.get(f"/decisions/{decided}", params={"changes": "silver_card"})).json()["placements"][0]["actions"]
     assert {a["action_id"]: "changes" in a for a in one} == {"gold_card": False, "silver_card": True}
+    unknown = await client.get(f"/decisions/{decided}", params={"changes": "silver_cart"})
+    assert (unknown.status_code, "did you mean `silver_card`?" in unknown.json()["detail"]) == (400, True)
     every = (await client.get(f"/decisions/{decided}", params={"changes": "*"})).json()["placements"][0]["actions"]
     assert all(a["changes"][0]["text"] == "customer.open_complaint = 0, was 1" for a in every)
 
