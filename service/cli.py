@@ -68,6 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         near = nearest(options.command, list(COMMANDS))
         print(f"error: Expected a command, got `{options.command}`{near}; `nextbest` lists them", file=sys.stderr)
         return 2
+    return _run(command, options, rest)
+
+
+def _run(command: Command, options: argparse.Namespace, rest: Sequence[str]) -> int:
     try:
         run = importlib.import_module(command.module).main
         code: int = run([options.command, *rest], home=Path(options.home), redis_url=options.redis_url)

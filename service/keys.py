@@ -86,7 +86,7 @@ def make_key(home: Path, name: str, scopes: Sequence[Scope], now: float, rate: f
     Raises BadRequest where the name is none or has two active ones already, or the rate lets nothing pass.
     """
     if not name.strip() or not name.isprintable():
-        raise BadRequest(f"Expected a name of printable characters, got {ascii(name)} - at `name`")
+        raise BadRequest(f"Expected a name of printable characters, got {name!a} - at `name`")
     if rate is not None and not 0.0 < rate < math.inf:
         raise BadRequest(f"Expected a finite rate above 0, got {rate:g} - at `rate`")
     with locked(home / LOCK):

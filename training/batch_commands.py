@@ -33,7 +33,7 @@ def main(argv: Sequence[str], *, home: Path, redis_url: str | None) -> int:
     today = f"{options.table.stem}-{dt.datetime.now(dt.UTC):%Y-%m-%d}"
     name = options.campaign or (begun.campaign.name if begun else today)
     if not name.isprintable():
-        parser.error(f"Expected a name of printable characters, got {ascii(name)} - at `--campaign`")
+        parser.error(f"Expected a name of printable characters, got {name!a} - at `--campaign`")
     campaign = Campaign(name, tuple(options.placement), dict(options.context), options.dry_run)
     with progress_bar("Deciding") as tell, resolve_redis(redis_url, home) as url:
         report = decide_table(home, url, campaign, options.table, options.out, workers=workers, progress=tell)

@@ -423,7 +423,7 @@ def _identifier(row: Row, name: str) -> str | None:
     if isinstance(value, float) and value.is_integer() and abs(value) < EXACT:
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, str | int):
-        raise ValueError(f"Expected an id, a text or a whole number, got `{value}` - at `{name}`")
+        raise TypeError(f"Expected an id, a text or a whole number, got `{value}` - at `{name}`")
     if len(text := str(value)) > LONGEST_CUSTOMER:
         raise ValueError(f"Expected an id of at most {LONGEST_CUSTOMER} characters, got {len(text)} - at `{name}`")
     return text

@@ -26,7 +26,8 @@ def _untold(_spoiled: int) -> None:
 class Source(NamedTuple):
     """A sealed file, by its name in a lake; or, without one, a segment, by its path.
 
-    `size` in bytes; `spoiled`: lines that were damaged or torn when they were sealed.
+    `size` in bytes; `spoiled`: lines that were damaged or torn when they were sealed, and all those of a file that is gone, of
+    which there is nothing else (`size` 0): who no longer needs a day may delete it.
     """
 
     home: Path
@@ -40,10 +41,12 @@ def sources(home: Path, kind: str, lake: Lake | None = None) -> list[Source]:
     """All of a kind (`decisions`, `outcomes`, ...), oldest first. Raises ManifestInvalid."""
     found, lake = [], lake or open_lake(home)
     held = holders(home, kind, lake)
+    there = frozenset(lake.names(kind)) if held.manifests else frozenset[str]()
     for manifest in held.manifests:
         spoiled = sum(segment.damaged + segment.torn for segment in manifest.segments)
         for file in manifest.files:
-            found.append(Source(home, file.name, file.bytes, lake, spoiled))
+            is_there = file.name in there
+            found.append(Source(home, file.name, file.bytes * is_there, lake, spoiled + file.rows * (not is_there)))
             spoiled = 0
     return found + [Source(home, str(path), path.stat().st_size, None) for path in held.segments]
 
@@ -69,7 +72,7 @@ def payloads(source: Source, tell: Callable[[int], None] = _untold) -> Iterator[
     """The lines of one source. `tell` hears, on the way, how many are damaged or torn."""
     if source.lake is not None:
         tell(source.spoiled)
-        yield from sealed_payloads(source.lake, source.name)
+        yield from sealed_payloads(source.lake, source.name) if source.size else ()
         return
     for line in decode_lines(Path(source.name).read_bytes()):
         if line.payload is None:
@@ -105,6 +108,8 @@ def find_in(source: Source, decision_id: str) -> DecisionRecord | None:
     """The decision of this id in one source."""
     if source.lake is None:
         return records.find_decision(Path(source.name).read_bytes(), decision_id)
+    if not source.size:
+        return None
     table = table_of(source.lake.get(source.name), ["decision_id", "record"])
     found = table.filter(pc.equal(table["decision_id"], decision_id))["record"].to_pylist()
     return record_in(found[0].encode(), _decisions) if found else None

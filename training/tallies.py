@@ -74,7 +74,8 @@ def parts_of(logged: Sequence[Source], length: int) -> list[Part]:
 
 def _parts(source: Source, length: int) -> Iterator[Part]:
     if source.lake is not None:
-        yield Part(source.name, 0, source.size, str(source.home), sealed=True)
+        if source.size:
+            yield Part(source.name, 0, source.size, str(source.home), sealed=True)
         return
     size, start = source.size, 0
     with Path(source.name).open("rb") as segment:

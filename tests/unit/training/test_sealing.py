@@ -12,6 +12,7 @@ import pytest
 from features.homes import home_contract
 from service.cli import main
 from service.decision.records import DecisionRecord, EventRecord, IdentityRecord, OutcomeRecord, Versions
+from service.errors import UnknownDecision
 from service.files import locked
 from service.registry import Registry
 from service.stores.decisions import find_decision as find_served
@@ -83,6 +84,23 @@ def test_files_lie_by_day_in_order_of_time_with_plain_fields_as_columns(tmp_path
     rows = files.select("outcome_id", "value", "orphan", "written_at").fetchall()
     assert [row[:3] for row in rows] == [(f"a{n}", 0.0, False) for n in range(6)]
     assert [row[3] for row in rows] == sorted(row[3] for row in rows)
+
+
+def test_a_day_that_was_deleted_is_passed_over_and_counted(tmp_path):
+    """Who no longer needs a day may delete it: all that reads the rest goes on, and says how much it lacks."""
+    fill(tmp_path, "a")
+    seal(tmp_path)
+    told, days = list[int](), sorted((tmp_path / "lake" / "decisions").glob("date=*"))
+    shutil.rmtree(days[0])
+    read = [payload for source in sources(tmp_path, "decisions") for payload in payloads(source, told.append)]
+    assert (len(days), len(read), sum(told)) == (3, 4, 2)
+    assert [one.record.decision_id for one in decision_log.read_decisions(tmp_path)] == ["a2", "a3", "a4", "a5"]
+    with pytest.raises(UnknownDecision):
+        decision_log.find_decision(tmp_path, "a0")
+    assert [finding.reason for finding in verify(tmp_path).findings] == ["Expected a file of 2 rows, found none"]
+    for day in days[1:]:
+        shutil.rmtree(day)
+    assert list(read_payloads(tmp_path, "decisions")) == []
 
 
 class SealedMeanwhile(FolderLake):
