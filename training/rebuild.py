@@ -48,6 +48,7 @@ from training.alerts import read_alerts, still_held, still_open
 from training.decision_log import each_once, read_decisions
 from training.event_history import is_erased, read_aliases, read_erasures, read_links
 from training.feeding import only_feeder, put_back
+from training.in_force import InForce, counter_of
 from training.live_log import read_log, write_segment
 
 AT_ONCE = 1000  # customers in a round trip
@@ -302,7 +303,8 @@ class _Rebuilding:
         budgets = catalog.budgets
         now = time.time()
         before = await read_counters(self._link, budgets, now)
-        counts = budget_counts(self._home, budgets, now, catalog.contact.reservation)
+        held = InForce(registry, self._contract)
+        counts = budget_counts(self._home, budgets, now, catalog.contact.reservation, in_force=held)
         commands = counters_put_right(before, counts)
         await self._link.ask(b"".join(commands), len(commands))
         return len(counted_once(budgets))
@@ -410,11 +412,13 @@ def counters_put_right(before: Mapping[str, int], counts: Mapping[str, int]) -> 
 
 
 def budget_counts(
-    home: Path, budgets: Iterable[Budget], until: float = math.inf, reservation: float = RESERVATION_S
-) -> dict[str, int]:
+    home: Path, budgets: Iterable[Budget], until: float = math.inf, reservation: float = RESERVATION_S,
+    *, in_force: InForce | None = None,
+) -> dict[str, int]:  # fmt: skip
     """What is certainly used, by the key of the counter, of what was decided or taken in until then (seconds since 1970 UTC).
 
-    An impression whose decision had reserved it before midnight, for `reservation` seconds, counts on the day of the decision.
+    `in_force`: which of them held when; all of them always where it is None. An impression whose decision had reserved it before
+    midnight, for `reservation` seconds, counts on the day of the decision.
     """
     by_action: defaultdict[str, list[Budget]] = defaultdict(list)
     counts: Counter[str] = Counter()
@@ -422,8 +426,11 @@ def budget_counts(
     for budget in counted_once(budgets):
         by_action[budget.action].append(budget)
     for logged in each_once(read_decisions(home, forgotten=True)) if by_action else ():
+        held = in_force.for_decision(logged.record) if in_force else None
         for action in _served_in(logged.record) if logged.record.at <= until else ():
             for budget in by_action.get(action, ()):
+                if held is not None and counter_of(budget) not in held:
+                    continue
                 if budget.count == DECISIONS:
                     counts[budget_keys(budget, logged.record.at)[0]] += 1
                 elif budget.per_day and day_of(logged.record.at) != day_of(logged.record.at + reservation):
@@ -432,7 +439,11 @@ def budget_counts(
         if outcome.received_at <= until and type_code(outcome.type) == IMPRESSION:
             decided = reserved.pop((outcome.decision_id, outcome.action_id or ""), -math.inf)
             is_of_before = outcome.at < decided + reservation and day_of(decided) == day_of(outcome.at - DAY_S)
-            seen = [budget for budget in by_action.get(outcome.action_id or "", ()) if budget.count != DECISIONS]
+            held = in_force.for_impression(outcome.received_at) if in_force else None
+            seen = [
+                budget for budget in by_action.get(outcome.action_id or "", ())
+                if budget.count != DECISIONS and (held is None or counter_of(budget) in held)
+            ]  # fmt: skip
             counts.update(budget_keys(budget, decided if is_of_before else outcome.at)[0] for budget in seen)
     return counts
 

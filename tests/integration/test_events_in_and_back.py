@@ -22,14 +22,16 @@ import yaml
 
 from features.contract import parse_contract
 from features.event_types import PACKAGED
-from features.homes import write_home_contract
+from features.homes import home_contract, write_home_contract
 from features.live import MOST_IDS
 from features.offline import write_view
 from features.redis_client import redis_client
 from service.catalog.policies import DECISIONS, Budget, Purpose
+from service.catalog.validate import load_catalog
 from service.cli import main
 from service.decision.contacts import SIZE
 from service.decision.decide import decide
+from service.decision.experiments import Assigned
 from service.decision.records import (
     AlertFollowUp,
     AlertRaised,
@@ -47,6 +49,7 @@ from service.decision.records import (
 from service.errors import DependencyFailed, ImportInvalid, NotReady
 from service.ids import customer_key
 from service.ports import Terms
+from service.registry import Registry
 from service.stores.alert_stream import STREAM, held_key
 from service.stores.aliases import alias_key
 from service.stores.budgets import budget_keys
@@ -465,24 +468,66 @@ async def recorded(redis_url, outcomes) -> None:
 
 
 def test_budgets_of_arms_are_counted_again_and_one_that_an_arm_changes_once(own_home, any_redis_url, shop):
-    """The arm's own, and the catalog's that it allows more of."""
+    """The arm's own by its customers alone, and the catalog's that it allows more of by everybody's."""
     document = yaml.safe_load((own_home / "catalog.yaml").read_text())
-    gold = {"name": "golds", "action": "gold_card", "at_most": 5, "count": "decisions", "period": "total"}
-    arm = {"id": "arm", "overrides": {"contact": {"budgets": [{**gold, "at_most": 9}, {**gold, "name": "arms"}]}}}
-    document |= {"contact": {"budgets": [gold]}, "experiments": [{"id": "e", "share": 0.5, "arms": [arm]}]}
+    sale = {"name": "sales", "action": "fashion_sale", "at_most": 5, "count": "decisions", "period": "total"}
+    arm = {"id": "arm", "overrides": {"contact": {"budgets": [{**sale, "at_most": 9}, {**sale, "name": "arms"}]}}}
+    document |= {"contact": {"budgets": [sale]}, "experiments": [{"id": "e", "share": 0.5, "arms": [arm]}]}
     (own_home / "budgets.yaml").write_text(yaml.safe_dump(document))
     assert main(["--home", str(own_home), "catalog", "publish", str(own_home / "budgets.yaml")]) == 0
     records = decide(
         serving_engine(own_home), [shop.request(m, f"d{n}") for n, m in enumerate(shop.moments(200, NOW, NOW + DAY, seed=2))]
     )
-    served = sum(i.action_id == "gold_card" for r in records for p in r.placements if not p.fallback for i in p.items)
+    served, of_arm = (
+        sum(i.action_id == "fashion_sale" for r in some for p in r.placements if not p.fallback for i in p.items)
+        for some in (records, [r for r in records if r.experiment == Assigned("e", "arm")])
+    )
     (own_home / "log" / "decisions").mkdir(parents=True)
     (own_home / "log" / "decisions" / "1-t-1.log").write_bytes(b"".join(encode_line(json_of(one)) for one in records))
     assert rebuild(own_home, any_redis_url).budgets == 2
     with redis_client(any_redis_url) as client:
         counted = {key: int(client.get(key)) for key in client.scan_iter("nb:budget:*")}
-    assert served > 0
-    assert counted == {b"nb:budget:{golds}:total": served, b"nb:budget:{arms}:total": served}
+    assert 0 < of_arm < served
+    assert counted == {b"nb:budget:{sales}:total": served, b"nb:budget:{arms}:total": of_arm}
+
+
+def test_a_budget_that_is_new_has_nothing_of_what_was_decided_before(own_home, any_redis_url, shop):
+    """As the service counts it: from its first decision, and its first impression, on."""
+    document = yaml.safe_load((own_home / "catalog.yaml").read_text())
+    registry = Registry(own_home / "registry")
+
+    def decided(prefix: str) -> list[DecisionRecord]:
+        moments = shop.moments(60, NOW, NOW + DAY, seed=2)
+        return decide(serving_engine(own_home), [shop.request(m, f"{prefix}{n}") for n, m in enumerate(moments)])
+
+    def published(at: str, **added: object) -> None:
+        content = document | added
+        catalog = load_catalog(content, home_contract(own_home))
+        registry.publish_catalog(content, fingerprint=catalog.fingerprint, author="me", note="", at=at)
+
+    published("2026-09-01T00:00:00Z", contact={})
+    before = decided("old")
+    budgets = [
+        {"name": "sales", "action": "fashion_sale", "at_most": 999, "count": "decisions"},
+        {"name": "seen", "action": "fashion_sale", "at_most": 999},
+    ]
+    published("2026-09-25T00:00:00Z", contact={"budgets": budgets})
+    after = decided("new")
+    sales = [[r for r in some if any(i.action_id == "fashion_sale" for i in r.placements[0].items)] for some in (before, after)]
+    told = [
+        OutcomeRecord(f"o{r.decision_id}", r.decision_id, "impression", r.at, r.at, r.placements[0].id, "fashion_sale")
+        for r in sales[0]
+    ]
+    later = [
+        msgspec.structs.replace(o, outcome_id=f"{o.outcome_id}+", at=o.at + 9 * DAY, received_at=o.at + 9 * DAY) for o in told
+    ]
+    write_segment(own_home, "decisions", "tests", [*before, *after], NOW)
+    write_segment(own_home, "outcomes", "tests", [*told, *later], NOW)
+    rebuild(own_home, any_redis_url)
+    with redis_client(any_redis_url) as client:
+        counted = {key: int(client.get(key)) for key in client.scan_iter("nb:budget:*")}
+    assert len(sales[1]) > 0 < len(later)
+    assert counted == {b"nb:budget:{sales}:total": len(sales[1]), b"nb:budget:{seen}:total": len(later)}
 
 
 async def test_what_is_counted_while_the_log_is_read_stays_counted(tmp_path, any_redis_url):
