@@ -111,6 +111,18 @@ class CustomerLayout:
         except MalformedValue as error:
             raise MalformedValue(f"{error} - at `{self._origins[name]}:{name}`") from error
 
+    def stamps(self) -> tuple[bytes, ...]:
+        """The fields that say when the values of each view were true."""
+        return tuple(timestamp_field(view.name) for view in self._views)
+
+    def until(self, stamps: Sequence[bytes | None], moment: float) -> list[bytes]:
+        """From what those fields hold: the fields of views whose values are of a moment or before it, seconds since 1970 UTC."""
+        found: list[bytes] = []
+        for view, stamp in zip(self._views, stamps, strict=True):
+            if stamp and _moment(view.name, stamp) <= moment:
+                found += [*self._of_view[view.name].values(), timestamp_field(view.name)]
+        return found
+
     def encode(self, view: str, values: Mapping[str, float | str | None], at_microseconds: int) -> dict[bytes, bytes]:
         """The fields to write with HSET, so that Feast reads these values of one view. Raises ContractError."""
         known = self._of_view.get(view, {})

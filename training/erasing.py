@@ -19,9 +19,10 @@ from service.stores.links import open_link
 from service.stores.live_features import live_key
 from service.stores.resp import encode
 from training.alerts import read_alerts
-from training.event_history import ERASURES, read_aliases
+from training.event_history import ERASURES, read_aliases, read_erasures
 from training.live_log import write_segment
 
+AT_ONCE = 1000  # customers in a round trip
 TIMEOUT_MS = 60_000.0
 
 
@@ -39,6 +40,29 @@ def erase(home: Path, redis_url: str, name: str, now: float) -> tuple[str, ...]:
     write_segment(home, ERASURES, "erase", records, now)
     asyncio.run(_forget(redis_url, records, contract, _alerts_about(home, ids)))  # what has come, or was put back, meanwhile
     return ids
+
+
+def forget_features(home: Path, redis_url: str) -> None:
+    """Take away what a copy of tables to Redis has brought back of erased customers: values from until they were erased.
+
+    The tables may hold it still: those that somebody wrote are theirs to change. Raises DependencyFailed.
+    """
+    erased = [*read_erasures(home).items()]
+    if erased:
+        asyncio.run(_forget_features(redis_url, erased, CustomerLayout(home_contract(home).batch)))
+
+
+async def _forget_features(redis_url: str, erased: Sequence[tuple[str, float]], layout: CustomerLayout) -> None:
+    link = open_link(redis_url, timeout_ms=TIMEOUT_MS)
+    try:
+        for start in range(0, len(erased) if layout.stamps() else 0, AT_ONCE):
+            some = [(layout.key(name), until) for name, until in erased[start : start + AT_ONCE]]
+            told = await link.ask(b"".join(encode("HMGET", key, *layout.stamps()) for key, _ in some), len(some))
+            stale = [(key, layout.until(stamps, until)) for (key, until), stamps in zip(some, told, strict=True)]
+            commands = [encode("HDEL", key, *fields) for key, fields in stale if fields]
+            await link.ask(b"".join(commands), len(commands))
+    finally:
+        await link.close()
 
 
 def _alerts_about(home: Path, ids: tuple[str, ...]) -> list[AlertRaised]:

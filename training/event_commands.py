@@ -22,6 +22,7 @@ from features.redis_server import resolve_redis
 from service.stores.links import open_link
 from service.stores.resp import encode
 from training.attribution import ids_kept_s
+from training.erasing import forget_features
 from training.event_history import fed, read_aliases, read_events
 from training.progress import progress_bar
 from training.reaching import TIMEOUT_MS, reach
@@ -75,6 +76,9 @@ def _features(argv: Sequence[str], home: Path, redis_url: str | None) -> int:
     if options.verb == "materialize":
         _add_snapshot(home, time.time() if options.at is None else options.at.timestamp())
     code = batch_features(argv, home=home, redis_url=redis_url)
+    if options.verb == "materialize" and not code:
+        with resolve_redis(redis_url, home) as url:
+            forget_features(home, url)
     if argv[1:2] != ["check"] or not home_contract(home).live:
         return code
     with resolve_redis(redis_url, home) as url:

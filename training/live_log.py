@@ -1,6 +1,7 @@
 """What the service writes down, read as whole records: what was sealed, then the segments that were not, each record once."""
 
 import datetime as dt
+import secrets
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -116,6 +117,9 @@ def find_in(source: Source, decision_id: str) -> DecisionRecord | None:
 
 
 def write_segment(home: Path, kind: str, writer: str, written: Sequence[msgspec.Struct], now: float) -> None:
-    """Add records in a segment of their own, on disk when this returns. `now`: seconds since 1970 UTC; `writer`: in its name."""
+    """Add records in a segment of their own, on disk when this returns. `now`: seconds since 1970 UTC; `writer`: in its name.
+
+    So is chance: two commands of one millisecond would be one file.
+    """
     lines = b"".join(encode_line(msgspec.json.encode(one)) for one in written)
-    put_file(DISK, home / "log" / kind / f"{int(now * 1000):013d}-{writer}-1.log", lines)
+    put_file(DISK, home / "log" / kind / f"{int(now * 1000):013d}-{writer}-{secrets.token_hex(6)}-1.log", lines)

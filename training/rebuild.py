@@ -46,6 +46,7 @@ from service.stores.live_features import KEPT_S, live_key
 from service.stores.resp import encode
 from training.alerts import read_alerts, still_held, still_open
 from training.decision_log import each_once, read_decisions
+from training.erasing import forget_features
 from training.event_history import is_erased, read_aliases, read_erasures, read_links
 from training.feeding import only_feeder, put_back
 from training.in_force import InForce, counter_of
@@ -103,6 +104,7 @@ def rebuild(
     started = time.perf_counter()
     offline = (home / "features" / "offline").exists()
     features = max(materialize(home, redis_url).values(), default=0) if offline else 0
+    forget_features(home, redis_url)
     progress(1, STEPS)
     with only_feeder(home):
         events, customers, contacts, budgets = asyncio.run(_Rebuilding(home, redis_url, ids_kept_s).run(progress))

@@ -13,7 +13,7 @@ from distributed import LocalCluster
 
 from features.contract import contract_document, parse_contract
 from features.homes import contract_path, home_contract, write_home_contract
-from features.layout import timestamp_field
+from features.layout import CustomerLayout, timestamp_field
 from features.offline import read_view
 from features.vectors import vectorize
 from service.cli import main
@@ -23,12 +23,14 @@ from service.errors import BundleRefused, NotReady
 from training.batch import decide_table
 from training.batch_parts import Campaign
 from training.decision_log import read_decisions
+from training.erasing import erase
 from training.event_history import write_events
 from training.fit import FitSettings
 from training.live_log import write_segment
 from training.predictions.learning import train_all
 from training.predictions.models import predictions_registry
 from training.predictions.scoring import instant, score
+from training.rebuild import rebuild
 from training.spreading import Workers
 
 DAY = 86_400.0
@@ -152,6 +154,26 @@ def test_who_does_not_want_to_be_known_is_not_scored(home, redis_url):
     assert "c2" not in names
     with redis.Redis.from_url(redis_url) as client:
         assert len(list(client.scan_iter("*customer_id*"))) == scored == len(names)
+
+
+def test_a_prediction_of_an_erased_customer_does_not_come_back(home, redis_url):
+    """Neither with a rebuild nor with a copy of the table, which has it still, nor with the next score."""
+    now = time.time()
+    train_all(home, ["churn_risk"], now - 60, FitSettings(threads=1), force=False)
+    score(home, redis_url, now - 60)
+    layout = CustomerLayout(home_contract(home))
+    with redis.Redis.from_url(redis_url) as client:
+        assert all(client.exists(layout.key(name)) for name in ("c2", "c4"))
+        erase(home, redis_url, "c2", now - 30)
+        for again in (
+            lambda: rebuild(home, redis_url), lambda: command(home, redis_url, "features", "materialize"),
+            lambda: score(home, redis_url, now),
+        ):  # fmt: skip
+            again()
+            assert [client.exists(layout.key(name)) for name in ("c2", "c4")] == [0, 1]
+    assert "c2" not in {
+        row["customer_id"] for row in read_view(home, "predictions").to_pylist() if row["event_timestamp"] > instant(now - 9)
+    }
 
 
 def test_a_prediction_is_an_input_of_models(home):

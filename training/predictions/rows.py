@@ -100,10 +100,25 @@ class History:
         return self._without(ledger.customers.filter(pa.array(count[1] > count[0])), at)
 
     def _without(self, names: pa.Array, at: float) -> pa.Array:
+        out = self._left_out().mask(np.array(names.to_pylist(), np.str_), np.full(len(names), at))
+        return names.filter(pa.array(~out))
+
+    def _left_out(self) -> LeftOut:
         if self._out is None:
             self._out = left_out(self.home)
-        out = self._out.mask(np.array(names.to_pylist(), np.str_), np.full(len(names), at))
-        return names.filter(pa.array(~out))
+        return self._out
+
+    def _known_view(self, view: str) -> pa.Table:
+        """An offline table, without what it still says of customers who were erased, from until then."""
+        table, erased = read_view(self.home, view), self._left_out().erased
+        about = table[JOIN_KEY].to_numpy()
+        places = np.flatnonzero(np.isin(about.astype(np.str_), list(erased))) if erased else np.zeros(0, np.intp)
+        if not len(places):
+            return table
+        at = table[EVENT_TIMESTAMP].cast(pa.int64()).to_numpy()[places] / 1e6
+        kept = np.ones(len(about), np.bool_)
+        kept[places] = at > [erased[name] for name in about[places].tolist()]
+        return table.filter(pa.array(kept))
 
     def known(self, at: float) -> pa.Array:
         """Everybody who has an event, or a row in an offline table, by a moment. Sorted."""
@@ -111,7 +126,7 @@ class History:
         first = self.everything.at[starts] if len(starts) else np.zeros(0)
         names = [self.everything.customers.filter(pa.array(first <= at))]
         for view in self._imported():
-            table = read_view(self.home, view)
+            table = self._known_view(view)
             early = pc.less_equal(table[EVENT_TIMESTAMP].cast(pa.int64()), round(at * 1e6))
             names += table[JOIN_KEY].filter(early).chunks
         return pc.unique(pa.chunked_array(names, pa.string())).sort()
@@ -144,7 +159,7 @@ class History:
         numbered = pa.table({JOIN_KEY: asked[JOIN_KEY], "moment": moments, "row": pa.array(np.arange(asked.num_rows))})
         with duckdb.connect() as database:
             database.register("asked", numbered)
-            database.register("known", read_view(self.home, view))
+            database.register("known", self._known_view(view))
             found = database.execute(AS_OF).to_arrow_table()
         age = asked["at"].to_numpy() - pc.fill_null(found["true_at"], 0.0).to_numpy()
         columns = {}

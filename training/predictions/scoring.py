@@ -14,6 +14,7 @@ from features.materialize import BEGINNING, materialize
 from features.offline import EVENT_TIMESTAMP, MOMENT, write_view
 from features.predictions import home_predictions
 from service.errors import NotReady
+from training.erasing import forget_features
 from training.predictions.models import predictions_registry
 from training.predictions.slices import values_of
 from training.spreading import ALONE, Workers
@@ -50,6 +51,7 @@ def score(home: Path, redis_url: str, at: float, workers: Workers = ALONE) -> Sc
     moment = pa.array([instant(at)] * len(names), MOMENT)
     write_view(home, PREDICTIONS_VIEW, pa.table({JOIN_KEY: names, EVENT_TIMESTAMP: moment, **columns}))
     materialize(home, redis_url, instant(at), only=PREDICTIONS_VIEW)
+    forget_features(home, redis_url)
     return Scored({name: len(customers) for name, (customers, _) in values.items()}, untrained)
 
 

@@ -160,8 +160,11 @@ predictions:
 
 @pytest.fixture
 def left(settled, small_world):
-    """Five buyers: `a` said no by the id `a-2`, `b` said no and yes, `c` was erased at the cut, and is still in a table."""
-    home = settled([small_world.bought[0]._replace(customer=name, at=CUT - DAY) for name in "abcde"], DECLARED)
+    """Buyers: `a` said no by the id `a-2`, `b` said no and yes, `c` and `f` were erased at the cut, and are still in a table.
+
+    Of `c` it has a row of later.
+    """
+    home = settled([small_world.bought[0]._replace(customer=name, at=CUT - DAY) for name in "abcdef"], DECLARED)
     Registry(home / "registry").publish_catalog(
         {"consent": {"profiling": {"needed_for": "profile", "unless_said": "given"}}},
         fingerprint="f", author="me", note="", at="now",
@@ -169,15 +172,16 @@ def left(settled, small_world):
     words = [("a-2", False, 1.0), ("b", False, 1.0), ("b", True, 2.0)]
     write_segment(home, "identities", "test", [IdentityRecord("a-2", "a", 0.5)], END)
     write_segment(home, "consents", "test", [ConsentRecord(n, "profiling", given, at, at) for n, given, at in words], END)
-    write_segment(home, "erasures", "test", [ErasureRecord("c", CUT)], END)
-    moment = pa.array([round((CUT - 50 * DAY) * 1e6)] * 6, pa.timestamp("us", tz="UTC"))
-    names = ["a", "a-2", "b", "c", "d", "e"]
-    write_view(home, "profile", pa.table({"customer_id": names, "event_timestamp": moment, "tier": ["low"] * 6}))
+    write_segment(home, "erasures", "test", [ErasureRecord(name, CUT) for name in "cf"], END)
+    names = ["a", "a-2", "b", "c", "d", "e", "f", "c"]
+    at = [CUT - 50 * DAY] * 7 + [CUT + 0.25]
+    moment = pa.array([round(one * 1e6) for one in at], pa.timestamp("us", tz="UTC"))
+    write_view(home, "profile", pa.table({"customer_id": names, "event_timestamp": moment, "tier": ["low"] * 8}))
     return home
 
 
 def test_nothing_is_predicted_of_who_does_not_want_to_be_known_or_was_erased_since(left):
-    """By none of their ids, of nobody's kind; after an erasure, what a table still holds is of somebody new."""
+    """By none of their ids, of nobody's kind; what a table holds of a time after an erasure is of somebody new."""
     known = history(left)
     declared = home_predictions(left, known.contract)
     for name in declared:
