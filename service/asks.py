@@ -136,14 +136,20 @@ class Made:
     is_again: bool = False
 
     def claim(self, engine: Engine) -> Claim | None:
-        """What the decision takes; None where it takes nothing, or must leave no trace."""
+        """What the decision takes; None where it takes nothing, or must leave no trace.
+
+        Under an id that its client chose it takes that, whatever it shows: an outcome names nothing else.
+        """
         contacts = tuple(
             Contact(self.record.at, item.action_id, self.record.decision_id, placement.id, SERVED)
             for placement in self.record.placements if not placement.fallback
             for item in placement.items
         )  # fmt: skip
-        if self.ask.dry_run or not contacts:
+        if self.ask.dry_run:
             return None
+        if not contacts:
+            is_ours = key_in(self.record.decision_id) == customer_key(self.record.customer_id)
+            return None if is_ours else Claim(self.record.customer_id, self.record.decision_id, (), None)
         policy = engine.of(self.record.experiment).catalog.contact
         served = {contact.action_id for contact in contacts}
         if (self.is_again or self.ask.sent) and self.state.contacts:

@@ -157,6 +157,14 @@ async def test_an_outcome_finds_the_customer_by_the_decisions_id(stores, decisio
     assert len(set(entries["decision"])) == 1
 
 
+async def test_a_claim_of_nothing_but_an_id_that_a_client_chose_holds(stores):
+    """A fallback: no contact, and an outcome that names it finds its customer."""
+    assert await stores.history.claim([Claim("c1", "chosen", (), None), claim("c2")], NOW, 900.0) == [True, True]
+    assert await history_of(stores) == b""
+    await stores.history.record([outcome("chosen", "dismiss")])
+    assert decode_contacts([await history_of(stores)]).entries["type"].tolist() == [TYPES["dismiss"]]
+
+
 async def test_an_outcome_of_a_decision_nobody_knows_belongs_to_nobody(stores):
     """It is in the log; here it changes nothing."""
     await stores.history.record([outcome("never-made"), outcome(new_decision_id("c9"), "click")])
