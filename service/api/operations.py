@@ -33,7 +33,7 @@ async def live() -> Response[bytes]:
     responses={200: ResponseSpec(Health, generate_examples=False), 503: ResponseSpec(Health, generate_examples=False)},
 )
 async def ready(request: Request[Any, Any, Any]) -> Response[bytes]:
-    """200 once a catalog serves; `problem` says why a newer version does not. 503 from the moment it is told to stop."""
+    """200 once a catalog serves; `problem` says why a newer version does not, or what it lacks. 503 once it is told to stop."""
     if request.app.state.draining:
         return _health(Health("stopping"), 503)
     problem: str | None = request.app.state.engines.problem

@@ -10,9 +10,10 @@ from service.bundles.loading import Bundle
 from service.bundles.manifest import Manifest
 from service.catalog.entities import PRIMARY, Catalog
 from service.decision.engine import Engine, arm_catalogs, build_engine, by_priority, with_arms, with_canaries
-from service.decision.experiments import Canary
+from service.decision.experiments import PLAIN_ARM, Canary
 from service.decision.records import Versions
 from service.decision.scoring import FlatScorer, Scorer
+from service.errors import nearest
 
 PRIOR_ROWS = 100  # as many rows as an action needs before its own rate counts half
 
@@ -96,6 +97,21 @@ def last_known_rates(manifest: Manifest) -> dict[str, float]:
         rows = manifest.action_rows.get(action, 0)
         rates[action] = (rows * rate + PRIOR_ROWS * manifest.base_rate) / (rows + PRIOR_ROWS)
     return rates
+
+
+def unpredicted(engine: Engine) -> str | None:
+    """What is wrong with the objectives of the placements: those that no bundle predicts add nothing. None where nothing is.
+
+    Where no bundle serves, none is missed.
+    """
+    engines = [engine, *(own for arm, own in engine.arms.items() if arm != PLAIN_ARM)]
+    for one in (some for some in engines if some.versions.bundle is not None):
+        for name, plan in one.plans.items():
+            lacking = [key for key, weight in plan.placement.objectives.items() if weight > 0.0 and key not in one.scorers]
+            if lacking:
+                hint = nearest(lacking[0], list(one.scorers))
+                return f"Expected an objective that a bundle predicts{hint}, got `{lacking[0]}` - at placement `{name}`"
+    return None
 
 
 def wanted_bundles(catalog: Catalog, champion: str | None, others: Mapping[str, str]) -> list[str]:

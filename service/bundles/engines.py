@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from features.contract import Contract
-from service.bundles.assembling import Choice, Guarding, assemble, wanted_bundles
+from service.bundles.assembling import Choice, Guarding, assemble, unpredicted, wanted_bundles
 from service.bundles.guarded import GuardedScorer, ModelWatch
 from service.bundles.loading import Bundle, load_bundle
 from service.catalog.entities import Catalog
@@ -109,7 +109,8 @@ class EngineSource:
     def refresh(self) -> None:
         """Look whether the pointer moved, and follow it. Blocks while it loads: call it from a thread.
 
-        What cannot be loaded is told once, and tried again now and then.
+        What cannot be loaded is told once, and tried again now and then. Where all is, `problem` says what its catalog asks of
+        it in vain.
         """
         stamp = _stamp(self._registry.pointer_path)
         if stamp != self._seen:
@@ -125,6 +126,8 @@ class EngineSource:
             self._refuse(f"Expected a version that loads, got {type(error).__name__}: {error}")
         if self._refusals.are_mended():
             self.problem = None
+        if self.problem is None and self._engine is not None:
+            self.problem = unpredicted(self._engine)
 
     def _follow(self, pointer: Pointer) -> None:
         if pointer.catalog is None:

@@ -50,8 +50,8 @@ class World:
         self.engines = EngineSource(self.registry, CONTRACT, lambda _engine, problem: self.told.append(problem), lambda: self.now)
         self.engines.refresh()
 
-    def publish(self) -> None:
-        document, catalog = parse_catalog(CATALOG, CONTRACT)
+    def publish(self, text: str = CATALOG) -> None:
+        document, catalog = parse_catalog(text, CONTRACT)
         self.registry.publish_catalog(document, fingerprint=catalog.fingerprint, author="me", note="", at=AT)
 
     def promote(self, name: str) -> None:
@@ -182,3 +182,43 @@ def test_what_never_loads_is_tried_more_and_more_rarely(world):
     assert waits[:3] == [AGAIN_S, 2 * AGAIN_S, 4 * AGAIN_S]
     assert waits[-1] == RARELY_S
     assert world.engines.engine is served
+
+
+def asks_for(objective: str, text: str = CATALOG) -> str:
+    return text.replace("channel: web", f"channel: web, objectives: {{primary: 1, {objective}: 2}}")
+
+
+def test_an_objective_that_no_bundle_predicts_is_a_problem_until_one_does(world, bundles):
+    """It adds nothing to any utility; the engine serves all the same."""
+    world.publish(asks_for("conversoin"))
+    world.engines.refresh()
+    assert world.engines.engine.versions.catalog == 2
+    assert world.engines.problem == (
+        "Expected an objective that a bundle predicts (`click`, `primary`), got `conversoin` - at placement `hero`"
+    )
+    world.publish(asks_for("conversion"))
+    world.engines.refresh()
+    assert "got `conversion`" in world.engines.problem
+    world.registry.add_bundle(bundles.write("beside", objective="conversion"), "beside")
+    world.registry.promote_beside("beside", "conversion", at=AT, why="test")
+    world.engines.refresh()
+    assert world.engines.problem is None
+
+
+def test_an_objective_of_an_arm_that_no_bundle_predicts_is_a_problem(world):
+    """The catalog's own are predicted, those of the arm are not."""
+    overrides = "{placements: {hero: {objectives: {clicks: 1}}}}"
+    world.publish(CATALOG + f"experiments: [{{id: e, share: 0.5, arms: [{{id: a}}, {{id: b, overrides: {overrides}}}]}}]\n")
+    world.engines.refresh()
+    assert "(did you mean `click`?), got `clicks` - at placement `hero`" in world.engines.problem
+
+
+def test_where_no_bundle_serves_no_objective_is_missed(tmp_path):
+    """That there is none is told in every answer."""
+    document, catalog = parse_catalog(asks_for("conversion"), CONTRACT)
+    registry = Registry(tmp_path)
+    registry.publish_catalog(document, fingerprint=catalog.fingerprint, author="me", note="", at=AT)
+    engines = EngineSource(registry, CONTRACT, lambda _engine, _problem: None)
+    engines.refresh()
+    assert engines.engine.versions.bundle is None
+    assert engines.problem is None
