@@ -14,7 +14,7 @@ from service.decision.contacts import SERVED, Contact, not_yet_in, without_decis
 from service.decision.decide import decide
 from service.decision.engine import Engine, without_canaries, without_models
 from service.decision.entities import CustomerState, DecisionRequest, PlacementRequest
-from service.decision.experiments import CANARY, CANARY_FAILED, PLAIN_ARM
+from service.decision.experiments import ARM_FAILED, CANARY, CANARY_FAILED, PLAIN_ARM
 from service.decision.records import DecisionRecord, sent_as
 from service.errors import ModelFailed
 from service.ids import customer_key, key_in, with_key
@@ -234,6 +234,8 @@ class Turn:
         if customer.contacts is None and own.catalog.contact.reads_history:
             degraded = (*degraded, NO_CONTACT_HISTORY)
         degraded += self._lacking_models(ask.customer_id)
+        if own.stands_in_for is not None:
+            degraded = (*degraded, ARM_FAILED + own.stands_in_for)
         if customer.stale:
             degraded += tuple(STALE + name for name in customer.stale)
         return DecisionRequest(

@@ -1,6 +1,7 @@
 """From a catalog and bundles to the engine that serves, its experiments' arms included."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import msgspec
@@ -40,7 +41,7 @@ class Choice(NamedTuple):
 
 
 def assemble(catalog: Catalog, contract: Contract, chosen: Choice, bundle_of: BundleOf, guard: Guarding = unguarded) -> Engine:
-    """The engine of a catalog revision. An arm without a bundle of its own that can be used is served by the champion.
+    """The engine of a catalog revision. An arm whose own bundle cannot be used is served by the champion, and says so.
 
     A canary that cannot be used has failed.
 
@@ -77,9 +78,12 @@ def assemble(catalog: Catalog, contract: Contract, chosen: Choice, bundle_of: Bu
         evidence = seen.action_rows if seen else None
         return build_engine(part, contract, scorers, versions, evidence, last_rates=rates, values=values)
 
-    arms = {
-        arm: build(part, own if own and bundle_of(own) else chosen.champion) for arm, (part, own) in arm_catalogs(catalog).items()
-    }
+    def build_arm(part: Catalog, own: str | None) -> Engine:
+        if own is None or bundle_of(own) is not None:
+            return build(part, own or chosen.champion)
+        return replace(build(part, chosen.champion), stands_in_for=own)
+
+    arms = {arm: build_arm(part, own) for arm, (part, own) in arm_catalogs(catalog).items()}
     canaries = [msgspec.structs.replace(c, failed=c.failed or bundle_of(c.bundle) is None) for c in chosen.canaries]
     arms |= {canary.arm: build(catalog, canary.bundle) for canary in canaries if not canary.failed}
     return with_canaries(with_arms(build(catalog, chosen.champion), arms), canaries)

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from features.homes import home_contract
-from service.catalog.entities import PRIMARY, Catalog
+from service.catalog.entities import Catalog
 from service.catalog.lives import differences
 from service.catalog.schema import catalog_schema
 from service.catalog.validate import load_catalog, read_catalog
@@ -33,16 +33,13 @@ def main(argv: Sequence[str], *, home: Path, redis_url: str | None) -> int:  # n
 
 def _check(options: argparse.Namespace, home: Path) -> int:
     catalog = read_catalog(options.file, home_contract(home))[1]
-    _match(catalog, Registry(home / "registry"))
+    _expect_bundles(catalog, Registry(home / "registry"))
     print(f"ok: {summary(catalog)}")
     return 0
 
 
-def _match(catalog: Catalog, registry: Registry) -> None:
-    """What the catalog wants of bundles, beside those there are. Raises CatalogInvalid where an arm's is none of them.
-
-    A model may come later than the placement that adds it up: of that it warns.
-    """
+def _expect_bundles(catalog: Catalog, registry: Registry) -> None:
+    """Bundles that arms name, beside those there are. Raises CatalogInvalid."""
     bundles = registry.bundles()
     named = [(f"experiments.{e.id}.arms.{a.id}.bundle", a.bundle) for e in catalog.experiments for a in e.arms if a.bundle]
     lacking = [
@@ -51,16 +48,6 @@ def _match(catalog: Catalog, registry: Registry) -> None:
     ]  # fmt: skip
     if lacking:
         raise CatalogInvalid(lacking)
-    predicted = [PRIMARY, *registry.current().others]
-    for placement in catalog.placements.values():
-        for objective in placement.objectives:
-            if objective not in predicted:
-                known = nearest(objective, predicted)
-                print(
-                    f"warning: Expected an objective that a bundle predicts{known}, got `{objective}`: it adds nothing "
-                    f"until one does (`nextbest promote --beside`) - at `placements.{placement.id}.objectives`",
-                    file=sys.stderr,
-                )
 
 
 def summary(catalog: Catalog) -> str:
@@ -89,7 +76,7 @@ def _publish(options: argparse.Namespace, home: Path) -> int:
 
 def _store(home: Path, document: dict[str, Any], catalog: Catalog, note: str, author: str | None) -> int:
     registry = Registry(home / "registry")
-    _match(catalog, registry)
+    _expect_bundles(catalog, registry)
     serving = registry.current().catalog
     if serving is not None and registry.catalog(serving).fingerprint == catalog.fingerprint:
         print(f"revision {serving} already serves this content: nothing to publish")

@@ -39,7 +39,8 @@ class Engine:
     first of several equal utilities is the one that marketers rank higher. `names` are their ids; `levers`, `mandatory` and
     `last_rates`, what the bundle saw of each action in training, are (actions,). `arms` holds the engine of every arm of every
     experiment. `values` are the objectives of which a value is predicted, and no rate; `budgets` those of the catalog and of its
-    arms. Engines of the same `kin` differ in what their placements make of the rest, and in their versions.
+    arms. `stands_in_for` is the bundle of an arm that could not be used, where the champion decides. Engines of the same `kin`
+    differ in what their placements make of the rest, and in their versions.
     """
 
     actions: tuple[Action, ...]
@@ -64,6 +65,7 @@ class Engine:
     arms: Mapping[Assigned, "Engine"] = field(default_factory=dict)
     values: frozenset[str] = frozenset()
     budgets: tuple[Budget, ...] = ()
+    stands_in_for: str | None = None
     kin: object = field(default_factory=object)
 
     def content(self, action_id: str, treatment_id: str) -> dict[str, object]:

@@ -12,6 +12,7 @@ from service.decision.arbitration import fraction
 HOLDOUT = "holdout"  # id of the experiment, and of its arm, that the universal holdout is logged as
 NOT_PERSONALISED = "not_personalised"  # the same of those who are answered as if nobody knew them, and no model served
 CANARY = "canary"  # id of the experiment that a canary's decisions are logged as; the arm is the bundle
+ARM_FAILED = "arm_failed:"  # prefix of an arm's bundle that could not be used: the champion decided
 CANARY_FAILED = "canary_failed:"  # prefix of a canary that would have decided, and could not: the champion did
 REMEMBERED = 8192  # customers, whose hashes take 4 us
 LINE = "experiments line"  # salt of the line of hashes that the experiments share out

@@ -143,15 +143,6 @@ def test_an_arm_whose_bundle_is_not_there_is_refused(run, registry):
     assert registry.revisions() == []
 
 
-def test_an_objective_that_nothing_predicts_is_a_warning(run, registry):
-    """Its model may be on its way; a typo would make all actions of the placement worth nothing."""
-    code, _, err = run("publish", text=TEXT.replace("channel: web", "channel: web, objectives: {primry: 1}"))
-    assert (code, registry.revisions()) == (0, [1])
-    assert err.startswith("warning: Expected an objective that a bundle predicts (did you mean `primary`?), got `primry`")
-    assert err.endswith(" - at `placements.home.objectives`\n")
-    assert run("check", text=TEXT)[2] == ""
-
-
 def test_a_revision_that_does_not_exist_is_an_error(run):
     """Expected, found, where."""
     with pytest.raises(RegistryError, match="found no revision 7"):

@@ -9,8 +9,14 @@ import msgspec
 import pytest
 
 from features.contract import Contract
+from service.asks import Ask, Turn
 from service.bundles.engines import AGAIN_S, RARELY_S, EngineSource, watch
 from service.catalog.validate import parse_catalog
+from service.decision.again import decide_again, encode_record
+from service.decision.entities import CustomerState, PlacementRequest
+from service.decision.experiments import Assigned
+from service.decision.records import DecisionRecord
+from service.ports import Reading
 from service.registry import Pointer, Registry, write_atomically
 from tests.unit.service.api.conftest import until
 from tests.unit.service.bundles.conftest import INPUTS
@@ -222,3 +228,21 @@ def test_where_no_bundle_serves_no_objective_is_missed(tmp_path):
     engines.refresh()
     assert engines.engine.versions.bundle is None
     assert engines.problem is None
+
+
+def test_an_arm_without_its_bundle_is_decided_by_the_champion_and_says_so(world, bundles):
+    """Until the bundle is there: then the arm decides, and nothing is degraded."""
+    world.publish(CATALOG + "experiments: [{id: e, share: 1, arms: [{id: only, bundle: late}]}]\nnot_personalised: {share: 0}\n")
+    world.engines.refresh()
+    ask = Ask("d", "c", {"device": "mobile"}, (PlacementRequest("hero", 1),))
+
+    def decided() -> DecisionRecord:
+        return Turn(world.engines.engine, 0.0).make([ask], Reading([CustomerState({"age": 30.0})]))[0].record
+
+    assert decided().experiment == Assigned("e", "only")
+    assert (decided().versions.bundle, decided().degraded) == ("good", ("arm_failed:late",))
+    assert "bundle `late`" in world.engines.problem
+    assert encode_record(decide_again(world.engines.engine, decided())) == encode_record(decided())
+    world.registry.add_bundle(bundles.write("late"), "late")
+    looks_after(world, AGAIN_S)
+    assert (decided().versions.bundle, decided().degraded) == ("late", ())
