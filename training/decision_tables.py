@@ -97,6 +97,8 @@ def replay_table(report: ReplayReport, console: Console) -> None:
 def whatif_table(report: WhatIfReport, console: Console) -> None:
     """Value, shares before and after, who gets nothing, and which rules drop how many."""
     console.print(f"{report.decisions:,} logged decisions", style="bold")
+    if report.held_out:
+        console.print(f"{report.held_out:,} decisions for the holdout are left out: fallbacks, whatever a catalog says")
     if report.unknown_placements:
         console.print(f"{report.unknown_placements:,} answers for placements that the draft does not have are left out")
     console.print(f"{report.objective} a first item, as logged  {_value(report.value_logged)}  ({report.rows:,} with an outcome)")

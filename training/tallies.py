@@ -16,6 +16,7 @@ from service.decision.again import request_of
 from service.decision.arbitration import NONE_LEFT
 from service.decision.decide import Outline, outline
 from service.decision.engine import Engine
+from service.decision.experiments import HOLDOUT
 from service.decision.records import DecisionRecord, decode_lines, record_in
 from training.decision_log import id_of
 from training.lake_store import open_lake
@@ -51,6 +52,7 @@ class Tally:
 
     decisions: int = 0
     unknown_placements: int = 0
+    held_out: int = 0
     asked: Counter[str] = field(default_factory=Counter)  # by placement
     logged: Counter[Item] = field(default_factory=Counter)
     drafted: Counter[Item] = field(default_factory=Counter)
@@ -128,6 +130,9 @@ def tally_part(engine: Engine, part: Part, out: LeftOut, again: frozenset[int] =
 
 
 def _tally(engine: Engine, records: Sequence[DecisionRecord], tally: Tally) -> None:
+    """Who was held out got fallbacks whatever the catalog said, and would again: they do not count on either side."""
+    tally.held_out += sum(map(_is_held_out, records))
+    records = [record for record in records if not _is_held_out(record)]
     known = [_at_known_placements(engine, record) for record in records]
     tally.decisions += len(records)
     tally.unknown_placements += sum(len(r.placements) for r in records) - sum(len(r.placements) for r in known)
@@ -140,6 +145,10 @@ def _tally(engine: Engine, records: Sequence[DecisionRecord], tally: Tally) -> N
                 tally.logged.update((placement.id, item.action_id) for item in placement.items)
     for found in outline(engine, [request_of(record) for record in known]):
         _tally_outline(engine, [known[row] for row in found.rows.tolist()], found, tally)
+
+
+def _is_held_out(record: DecisionRecord) -> bool:
+    return record.experiment is not None and record.experiment.id == HOLDOUT
 
 
 def _at_known_placements(engine: Engine, record: DecisionRecord) -> DecisionRecord:

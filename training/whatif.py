@@ -51,6 +51,7 @@ class WhatIfReport(msgspec.Struct, frozen=True):
     """Shares are of items; `nothing` is the share of a placement's answers that show its fallback.
 
     `value_logged` and `value_drafted`: reward a first item, with 95 % intervals over customers; None where no outcome is known.
+    `held_out`: decisions for the universal holdout, which are none of `decisions`.
     """
 
     decisions: int
@@ -66,6 +67,7 @@ class WhatIfReport(msgspec.Struct, frozen=True):
     value_drafted: Gain | None
     effective_rows: float
     doubts: tuple[str, ...]
+    held_out: int = 0
 
 
 def what_if(
@@ -167,6 +169,7 @@ def _report(engine: Engine, total: Tally, rewards: _Rewards, objective: str) -> 
         value_logged=value_of(rows.reward, customers),
         value_drafted=value_of(off_policy.self_normalized(rows), customers) if len(weights) else None,
         effective_rows=round(off_policy.effective_sample_size(weights), 1), doubts=tuple(off_policy.doubts(weights)),
+        held_out=total.held_out,
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from service.decision.again import request_of
+from service.decision.experiments import HOLDOUT, Assigned
 from service.decision.records import OutcomeRecord
 from service.errors import BundleRefused, CatalogInvalid, NotReady, RegistryError
 from service.registry import Registry
@@ -41,6 +42,24 @@ def test_a_draft_that_changes_nothing_would_have_made_the_same_choices(unchanged
     assert max(differences) < 0.1
     assert sum(unchanged.actions.drafted.values()) == pytest.approx(1.0, abs=1e-4)
     assert unchanged.channels.logged == unchanged.channels.drafted
+
+
+def test_who_was_held_out_counts_on_neither_side(own_busy_home, unchanged):
+    """They got the fallback whatever the catalog said: the same draft would not show them more."""
+    first = next(read_decisions(own_busy_home)).record
+    placement = first.placements[0]
+    item = msgspec.structs.replace(
+        placement.items[0], action_id="welcome", predicted_rate=0.0, utility=0.0, choice_probability=1.0
+    )
+    nothing = msgspec.structs.replace(placement, items=(item,), fallback=True, candidates=(), dropped={})
+    held = [
+        msgspec.structs.replace(first, decision_id=f"held-{n}", placements=(nothing,), experiment=Assigned(HOLDOUT, HOLDOUT))
+        for n in range(200)
+    ]
+    write_segment(own_busy_home, "decisions", "other", held, 1e11)
+    found = what_if(own_busy_home, draft_of(own_busy_home), "click", processes=1)
+    assert found.held_out == 200
+    assert msgspec.structs.replace(found, held_out=0) == unchanged
 
 
 def test_its_value_is_the_true_one_within_twice_the_interval(busy_home, shop, unchanged):
