@@ -88,7 +88,7 @@ def _run(command: Command, options: argparse.Namespace, rest: Sequence[str]) -> 
         return BROKEN_PIPE
     except OSError as error:
         where = f" - at `{error.filename}`" if error.filename else ""
-        print(f"error: Expected files that can be read and written, got: {error.strerror or error}{where}", file=sys.stderr)
+        print(f"error: Expected files and connections that work, got: {error.strerror or error}{where}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

@@ -111,10 +111,10 @@ class History:
     def _known_view(self, view: str) -> pa.Table:
         """An offline table, without what it still says of customers who were erased, from until then."""
         table, erased = read_view(self.home, view), self._left_out().erased
-        about = table[JOIN_KEY].to_numpy()
-        places = np.flatnonzero(np.isin(about.astype(np.str_), list(erased))) if erased else np.zeros(0, np.intp)
-        if not len(places):
+        if not erased:
             return table
+        about = table[JOIN_KEY].to_numpy()
+        places = np.flatnonzero(np.isin(about.astype(np.str_), list(erased)))
         at = table[EVENT_TIMESTAMP].cast(pa.int64()).to_numpy()[places] / 1e6
         kept = np.ones(len(about), np.bool_)
         kept[places] = at > [erased[name] for name in about[places].tolist()]

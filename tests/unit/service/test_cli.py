@@ -32,9 +32,7 @@ def test_a_disk_that_does_not_take_what_is_written_is_one_line_and_exit_code_1(t
     (tmp_path / "file").write_text("")
     assert main(["--home", str(tmp_path / "file" / "home"), "keys", "make", "till"]) == 1
     told = capsys.readouterr().err
-    assert (
-        told == f"error: Expected files that can be read and written, got: Not a directory - at `{tmp_path / 'file' / 'home'}`\n"
-    )
+    assert told == f"error: Expected files and connections that work, got: Not a directory - at `{tmp_path / 'file' / 'home'}`\n"
 
 
 def test_a_customer_without_an_id_cannot_be_erased(tmp_path, capsys):
