@@ -17,7 +17,7 @@ from service.catalog.validate import load_catalog, read_catalog
 from service.decision.engine import Engine
 from service.errors import NextbestError, NotReady
 from service.registry import Registry
-from training.examples import Examples, Names, Objective, load_examples
+from training.examples import Examples, Names, Objective, expect_known, load_examples
 from training.gate import Evidence, Standing, gate
 from training.judging import Report, report
 from training.learning_rules import LearningRules, read_rules
@@ -52,7 +52,7 @@ def evaluate(
 ) -> Report:
     """Evaluate a bundle (the newest, where None) with a catalog (the one that serves, where None).
 
-    Raises NotReady where bundle, catalog or rows are missing.
+    Raises NotReady where bundle, catalog or rows are missing, and BadRequest for an objective that nobody logged.
     """
     registry, contract = Registry(home / "registry"), home_contract(home)
     chosen = bundle or newest_bundle(registry, objective)
@@ -65,6 +65,8 @@ def evaluate(
     examples = corrected(
         load_examples(home, subject.objective, contract, progress), subject.objective.window, is_value=subject.objective.is_value
     )
+    if objective and not examples.label.any():
+        expect_known(home, wanted)
     return judge(subject, registry, examples, progress)
 
 

@@ -48,9 +48,10 @@ JOIN = """
              select decision_id, placement, slot, count(*) filter (counts) as times,
                     coalesce(sum(pairs.value) filter (counts), 0) as worth, min(pairs.at) filter (counts) as first_at
              from pairs group by all)
-    select d.*, joined.times, joined.worth, joined.first_at from d join joined using (decision_id, placement, slot)
+    select d.row, joined.times, joined.worth, joined.first_at from d join joined using (decision_id, placement, slot)
     order by d.decided_at, d.decision_id, d.placement, d.slot
 """
+JOINED = ("decision_id", "placement", "slot", "action_id", "decided_at")  # all that the join looks at: a row may be wide
 MEMORY = "2GB"  # of the join; what is more goes to disk
 RowsOf = Callable[[DecisionRecord, Contract], Sequence[Mapping[str, Any]]]
 Progress = Callable[[int, int], None]
@@ -225,11 +226,15 @@ def _joined(home: Path, objective: Objective, contract: Contract, live: "LiveLog
     with tempfile.TemporaryDirectory() as spilled, duckdb.connect(config={**settings, "temp_directory": spilled}) as connection:
         # a window is added there, and in a zone with summer time some days have 23 hours
         connection.execute("set timezone = 'UTC'")
-        connection.register("decisions", decisions)
+        numbered = decisions.select(JOINED).append_column("row", pa.array(np.arange(decisions.num_rows)))
+        connection.register("decisions", numbered)
         connection.register("outcomes", outcomes)
         before, after = (dt.timedelta(seconds=length) for length in objective.span)
         found = connection.execute(JOIN, {"type": objective.outcome, "before": before, "after": after}).to_arrow_table()
-    return found, until
+    rows = decisions.take(found["row"])
+    for name in ("times", "worth", "first_at"):
+        rows = rows.append_column(name, found[name])
+    return rows, until
 
 
 def outcome_types(home: Path) -> list[str]:

@@ -131,6 +131,12 @@ def test_experiments_are_told_with_a_picture_of_each_difference(run):
     assert [arm["arm"] for arm in json.loads(out)[0]["arms"]] == ["as_it_is", "chance"]
 
 
+def test_an_evaluation_of_an_outcome_that_nobody_logged_is_refused(run):
+    """It told 0 of every policy, as if it had been measured."""
+    code, _, err = run("evaluate", "--objective", "clik")
+    assert (code, "Expected an objective among the outcomes (" in err) == (1, True)
+
+
 @pytest.mark.parametrize("command", [["experiments"], ["whatif", "--catalog", "busy.yaml", "--processes", "1"]])
 def test_an_outcome_that_nobody_logged_is_refused_and_one_by_its_value_is_counted(run, busy_home, command):
     """A misspelt one would bring 0.0 as if it had been counted; `value:` names the same outcome, which is counted."""
