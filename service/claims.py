@@ -53,7 +53,7 @@ class Claims:
         bound = [(m, claim) for m, claim in claims if self.is_strict or must_hold(claim)]
         free = [] if self.is_strict else [claim for _, claim in claims if not must_hold(claim)]
         if turn.now < self._refused_until:
-            free = [claim for claim in free if claim.contacts]  # whose decision it was is all that is lost
+            free = [claim for claim in free if not claim.is_of_id_alone]  # whose decision it was is all that is lost
         if free:
             self._after(self._claim_freely(free, turn))
         held, attempts = list[Held](), STRICT_ATTEMPTS if self.is_strict else ATTEMPTS

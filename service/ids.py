@@ -5,7 +5,7 @@ import secrets
 from functools import lru_cache
 from hashlib import blake2b
 
-LONGEST_CUSTOMER = 256  # characters of a customer's id
+LONGEST_CUSTOMER = 256  # characters of an id, a customer's or another that a client sends
 CUSTOMER_BYTES = 10  # of a hash: 100 million customers share one with odds of 1 in 240 million
 RANDOM_BYTES = 8
 ALERT_BYTES = 8  # of a hash: a million alerts share one with odds of 1 in 37 million

@@ -21,6 +21,7 @@ from service.decision.records import (
     ShadowRecord,
 )
 from service.errors import DependencyFailed
+from service.ids import customer_key, key_in
 
 Record = TypeVar("Record", bound=msgspec.Struct)
 Key = TypeVar("Key")
@@ -92,6 +93,16 @@ class Claim(NamedTuple):
     seen: bytes | None
     budgets: tuple[Budget, ...] = ()
     reservation: float | None = None
+
+    @property
+    def is_of_id_alone(self) -> bool:
+        """Whether it says nothing but whose decision an id of a client's is: nothing depends on it.
+
+        What is sent again may take no contact either, and still a share of a budget.
+        """
+        if self.contacts or self.budgets or self.seen is not None:
+            return False
+        return key_in(self.decision_id) != customer_key(self.customer_id)
 
 
 class Terms(NamedTuple):

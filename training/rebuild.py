@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeVar
 from features.contract import Contract
 from features.homes import home_contract
 from features.materialize import materialize
-from service.catalog.policies import DECISIONS, RESERVATION_S, Budget, counted_once
+from service.catalog.policies import DECISIONS, RESERVATION_S, Budget, counted_as, counted_once
 from service.catalog.validate import load_catalog
 from service.decision.contacts import (
     IMPRESSION,
@@ -49,7 +49,7 @@ from training.decision_log import each_once, read_decisions
 from training.erasing import forget_features
 from training.event_history import is_erased, read_aliases, read_erasures, read_links
 from training.feeding import only_feeder, put_back
-from training.in_force import InForce, counter_of
+from training.in_force import InForce
 from training.live_log import read_log, write_segment
 
 AT_ONCE = 1000  # customers in a round trip
@@ -431,7 +431,7 @@ def budget_counts(
         held = in_force.for_decision(logged.record) if in_force else None
         for action in _served_in(logged.record) if logged.record.at <= until else ():
             for budget in by_action.get(action, ()):
-                if held is not None and counter_of(budget) not in held:
+                if held is not None and counted_as(budget) not in held:
                     continue
                 if budget.count == DECISIONS:
                     counts[budget_keys(budget, logged.record.at)[0]] += 1
@@ -444,7 +444,7 @@ def budget_counts(
             held = in_force.for_impression(outcome.received_at) if in_force else None
             seen = [
                 budget for budget in by_action.get(outcome.action_id or "", ())
-                if budget.count != DECISIONS and (held is None or counter_of(budget) in held)
+                if budget.count != DECISIONS and (held is None or counted_as(budget) in held)
             ]  # fmt: skip
             counts.update(budget_keys(budget, decided if is_of_before else outcome.at)[0] for budget in seen)
     return counts

@@ -9,8 +9,9 @@ from features.event_types import LONGEST_TEXT
 from service.catalog.entities import Kind
 from service.decision.explain import ActionExplained
 from service.decision.scoring import Predicts
+from service.ids import LONGEST_CUSTOMER
 
-Identifier = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+Identifier = Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_CUSTOMER)]
 ActionList = Annotated[tuple[Identifier, ...], msgspec.Meta(max_length=10_000)]
 ContextText = Annotated[str, msgspec.Meta(max_length=LONGEST_TEXT)]
 Context = Annotated[

@@ -78,9 +78,17 @@ class Budget(msgspec.Struct, frozen=True):
     count: str
 
 
+Counted = tuple[str, str, bool, str]
+
+
+def counted_as(budget: Budget) -> Counted:
+    """What budgets that count the same have in common: the catalog's and an arm's may differ in what they allow alone."""
+    return budget.name, budget.action, budget.per_day, budget.count
+
+
 def counted_once(budgets: Iterable[Budget]) -> tuple[Budget, ...]:
-    """One of those that count the same: the catalog's and an arm's may differ in what they allow alone."""
-    return tuple({(b.name, b.action, b.per_day, b.count): b for b in budgets}.values())
+    """One of those that count the same."""
+    return tuple({counted_as(budget): budget for budget in budgets}.values())
 
 
 class ContactPolicy(msgspec.Struct, frozen=True):

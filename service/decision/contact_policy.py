@@ -8,10 +8,9 @@ import numpy.typing as npt
 
 from service.catalog.entities import Action, Placement
 from service.catalog.policies import ContactPolicy, CoolDown, Exclusion
-from service.decision.contacts import type_code
 from service.decision.entities import Batch
 from service.decision.limits import NO_UNIT, Limit, Mask, Rows, Scope, ScopeMaker
-from service.decision.past import COUNTED_TYPES, Past, Reader, counted_by
+from service.decision.past import Past, Reader, counted_by, type_of
 
 NO_CONTACT_HISTORY = "no_contact_history"  # reason code: what the customer was shown before is not known: caps count as reached
 
@@ -98,7 +97,7 @@ class ContactTable:
     def _cooling(self, rule: CoolDown, scope: Scope, past: Past, size: int) -> Limit:
         """None left where the last `times` of some outcomes lay close enough together, not long enough ago."""
         unit = scope.unit_of(past.action, past.placement)
-        counted = ((past.type == type_code(COUNTED_TYPES.get(rule.after, rule.after))) & (unit != NO_UNIT)).nonzero()[0]
+        counted = ((past.type == type_of(rule.after)) & (unit != NO_UNIT)).nonzero()[0]
         cells, ages = past.row[counted] * scope.units + unit[counted], past.age[counted]
         order = np.lexsort((ages, cells))  # unit by unit, youngest first
         cells, ages = cells[order], ages[order]

@@ -102,7 +102,7 @@ class Reader:
         left = np.full((size, scope.units), cap.at_most, np.int64)
         unit = scope.unit_of(past.action, past.placement)
         if self._native:
-            what, wanted = WHAT.get(cap.count, OF_TYPE), type_code(COUNTED_TYPES.get(cap.count, cap.count))
+            what, wanted = WHAT.get(cap.count, OF_TYPE), type_of(cap.count)
             _contacts.count(
                 what, wanted, cap.window, past.row, past.age, unit, past.type, past.pending, past.served, scope.units, left
             )
@@ -113,13 +113,18 @@ class Reader:
         return Limit(cap.name, scope, left, shrinks=cap.count in (DECISIONS, IMPRESSIONS))
 
 
+def type_of(count: str) -> int:
+    """The number of the type of outcome that a policy names by a word of caps, or by its own."""
+    return type_code(COUNTED_TYPES.get(count, count))
+
+
 def counted_by(count: str, past: Past) -> Mask:
     """The contacts that a cap counts."""
     if count == DECISIONS:
         return past.served
     if count == OUTCOMES:
         return np.greater_equal(past.type, IMPRESSION)
-    of_type: Mask = past.type == type_code(COUNTED_TYPES.get(count, count))
+    of_type: Mask = past.type == type_of(count)
     if count == IMPRESSIONS:  # one that may still come counts, too
         of_type = of_type | past.pending
     return of_type

@@ -98,9 +98,7 @@ class RedisContactHistory:
         """One answer per claim. Raises DependencyFailed."""
         commands, counts, has_run = [], list[int](), False
         for claim in claims:
-            asked = (
-                _append(claim, APPEND_AGAIN if has_run else APPEND_COMMAND) if claim.contacts or claim.seen is not None else []
-            )
+            asked = [] if claim.is_of_id_alone else _append(claim, APPEND_AGAIN if has_run else APPEND_COMMAND)
             has_run |= claim.seen is not None and not self._link.has_slots  # of a cluster, on one of the nodes
             key = customer_key(claim.customer_id)
             if key_in(claim.decision_id) != key:
@@ -192,8 +190,8 @@ def _added(customer: str, entries: bytes) -> list[bytes]:
 
 
 def _verdict(claim: Claim, answer: Sequence[Any]) -> bool | DependencyFailed:
-    if not claim.contacts and claim.seen is None:
-        return answer[0] if isinstance(answer[0], DependencyFailed) else True  # nothing depends on it
+    if claim.is_of_id_alone:
+        return answer[0] if isinstance(answer[0], DependencyFailed) else True
     try:
         check(answer if claim.seen is not None else [answer[0], *answer[2:]])  # a Redis that is full still does an EXPIRE
     except DependencyRefused as error:

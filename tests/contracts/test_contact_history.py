@@ -165,6 +165,17 @@ async def test_a_claim_of_nothing_but_an_id_that_a_client_chose_holds(stores):
     assert decode_contacts([await history_of(stores)]).entries["type"].tolist() == [TYPES["dismiss"]]
 
 
+@pytest.mark.parametrize("decision", [None, "chosen"])
+async def test_what_is_sent_again_takes_no_contact_twice_and_still_its_share(stores, decision):
+    """Its contacts are there; whether it holds is for the budget to say, and without one it does."""
+    first = claim(seen=None, decision=decision)
+    again = first._replace(contacts=())
+    assert await stores.history.claim([first, again], NOW, 900.0) == [True, True]
+    assert await stores.history.claim([claim("c2", seen=None, budgets=[SEEN]) for _ in range(2)], NOW, 900.0) == [True, True]
+    assert await stores.history.claim([again._replace(budgets=(SEEN,))], NOW, 900.0) == [False]
+    assert len(await history_of(stores)) == SIZE
+
+
 async def test_an_outcome_of_a_decision_nobody_knows_belongs_to_nobody(stores):
     """It is in the log; here it changes nothing."""
     await stores.history.record([outcome("never-made"), outcome(new_decision_id("c9"), "click")])

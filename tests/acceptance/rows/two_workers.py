@@ -24,7 +24,7 @@ from tests.acceptance.row import Context, Measured, Row
 
 CORES = (0, 1)
 TIMES = 1.7
-TRIED = 64, 128, 256, 512  # connections: with fewer neither answers most, nor with more
+TRIED = 32, 64, 128, 256, 512  # connections: two workers answered 11,384 a second at 512, and 10,944 at 256
 DEADLINE_MS = 1000
 ONE, TWO = "one worker", "two workers"
 LOOP = """

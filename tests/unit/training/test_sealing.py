@@ -11,7 +11,7 @@ import pytest
 
 from features.homes import home_contract
 from service.cli import main
-from service.decision.records import DecisionRecord, EventRecord, IdentityRecord, OutcomeRecord, Versions
+from service.decision.records import DecisionRecord, ErasureRecord, EventRecord, IdentityRecord, OutcomeRecord, Versions
 from service.errors import UnknownDecision
 from service.files import locked
 from service.registry import Registry
@@ -23,7 +23,7 @@ from training.event_history import read_aliases, read_events
 from training.examples import Objective, load_examples
 from training.experiments import experiments
 from training.lake_store import POINTER, FolderLake, RemoteLake, open_lake
-from training.live_log import payloads, read_log, read_payloads, segments, sources
+from training.live_log import payloads, read_log, read_payloads, segments, sources, write_segment
 from training.rebuild import contacts_in
 from training.replay import replay
 from training.sealing import LOCK, ManifestInvalid, manifest_names, read_manifests, remove_sealed, seal
@@ -84,6 +84,13 @@ def test_files_lie_by_day_in_order_of_time_with_plain_fields_as_columns(tmp_path
     rows = files.select("outcome_id", "value", "orphan", "written_at").fetchall()
     assert [row[:3] for row in rows] == [(f"a{n}", 0.0, False) for n in range(6)]
     assert [row[3] for row in rows] == sorted(row[3] for row in rows)
+
+
+def test_what_two_commands_write_in_one_millisecond_is_all_there(tmp_path):
+    """Two erasures at once: one of the two would be forgotten, and the customer not."""
+    for name in ("c1", "c2"):
+        write_segment(tmp_path, "erasures", "erase", [ErasureRecord(name, AT)], AT)
+    assert {record.customer_id for record in read_log(tmp_path, "erasures", ErasureRecord)} == {"c1", "c2"}
 
 
 def test_a_day_that_was_deleted_is_passed_over_and_counted(tmp_path):
